@@ -1,0 +1,118 @@
+"""``QuantPlan``: every decision about precision, in one file that can be read, edited and built again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from qcompile.errors import QCompileError
+from qcompile.ops import Affine
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """Quantization of one tensor: ``real = scale * (code - zero_point)``, per tensor or per slice along ``axis``.
+
+    ``kind``: "own" (from its statistics), "shared" (with the tensor named by ``source``: concat, residual add, operators
+    that only move data), "derived" (a bias: scale of input times scale of weight), "fixed" (by the operator: softmax),
+    "imported" (from a quantized ONNX model).
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    dtype: str
+    axis: int | None = None
+    kind: str = "own"
+    source: str = ""
+    why: str = ""
+
+    @property
+    def affine(self) -> Affine:
+        """The per-tensor form; an error for a per-channel tensor."""
+        if self.axis is not None or len(self.scale) != 1:
+            raise ValueError("a per-channel tensor has no single scale")
+        return Affine(self.scale[0], self.zero_point[0], self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """Format of one layer ("int8", "fp32") and why."""
+
+    format: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantPlan:
+    """Decisions for a whole model.
+
+    tensors: tensor name -> TensorPlan: activations under the ONNX tensor's (Relax variable's) name, the constant weight and
+    bias of a layer under "<layer output>.weight" and "<layer output>.bias".
+    layers: name of a layer's output tensor -> LayerPlan.
+    integer_inputs, integer_outputs: model inputs and outputs that stay in codes instead of float32.
+    """
+
+    tensors: Mapping[str, TensorPlan] = field(default_factory=dict)
+    layers: Mapping[str, LayerPlan] = field(default_factory=dict)
+    integer_inputs: tuple[str, ...] = ()
+    integer_outputs: tuple[str, ...] = ()
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "version": VERSION,
+                "method": self.method,
+                "integer_inputs": self.integer_inputs,
+                "integer_outputs": self.integer_outputs,
+                "layers": {name: dataclasses.asdict(layer) for name, layer in self.layers.items()},
+                "tensors": {name: dataclasses.asdict(tensor) for name, tensor in self.tensors.items()},
+            },
+            indent=1,
+        )
+
+    @staticmethod
+    def from_json(text: str, where: str = "plan") -> QuantPlan:
+        try:
+            data = json.loads(text)
+            if data["version"] != VERSION:
+                raise QCompileError(
+                    f"version {data['version']} of the plan format is not known here",
+                    node=where,
+                    remedy=f"this qcompile reads version {VERSION}; make the plan again",
+                )
+            return QuantPlan(
+                tensors={
+                    name: TensorPlan(**{**t, "scale": tuple(t["scale"]), "zero_point": tuple(t["zero_point"])})
+                    for name, t in data["tensors"].items()
+                },
+                layers={name: LayerPlan(**layer) for name, layer in data["layers"].items()},
+                integer_inputs=tuple(data["integer_inputs"]),
+                integer_outputs=tuple(data["integer_outputs"]),
+                method=data["method"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise QCompileError(
+                f"not a quantization plan ({type(error).__name__}: {error})", node=where, remedy="give a plan.json of a build"
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_json())
+
+    @staticmethod
+    def load(path: str | Path) -> QuantPlan:
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise QCompileError(str(error), node=str(path), remedy="give a plan.json of a build") from None
+        return QuantPlan.from_json(text, str(path))

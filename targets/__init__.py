@@ -1,0 +1,1 @@
+"""Targets as data, storage layouts, and the kernels that run on them."""

@@ -1,0 +1,69 @@
+"""``Target``: all that the compiler knows of a machine, as data. Rows stand in ``targets.x86``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tvm
+
+    from qcompile.targets.instructions import Dot
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One row.
+
+    name, description: what ``qcompile targets`` prints.
+    mcpu, mattr: LLVM's names of the baseline and of what is added to it. Never "native": a build must not depend on the host.
+    features: what a CPU must have to run the code, in the words of /proc/cpuinfo; the runner checks them.
+    optional: features that code may use when a row is extended by them (``x86-vnni+avx512_vbmi``), with LLVM's name.
+    vector_bits, vector_registers: widest vectors that pay, and how many of them there are.
+    dot: the 8-bit dot-product instruction that convolutions and matmuls use.
+    l1_bytes, l2_bytes: data cache sizes that default tiles are chosen for.
+    threads: threads that the code is compiled for.
+    """
+
+    name: str
+    description: str
+    mcpu: str
+    mattr: tuple[str, ...]
+    features: tuple[str, ...]
+    optional: tuple[tuple[str, str], ...]
+    vector_bits: int
+    vector_registers: int
+    dot: Dot
+    l1_bytes: int
+    l2_bytes: int
+    triple: str = "x86_64-linux-gnu"
+    threads: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of a vector."""
+        return self.vector_bits // 32
+
+    def has(self, feature: str) -> bool:
+        return feature in self.features
+
+    def extended(self, *features: str) -> Target:
+        """This row with optional features switched on."""
+        llvm = dict(self.optional)
+        new = tuple(f for f in features if f not in self.features)
+        return replace(
+            self,
+            name="+".join([self.name, *new]),
+            features=(*self.features, *new),
+            mattr=(*self.mattr, *(f"+{llvm[f]}" for f in new)),
+        )
+
+    def with_threads(self, threads: int) -> Target:
+        return replace(self, threads=threads)
+
+    def tvm_target(self) -> tvm.target.Target:
+        from tvm.target import Target as TVMTarget
+
+        return TVMTarget(
+            {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "mattr": list(self.mattr), "num-cores": self.threads}
+        )
