@@ -1,0 +1,169 @@
+"""A few words on top of TVM's IR builder, in which the kernels are written.
+
+Kernels are written as loop nests, not as schedules over a naive nest: register tiles, tails, borders and epilogues are then
+plain Python, building one takes milliseconds, and what is written is what LLVM gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from qcompile.ops import Affine, Epilogue
+from qcompile.reference.arithmetic import out_scale, ratio
+from qcompile.targets.storage import Storage
+
+Buffer = Any  # a TIR buffer variable
+Index = Any  # int or TIR expression
+
+
+def kernel(name: str, buffers: Sequence[tuple[str, str, int]], body: Callable[..., None]) -> tirx.PrimFunc:
+    """A function over flat buffers (name, dtype, elements), the last ones its outputs; ``body`` emits its statements."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
+            body(*[T.arg(arg, T.buffer((elements,), dtype)) for arg, dtype, elements in buffers])
+    return builder.get().without_attr("global_symbol")
+
+
+@contextmanager
+def loop(extent: int, parallel: bool = False) -> Iterator[Index]:
+    """``for i in range(extent)``; no loop at all, and i = 0, where the extent is 1."""
+    if extent == 1:
+        yield 0
+    else:
+        with T.parallel(0, extent) if parallel else T.serial(0, extent) as i:
+            yield i
+
+
+def tiles(extent: int, size: int) -> list[tuple[int, int, int]]:
+    """A loop cut into equal tiles and a remainder: (start, tile size, how many)."""
+    whole, rest = divmod(extent, size)
+    return [(0, size, whole)] * bool(whole) + [(whole * size, rest, 1)] * bool(rest)
+
+
+def load(buffer: Buffer, offset: Index, lanes: int) -> Expr:
+    """``lanes`` neighbouring elements as a vector."""
+    return buffer[T.ramp(offset, 1, lanes)] if lanes > 1 else buffer[offset]
+
+
+def store(buffer: Buffer, offset: Index, value: Expr, lanes: int) -> None:
+    T.buffer_store(buffer, value, [T.ramp(offset, 1, lanes) if lanes > 1 else offset])
+
+
+def bind(value: Expr) -> Expr:
+    """Computed once, here."""
+    return T.bind(value)
+
+
+def cast(dtype: str, value: Expr, lanes: int) -> Expr:
+    return tirx.Cast(vector(dtype, lanes), value)
+
+
+def vector(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def splat(value: float, dtype: str, lanes: int) -> Expr:
+    """The same constant in every lane."""
+    scalar = tirx.const(value, dtype)
+    return tirx.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+
+def rounded(product: Expr, lanes: int) -> Expr:
+    """A float32 product that no later addition may absorb.
+
+    TVM's LLVM backend contracts every ``a * b + c`` into a fused multiply-add, whose single rounding no oracle in numpy
+    (and no other target) reproduces; the fence stops it.
+    """
+    suffix = f"v{lanes}f32" if lanes > 1 else "f32"
+    return tirx.call_llvm_pure_intrin(vector("float32", lanes), f"llvm.arithmetic.fence.{suffix}", product)
+
+
+def nearest_int(value: Expr, lanes: int) -> Expr:
+    """float32 to int32, ties to even; the value must lie in int32's range."""
+    suffix = f"v{lanes}i32.v{lanes}f32" if lanes > 1 else "i32.f32"
+    return tirx.call_llvm_pure_intrin(vector("int32", lanes), f"llvm.lrint.{suffix}", value)
+
+
+def to_codes(value: Expr, out: Affine, bounds: tuple[int, int], lanes: int) -> Expr:
+    """``clip(round_half_even(v), lo - z, hi - z) + z`` as ``out.dtype``; v in steps of ``out.scale``.
+
+    The bounds are integers, so clipping first gives the same code and keeps the conversion inside int32.
+    max(NaN, bound) is the bound: only ``quantize`` sees NaN, and handles it before.
+    """
+    low, high = (float(b - out.zero_point) for b in bounds)
+    clipped = tirx.Min(tirx.Max(value, splat(low, "float32", lanes)), splat(high, "float32", lanes))
+    code = nearest_int(clipped, lanes)
+    if out.zero_point:
+        code = code + splat(out.zero_point, "int32", lanes)
+    return cast(out.dtype, code, lanes)
+
+
+def real_steps(codes: Expr, affine: Affine, lanes: int) -> Expr:
+    """``f32(code - zero_point)``, exact."""
+    wide = cast("int32", codes, lanes)
+    if affine.zero_point:
+        wide = wide - splat(affine.zero_point, "int32", lanes)
+    return cast("float32", wide, lanes)
+
+
+def clip_real(value: Expr, clip: tuple[float, float] | None, lanes: int) -> Expr:
+    """``clip(v, *clip)`` for float results; an infinite bound costs nothing."""
+    if clip is None:
+        return value
+    low, high = clip
+    if low != float("-inf"):
+        value = tirx.Max(value, splat(low, "float32", lanes))
+    if high != float("inf"):
+        value = tirx.Min(value, splat(high, "float32", lanes))
+    return value
+
+
+def finish(value: Expr, epilogue: Epilogue, bounds: tuple[int, int] | None, lanes: int, residual: Expr | None = None) -> Expr:
+    """The epilogue of ``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor."""
+    if residual is not None:
+        if epilogue.residual is not None:
+            factor = float(ratio(epilogue.residual.scale, out_scale(epilogue)))
+            steps = real_steps(residual, epilogue.residual, lanes)
+            residual = rounded(steps * splat(factor, "float32", lanes), lanes)
+        value = value + residual
+    if epilogue.out is None:
+        return clip_real(value, epilogue.clip, lanes)
+    assert bounds is not None
+    return to_codes(value, epilogue.out, bounds, lanes)
+
+
+def fill_border(buffer: Buffer, storage: Storage, n: Index, block: Index) -> None:
+    """Writes ``storage.fill`` into the border of one (image, channel block) plane."""
+    if not any(storage.border):
+        return
+    top, left, bottom, right = storage.border
+    _, _, height, width = storage.image
+    size = storage.block
+    value = splat(storage.fill, storage.dtype, size)
+
+    def run(start: Index, pixels: int) -> None:
+        with loop(pixels) as i:
+            store(buffer, start + i * size, value, size)
+
+    row_pixels = storage.row // size
+    plane = storage.pixel(n, block, -top, -left)
+    if top:
+        run(plane, top * row_pixels)
+    if bottom:
+        run(plane + (top + height) * storage.row, bottom * row_pixels)
+    if left or right:
+        with loop(height) as h:
+            row = plane + (top + h) * storage.row
+            if left:
+                run(row, left)
+            if right:
+                run(row + (left + width) * size, right)

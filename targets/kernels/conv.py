@@ -1,0 +1,119 @@
+"""Convolution and dense layers as ``contract`` loop nests, with their constants packed for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tvm import tirx
+
+from qcompile.ops import Conv2d, Dense
+from qcompile.reference.arithmetic import code_bounds
+from qcompile.targets.kernels import builder as b
+from qcompile.targets.kernels.contract import Contraction
+from qcompile.targets.kernels.reduction import (
+    Reduction,
+    block_diagonal,
+    conv_reduction,
+    dense_reduction,
+    pack,
+    pad_channels,
+)
+from qcompile.targets.kernels.tiling import Tile, default_tile, order
+from qcompile.targets.storage import BLOCK, Storage
+from qcompile.targets.target import Target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constants:
+    """The array arguments of a layer: weight int8 (float32), bias int32 (float32) (O,), multiplier float32 (O,) (None)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    multiplier: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """A function over (activations in, packed constants, residual if any, activation out), flat buffers all.
+
+    constants: the packed arrays, in argument order, between the first activation and the rest.
+    note: the knobs that it was made with, for reports.
+    """
+
+    function: tirx.PrimFunc
+    constants: tuple[np.ndarray, ...]
+    note: str
+
+
+def conv2d(
+    spec: Conv2d, constants: Constants, x: Storage, out: Storage, residual: Storage | None, target: Target, tile: Tile | None = None
+) -> Kernel:
+    """Any convolution that is not depthwise. x, out, residual: blocked (x: 16 channels or all of at most 4); weight OIHW or OIW."""
+    weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
+    per_group = (weight.shape[0] // spec.groups, weight.shape[1])
+    if spec.groups > 1 and (per_group[0] % BLOCK or per_group[1] % BLOCK or x.block != BLOCK):
+        weight, spec = block_diagonal(weight, spec.groups), replace(spec, groups=1)
+    group = target.dot.group if spec.x else 1
+    reduction = conv_reduction(spec, x, weight.shape, out, residual, group)
+    return _kernel("conv2d", spec, replace(constants, weight=weight), reduction, x, out, residual, target, tile)
+
+
+def dense(
+    spec: Dense, constants: Constants, x: Storage, out: Storage, residual: Storage | None, target: Target, tile: Tile | None = None
+) -> Kernel:
+    """x (..., K), out (..., N), residual (..., N): plain; weight (N, K)."""
+    outputs, inputs = constants.weight.shape
+    rows = x.numel // inputs
+    reduction = dense_reduction(rows, inputs, outputs, residual is not None, target.dot.group if spec.x else 1)
+    return _kernel("dense", spec, constants, reduction, x, out, residual, target, tile)
+
+
+def _kernel(
+    name: str,
+    spec: Conv2d | Dense,
+    constants: Constants,
+    reduction: Reduction,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    target: Target,
+    tile: Tile | None,
+) -> Kernel:
+    dot = target.dot if spec.x else None
+    vectors = -(-reduction.outputs // target.lanes)
+    if tile is None:
+        widened = dot is not None and dot.group == 2
+        tile = default_tile(reduction.height, reduction.width, vectors, reduction.steps, widened, target)
+        tile = order(tile, x.nbytes, constants.weight.nbytes, target)
+    weight = pack(constants.weight.reshape(constants.weight.shape[0], -1), reduction, target.lanes, tile.vectors)
+    arrays = [weight, pad_channels(_bias(spec, constants), reduction, target.lanes)]
+    buffers = [("x", x.dtype, x.numel), ("weight", str(weight.dtype), weight.size), ("bias", str(arrays[1].dtype), arrays[1].size)]
+    if spec.x:
+        arrays.append(pad_channels(constants.multiplier.astype(np.float32), reduction, target.lanes))
+        buffers.append(("multiplier", "float32", arrays[2].size))
+    if residual is not None:
+        buffers.append(("residual", residual.dtype, residual.numel))
+    buffers.append(("y", out.dtype, out.numel))
+    epilogue = spec.epilogue
+    bounds = code_bounds(epilogue.out, epilogue.clip) if epilogue.out else None
+    nest = Contraction(reduction, tile, target, dot, epilogue, bounds, exact_rows=not out.blocked)
+
+    def body(*args: b.Buffer) -> None:
+        named = dict(zip([buffer[0] for buffer in buffers], args, strict=True))
+        y = named["y"]
+        if any(out.border):
+            with b.loop(out.image[0]) as n, b.loop(out.blocks) as block:
+                b.fill_border(y, out, n, block)
+        nest.emit(named["x"], named["weight"], named["bias"], named.get("multiplier"), named.get("residual"), y)
+
+    note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * target.lanes}"
+    return Kernel(b.kernel(name, buffers, body), tuple(arrays), note)
+
+
+def _bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
+    """``sum (x - z) w + bias = sum x w + (bias - z sum w)``; int32 sums wrap, so the new bias may, too."""
+    if spec.x is None:
+        return constants.bias.astype(np.float32)
+    sums = constants.weight.reshape(constants.weight.shape[0], -1).sum(axis=1, dtype=np.int64)
+    return (constants.bias.astype(np.int64) - spec.x.zero_point * sums).astype(np.int32)

@@ -1,0 +1,220 @@
+"""A convolution or a matmul reduced to the one loop nest that both share: pixels x output channels x reduction steps.
+
+A reduction step takes ``group`` neighbouring elements of each pixel (the group of the target's dot product, 1 in float32) and
+one weight vector of each vector of output channels. Which elements, and in which order, is decided here; ``contract`` writes
+the code and ``pack`` lays the weights out in the order in which that code reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from qcompile.ops import Conv2d
+from qcompile.targets.storage import BLOCK, Storage
+
+_UNROLL = 4  # reduction steps written out in the innermost loop
+_UNROLL_ROW = 24  # ... of a window row of an image with few channels
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One operand seen from a tile: element = origin + n * batch + y * row + x * pixel + (16-channel block) * block."""
+
+    batch: int
+    row: int
+    pixel: int
+    origin: int
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Part of the reduction: from element ``start`` on, nested loops of (extent, stride), then ``steps`` adjacent groups."""
+
+    start: int
+    loops: tuple[tuple[int, int], ...]
+    steps: int
+
+    @property
+    def length(self) -> int:
+        return prod(extent for extent, _ in self.loops) * self.steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduction:
+    """batch x height x width pixels, ``outputs`` channels in each of ``groups`` groups.
+
+    group_stride: elements of x from one group's channels to the next.
+    index: (steps, group) int: the element of an output channel's flat (I, KH, KW) weights that meets each input element;
+    -1 where the input element is padding or belongs to something else, and meets a zero.
+    """
+
+    batch: int
+    height: int
+    width: int
+    outputs: int
+    groups: int
+    group_stride: int
+    group: int
+    segments: tuple[Segment, ...]
+    index: np.ndarray
+    x: Side
+    out: Side
+    residual: Side | None
+
+    @property
+    def steps(self) -> int:
+        return len(self.index)
+
+
+def image_side(storage: Storage, stride: tuple[int, int] = (1, 1), top: int = 0, left: int = 0) -> Side:
+    """A blocked image, starting ``top`` rows and ``left`` pixels before its first one."""
+    return Side(
+        batch=storage.blocks * storage.plane,
+        row=stride[0] * storage.row,
+        pixel=stride[1] * storage.block,
+        origin=storage.pixel(0, 0, -top, -left),
+        block=storage.plane,
+    )
+
+
+def matrix_side(rows: int, columns: int) -> Side:
+    """A plain (rows, columns) matrix: its rows are pixels of one image row."""
+    return Side(batch=rows * columns, row=rows * columns, pixel=columns, origin=0, block=BLOCK)
+
+
+def conv_reduction(
+    spec: Conv2d, x: Storage, weight_shape: tuple[int, ...], out: Storage, residual: Storage | None, group: int
+) -> Reduction:
+    """``spec`` over a blocked ``x`` whose border holds its padding. weight_shape: (O, I / groups, KH, KW).
+
+    Groups must be whole channel blocks on both sides (``block_diagonal`` makes one group of others).
+    """
+    outputs, inputs, kh, kw = weight_shape
+    batch, _, height, width = out.image
+    pointwise = kh == kw == 1 and spec.strides == (1, 1) and not any(spec.padding)
+    if pointwise and all(s.contiguous_pixels for s in (x, out, residual) if s is not None):
+        height, width = 1, height * width
+    if x.block == BLOCK:
+        segments, index = _blocked_channels(inputs, (kh, kw), spec.dilation, x, group)
+    else:
+        segments, index = _few_channels(inputs, (kh, kw), spec.dilation, x, group)
+    return Reduction(
+        batch=batch,
+        height=height,
+        width=width,
+        outputs=outputs // spec.groups,
+        groups=spec.groups,
+        group_stride=inputs // BLOCK * x.plane,
+        group=group,
+        segments=segments,
+        index=index,
+        x=image_side(x, spec.strides, spec.padding[0], spec.padding[1]),
+        out=image_side(out),
+        residual=image_side(residual) if residual else None,
+    )
+
+
+def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, group: int) -> Reduction:
+    """(rows, inputs) x (inputs, outputs), all plain."""
+    segments, index = _run(inputs, group)
+    return Reduction(
+        batch=1,
+        height=1,
+        width=rows,
+        outputs=outputs,
+        groups=1,
+        group_stride=0,
+        group=group,
+        segments=segments,
+        index=index,
+        x=matrix_side(rows, inputs),
+        out=matrix_side(rows, outputs),
+        residual=matrix_side(rows, outputs) if residual else None,
+    )
+
+
+def _indices(weights: np.ndarray, group: int) -> np.ndarray:
+    """(..., elements) -> (steps, group), each run of elements filled up with -1."""
+    missing = -weights.shape[-1] % group
+    padded = np.concatenate([weights, np.full((*weights.shape[:-1], missing), -1)], axis=-1)
+    return padded.reshape(-1, group)
+
+
+def _run(elements: int, group: int) -> tuple[tuple[Segment, ...], np.ndarray]:
+    """Adjacent elements, in loops of a few steps."""
+    steps = -(-elements // group)
+    whole, rest = divmod(steps, _UNROLL)
+    segments = [Segment(0, ((whole, _UNROLL * group),), _UNROLL)] * bool(whole)
+    segments += [Segment(whole * _UNROLL * group, (), rest)] * bool(rest)
+    return tuple(segments), _indices(np.arange(elements), group)
+
+
+def _blocked_channels(
+    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, group: int
+) -> tuple[tuple[Segment, ...], np.ndarray]:
+    """Channel block, window row, window column, groups within the block; the last block only as far as it has channels."""
+    kh, kw = window
+    taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))
+    position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw)
+    whole, rest = divmod(inputs, BLOCK)
+    segments, index = [], []
+    if whole:
+        steps = BLOCK // group
+        inner = ((steps // _UNROLL, _UNROLL * group),) if steps > _UNROLL else ()
+        segments.append(Segment(0, ((whole, x.plane), *taps, *inner), min(steps, _UNROLL)))
+        blocks = position[: whole * BLOCK].reshape(whole, BLOCK, kh, kw)
+        index.append(_indices(blocks.transpose(0, 2, 3, 1), group))
+    if rest:
+        segments.append(Segment(whole * x.plane, taps, -(-rest // group)))
+        index.append(_indices(position[whole * BLOCK :].transpose(1, 2, 0), group))
+    return tuple(segments), np.concatenate(index)
+
+
+def _few_channels(
+    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, group: int
+) -> tuple[tuple[Segment, ...], np.ndarray]:
+    """A block of all C <= 4 channels: a window row is one run of KW * C elements, so a group may span neighbouring pixels."""
+    kh, kw = window
+    position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw).transpose(1, 2, 0)
+    if dilation[1] == 1 and kw * inputs <= _UNROLL_ROW * group:
+        steps = -(-kw * inputs // group)
+        return (Segment(0, ((kh, dilation[0] * x.row),), steps),), _indices(position.reshape(kh, kw * inputs), group)
+    taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))
+    return (Segment(0, taps, -(-inputs // group)),), _indices(position, group)
+
+
+def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Grouped weights (O, I / groups, KH, KW) as those of one group (O, I, KH, KW), zero where the groups do not meet."""
+    outputs, inputs, *window = weight.shape
+    dense = np.zeros((outputs, inputs * groups, *window), weight.dtype)
+    per_group = outputs // groups
+    for g in range(groups):
+        dense[g * per_group : (g + 1) * per_group, g * inputs : (g + 1) * inputs] = weight[g * per_group : (g + 1) * per_group]
+    return dense
+
+
+def pack(weight: np.ndarray, reduction: Reduction, lanes: int, tile_vectors: int) -> np.ndarray:
+    """Weights (O, ...) in reading order: group, tile of channel vectors, step, vector of the tile, lane, element of the step."""
+    flat = weight.reshape(reduction.groups, reduction.outputs, -1)
+    vectors = -(-reduction.outputs // lanes)
+    padded = np.zeros((reduction.groups, vectors * lanes, flat.shape[2] + 1), weight.dtype)  # the last element stays zero: -1
+    padded[:, : reduction.outputs, :-1] = flat
+    ordered = padded[:, :, reduction.index].reshape(reduction.groups, vectors, lanes, reduction.steps, reduction.group)
+    tiles = []
+    for g in range(reduction.groups):
+        for start in range(0, vectors, tile_vectors):
+            tile = ordered[g, start : start + tile_vectors]
+            tiles.append(tile.transpose(2, 0, 1, 3).reshape(-1))
+    return np.concatenate(tiles)
+
+
+def pad_channels(values: np.ndarray, reduction: Reduction, lanes: int) -> np.ndarray:
+    """(O,) biases or multipliers with every group's channels filled up to whole vectors."""
+    vectors = -(-reduction.outputs // lanes)
+    padded = np.zeros((reduction.groups, vectors * lanes), values.dtype)
+    padded[:, : reduction.outputs] = values.reshape(reduction.groups, reduction.outputs)
+    return padded.reshape(-1)
