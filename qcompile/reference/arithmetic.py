@@ -1,7 +1,7 @@
 """The canonical arithmetic of codes: what fold passes, kernels and the oracle must agree on to the bit.
 
-All of it is int32 and IEEE float32, each product and sum rounded on its own (no FMA). Factors that are known at build time
-are computed in float64 and rounded to float32 once (``ratio``).
+All of it is int32 and IEEE float32, each product and sum rounded on its own (no FMA). Factors that are known at build
+time are computed in float64 and rounded to float32 once (``ratio``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def multipliers(x: Affine, weight_scale: np.ndarray, out: Affine | None) -> np.n
 
 
 def pool_multipliers(x: Affine, window: int, out: Affine | None) -> np.ndarray:
-    """The multiplier argument of ``AvgPool2d``: ``f32(s_x / (count s_out))`` by count, float32 (window + 1,); 0 for count 0."""
+    """The multiplier argument of ``AvgPool2d``, float32 (window + 1,): ``f32(s_x / (count s_out))``; 0 for count 0."""
     scale = out.scale if out else 1.0
     return np.array([0.0, *(ratio(x.scale, count * scale) for count in range(1, window + 1))], np.float32)
 
@@ -45,8 +45,8 @@ def centered(codes: np.ndarray, q: Affine) -> np.ndarray:
 def to_codes(v: np.ndarray, q: Affine, low: int, high: int) -> np.ndarray:
     """``clip(round_half_even(v), low - z, high - z) + z``: float32 in units of ``q.scale`` to codes of ``q.dtype``.
 
-    Clipped in float, before the cast: a cast of a value beyond int32 differs between processors. +-inf saturate, NaN counts
-    as 0, the zero point.
+    Clipped in float, before the cast: a cast of a value beyond int32 differs between processors. +-inf saturate, NaN
+    counts as 0, the zero point.
     """
     number = np.where(np.isnan(v), np.float32(0), v)
     rounded = np.clip(np.rint(number), np.float32(low - q.zero_point), np.float32(high - q.zero_point))

@@ -1,8 +1,8 @@
 """Layers with weights: convolution, transposed convolution, dense.
 
-Sums are taken in float64, where a matrix product runs in BLAS (numpy's integer one does not): products of codes are below
-2^16, so sums of up to 2^37 of them are exact. Float layers are summed in float64 too and rounded once: a kernel may sum in any
-order and is compared within a tolerance.
+Sums are taken in float64, where a matrix product runs in BLAS (numpy's integer one does not): products of codes are
+below 2^16, so sums of up to 2^37 of them are exact. Float layers are summed in float64 too and rounded once: a kernel
+may sum in any order and is compared within a tolerance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qcompile.reference.arithmetic import centered, exact_int32, finish, scaled
 
 
 def conv2d(spec: Conv2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-    """x (N, C, H, W) or (N, C, W); weight (O, C/groups, KH, KW) or (O, C/groups, KW); rest: multiplier, residual if any."""
+    """x (N, C, H, W) or (N, C, W); weight (O, C/groups, KH, KW) or without KH; rest: multiplier, residual if any."""
     images, filters = _image(_numbers(spec, x)), _image(weight)
     top, left, bottom, right = spec.padding
     images = np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -39,7 +39,7 @@ def conv2d(spec: Conv2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *r
 def conv_transpose2d(
     spec: ConvTranspose2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray
 ) -> np.ndarray:
-    """x (N, C, H, W) or (N, C, W); weight (C, O/groups, KH, KW) or (C, O/groups, KW); rest: multiplier, residual if any."""
+    """x (N, C, H, W) or (N, C, W); weight (C, O/groups, KH, KW) or without KH; rest: multiplier, residual if any."""
     images, filters = _image(_numbers(spec, x)), _image(weight)
     n, c, height, width = images.shape
     _, per_group, kh, kw = filters.shape

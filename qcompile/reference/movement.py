@@ -1,6 +1,6 @@
 """Relax operators that move, select or trivially combine elements, on codes or floats.
 
-Each function takes the call and its evaluated arguments: arrays, tuples of them, ints, floats, tuples of ints for shapes.
+Each function takes the call and its evaluated arguments: arrays, tuples of arrays, numbers, tuples of ints for shapes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
+from tvm.tirx import IntImm
 
 from qcompile.errors import QCompileError, nearest
 from qcompile.reference.windows import Window, max_windows
@@ -45,7 +46,7 @@ def strided_slice(
 
 def split(call: relax.Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
     parts = call.attrs.indices_or_sections
-    if isinstance(parts, (int, np.integer)) or not hasattr(parts, "__len__"):
+    if isinstance(parts, IntImm):
         # Equal parts of ceil(extent / parts); the last may be shorter.
         extent = x.shape[int(call.attrs.axis)]
         step = -(-extent // int(parts))
@@ -93,7 +94,7 @@ def max_pool(call: relax.Call, x: np.ndarray) -> np.ndarray:
 def nearest_index(size: int, out: int, coordinates: str, rounding: str) -> np.ndarray:
     """The element that each of ``out`` results of a nearest-neighbour resize copies from ``size``: int64 (out,).
 
-    coordinates, rounding: as in ``relax.image.resize2d``; the empty rounding is "round" for align_corners, else "floor".
+    coordinates, rounding: of ``relax.image.resize2d``; the empty rounding is "round" for align_corners, else "floor".
     The product is taken before the quotient, so positions between two pixels are exact ties.
     """
     x = np.arange(out, dtype=np.float64)

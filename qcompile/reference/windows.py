@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """size, strides, dilation: (H, W). padding: top, left, bottom, right. ceil_mode: also windows cut off by the end."""
+    """size, strides, dilation: (H, W). padding: top, left, bottom, right. ceil_mode: keep a last window cut off."""
 
     size: tuple[int, int]
     strides: tuple[int, int]
@@ -18,13 +18,18 @@ class Window:
     ceil_mode: bool
 
     def outputs(self, height: int, width: int) -> tuple[int, int]:
-        """Extents of the result, as Relax infers them."""
+        """Extents of the result. As in Relax and PyTorch, ceil_mode adds no window that starts behind the input."""
         top, left, bottom, right = self.padding
-        spans = (height + top + bottom, width + left + right)
-        return tuple(
-            (span - d * (k - 1) - 1 + (s - 1 if self.ceil_mode else 0)) // s + 1
-            for span, k, s, d in zip(spans, self.size, self.strides, self.dilation, strict=True)
-        )
+        first = self._along(height, top, bottom, self.size[0], self.strides[0], self.dilation[0])
+        second = self._along(width, left, right, self.size[1], self.strides[1], self.dilation[1])
+        return first, second
+
+    def _along(self, extent: int, before: int, after: int, size: int, stride: int, dilation: int) -> int:
+        free = extent + before + after - dilation * (size - 1) - 1
+        if not self.ceil_mode:
+            return free // stride + 1
+        last = -(-free // stride)
+        return last if last * stride >= extent + before else last + 1
 
 
 def sum_windows(images: np.ndarray, window: Window) -> np.ndarray:
