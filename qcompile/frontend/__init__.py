@@ -1,0 +1,1 @@
+"""From an ONNX file or a Relax module to a float ``Model``."""

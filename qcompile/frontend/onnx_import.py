@@ -1,0 +1,182 @@
+"""``import_onnx``: an ONNX model as a float ``Model``, with its names kept and its constants folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from tvm import relax
+
+from qcompile.errors import QCompileError, nearest
+from qcompile.frontend import op_conv, op_math, op_reduce, op_resize, op_shape
+from qcompile.frontend.context import NodeContext, Result, Value
+from qcompile.frontend.emit import Emitter
+from qcompile.frontend.fold import evaluate
+from qcompile.frontend.input_shapes import resolve_inputs
+from qcompile.frontend.load import load_graph, read_graph
+from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, MICROSOFT, Node, OnnxGraph
+from qcompile.frontend.op_tvm import MICROSOFT_OPERATORS, tvm_converter
+from qcompile.model import Model, TensorSpec
+
+CONVERTERS: dict[str, Callable[[NodeContext], Result]] = {
+    **op_conv.CONVERTERS,
+    **op_math.CONVERTERS,
+    **op_shape.CONVERTERS,
+    **op_reduce.CONVERTERS,
+    **op_resize.CONVERTERS,
+}
+SHAPE_ONLY = {"Shape", "Size"}  # their results are known from the shape of the input alone
+RECURRENT = {"LSTM", "GRU", "RNN"}
+DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
+
+
+def import_onnx(source: str | Path | onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+    """Reads a float or pre-quantized ONNX model.
+
+    ``input_shapes`` fixes symbolic dimensions; a symbolic batch (first dimension) that nothing fixes becomes 1, with a note.
+    Raises ``QCompileError`` naming the file, input or node for all that cannot be imported.
+    """
+    graph = load_graph(source)
+    specs, notes = resolve_inputs(graph.inputs, input_shapes)
+    graph.drop_dead_nodes()
+    return _Importer(graph, specs).model(notes)
+
+
+class _Importer:
+    def __init__(self, graph: OnnxGraph, specs: tuple[TensorSpec, ...]):
+        self.graph, self.specs = graph, specs
+        params = [relax.Var(s.name, relax.TensorType(s.shape, s.dtype)) for s in specs]
+        tensors = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)}
+        self.emit = Emitter(params, tensors | {s.name for s in specs})
+        self.values: dict[str, Value] = dict(graph.constants)
+        self.values.update((s.name, p) for s, p in zip(specs, params, strict=True))
+        self._read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+        self._constants: dict[int, tuple[np.ndarray, relax.Expr]] = {}
+
+    def model(self, notes: tuple[str, ...]) -> Model:
+        for node in self.graph.nodes:
+            self._convert(node)
+        outputs = [self._expr(self._value(name, f"output {name}")) for name in self.graph.outputs]
+        specs = tuple(
+            TensorSpec(name, tuple(int(d) for d in value.ty.shape.values), str(value.ty.dtype))
+            for name, value in zip(self.graph.outputs, outputs, strict=True)
+        )
+        return Model(
+            module=self.emit.main.module(outputs),
+            inputs=self.specs,
+            outputs=specs,
+            layers=self.emit.layers,
+            source=self.graph.source,
+            source_bytes=self.graph.source_bytes,
+            notes=notes,
+        )
+
+    def _value(self, name: str, where: str) -> Value:
+        if name not in self.values:
+            raise QCompileError(
+                f"nothing computes its input {name!r}", node=where, remedy="mend or re-export the model"
+            )
+        return self.values[name]
+
+    def _expr(self, value: Value) -> relax.Expr:
+        if not isinstance(value, np.ndarray):
+            return value
+        if id(value) not in self._constants:  # a shared weight stays one constant
+            self._constants[id(value)] = (value, relax.const(np.ascontiguousarray(value).reshape(value.shape)))
+        return self._constants[id(value)][1]
+
+    def _convert(self, node: Node) -> None:
+        inputs = tuple(self._value(name, node.label) if name else None for name in node.inputs)
+        if node.op_type == "If" and node.domain in DEFAULT_DOMAINS:
+            self._inline_if(node, inputs[0])
+            return
+        if all(v is None or isinstance(v, np.ndarray) for v in inputs):
+            folded = evaluate(node, inputs, self.graph.opset)
+            if folded is not None:
+                self.values.update(zip(node.outputs, folded, strict=True))
+                return
+        converter = _converter(node)
+        wanted = tuple(name in self._read for name in node.outputs)
+        self.emit.begin(node)
+        ctx = NodeContext(node, inputs, wanted, self.graph.opset, self.emit, self._expr)
+        try:
+            result = converter(ctx)
+            results = result if isinstance(result, list) else [result]
+            for name, value, used in zip(node.outputs, results, wanted, strict=False):
+                if name and used:
+                    self.values[name] = value if isinstance(value, np.ndarray) else self.emit.finish(value, name)
+        except QCompileError:
+            raise
+        except Exception as error:
+            raise QCompileError(
+                f"cannot be imported: {_brief(error)}",
+                node=node.label,
+                remedy="check its attributes and input shapes, or cut the model before this node",
+            ) from error
+
+    def _inline_if(self, node: Node, condition: Value | None) -> None:
+        """The branch that a constant condition takes, in place of the node."""
+        if not isinstance(condition, np.ndarray):
+            raise QCompileError(
+                "its condition is computed from the data",
+                node=node.label,
+                remedy="export the model without control flow",
+            )
+        branch = read_graph(node.get("then_branch" if condition.any() else "else_branch"), where=node.name)
+        self.values.update(branch.constants)
+        self._read |= {name for inner in branch.nodes for name in inner.inputs} | set(branch.outputs)
+        for inner in branch.nodes:
+            self._convert(inner)
+        for name, result in zip(node.outputs, branch.outputs, strict=True):
+            self.values[name] = self._value(result, node.label)
+
+
+def _converter(node: Node) -> Callable[[NodeContext], Result]:
+    """How to convert ``node``; an error that says why where there is no way."""
+    if node.domain in DEFAULT_DOMAINS and node.op_type in CONVERTERS:
+        return CONVERTERS[node.op_type]
+    converter = tvm_converter(node)
+    if converter is not None:
+        return converter
+    if node.op_type in RECURRENT and node.domain in DEFAULT_DOMAINS:
+        raise QCompileError(
+            f"{node.op_type} is not supported yet",
+            node=node.label,
+            remedy="export the recurrent layer unrolled into MatMul and Sigmoid, or cut the model around it",
+        )
+    if node.op_type in DATA_DEPENDENT:
+        raise QCompileError(
+            "the shape of its result depends on the data",
+            node=node.label,
+            remedy="qcompile needs static shapes: cut the model before this node",
+        )
+    if node.op_type in ("Loop", "Scan", "SequenceMap"):
+        raise QCompileError(
+            "control flow is not supported", node=node.label, remedy="export the model with the loop unrolled"
+        )
+    if node.domain in DEFAULT_DOMAINS:
+        raise QCompileError(
+            f"operator {node.op_type} is not supported", node=node.label, remedy=nearest(node.op_type, _similar(node))
+        )
+    known = f"of {MICROSOFT}: {', '.join(sorted(MICROSOFT_OPERATORS))}" if node.domain == MICROSOFT else "ONNX only"
+    raise QCompileError(
+        f"operator {node.op_type} of domain {node.domain} is not supported",
+        node=node.label,
+        remedy=f"export the model with standard operators (known: {known})",
+    )
+
+
+def _similar(node: Node) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(node.op_type, CONVERTERS, n=3, cutoff=0) or list(CONVERTERS)
+
+
+def _brief(error: Exception) -> str:
+    """The line of a TVM error that says what is wrong, without the stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("File ", "at ", "Traceback", "^", "Stack", "from "))]
+    text = lines[-1] if lines else type(error).__name__
+    return text.removeprefix("InternalError:").removeprefix("Check failed:").strip()[:300]
