@@ -22,6 +22,7 @@ class Dot:
 
     name: for reports. lanes: int32 results. group: products a lane.
     spread(codes): from ``group`` uint8 codes (a uint8 x group vector) to the operand that every lane reads; once a pixel.
+    each(codes): from (lanes * group) uint8 codes, ``group`` for each lane, to the operand (depthwise: lanes are channels).
     widen(weights): from (lanes * group) int8 weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
     """
@@ -30,6 +31,7 @@ class Dot:
     lanes: int
     group: int
     spread: Callable[[Expr], Expr]
+    each: Callable[[Expr], Expr]
     widen: Callable[[Expr], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
 
@@ -42,6 +44,24 @@ def _intrinsic(dtype: str, name: str, *args: Expr) -> Expr:
     from tvm import tirx
 
     return tirx.call_llvm_pure_intrin(dtype, name, *args)
+
+
+def _cast(dtype: str) -> Callable[[Expr], Expr]:
+    def cast(value: Expr) -> Expr:
+        from tvm import tirx
+
+        return tirx.Cast(dtype, value)
+
+    return cast
+
+
+def _reinterpret(dtype: str) -> Callable[[Expr], Expr]:
+    def reinterpret(value: Expr) -> Expr:
+        from tvm import tirx
+
+        return tirx.reinterpret(dtype, value)
+
+    return reinterpret
 
 
 def _broadcast_bytes(lanes: int) -> Callable[[Expr], Expr]:
@@ -64,6 +84,7 @@ def vpdpbusd(bits: int) -> Dot:
         lanes=lanes,
         group=4,
         spread=_broadcast_bytes(lanes),
+        each=_reinterpret(f"int8x{4 * lanes}"),
         widen=lambda weights: weights,
         accumulate=lambda acc, a, w: _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w),
     )
@@ -80,16 +101,12 @@ def vpmaddwd(bits: int) -> Dot:
         pair = tirx.reinterpret("int32", tirx.Cast("int16x2", codes))
         return tirx.reinterpret(f"int16x{2 * lanes}", tirx.Broadcast(pair, lanes))
 
-    def widen(weights: Expr) -> Expr:
-        from tvm import tirx
-
-        return tirx.Cast(f"int16x{2 * lanes}", weights)
-
     return Dot(
         name=f"vpmaddwd.{bits}",
         lanes=lanes,
         group=2,
         spread=spread,
-        widen=widen,
+        each=_cast(f"int16x{2 * lanes}"),
+        widen=_cast(f"int16x{2 * lanes}"),
         accumulate=lambda acc, a, w: acc + _intrinsic(f"int32x{lanes}", name, a, w),
     )

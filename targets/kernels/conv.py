@@ -87,7 +87,7 @@ def _kernel(
         tile = default_tile(reduction.height, reduction.width, vectors, reduction.steps, widened, target)
         tile = order(tile, x.nbytes, constants.weight.nbytes, target)
     weight = pack(constants.weight.reshape(constants.weight.shape[0], -1), reduction, target.lanes, tile.vectors)
-    arrays = [weight, pad_channels(_bias(spec, constants), reduction, target.lanes)]
+    arrays = [weight, pad_channels(shifted_bias(spec, constants), reduction, target.lanes)]
     buffers = [("x", x.dtype, x.numel), ("weight", str(weight.dtype), weight.size), ("bias", str(arrays[1].dtype), arrays[1].size)]
     if spec.x:
         arrays.append(pad_channels(constants.multiplier.astype(np.float32), reduction, target.lanes))
@@ -111,7 +111,7 @@ def _kernel(
     return Kernel(b.kernel(name, buffers, body), tuple(arrays), note)
 
 
-def _bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
+def shifted_bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
     """``sum (x - z) w + bias = sum x w + (bias - z sum w)``; int32 sums wrap, so the new bias may, too."""
     if spec.x is None:
         return constants.bias.astype(np.float32)
