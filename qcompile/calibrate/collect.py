@@ -1,0 +1,44 @@
+"""One pass over the calibration data that fills the statistics of every float tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qcompile.calibrate.data import CalibrationData, calibration_data
+from qcompile.calibrate.executor import Executor, default_executor
+from qcompile.calibrate.methods import check_method, needs_histogram
+from qcompile.calibrate.stats import TensorRecord, TensorStats
+from qcompile.model import Model
+
+
+def calibrate(
+    model: Model,
+    data: Any,
+    method: str = "minmax",
+    num_samples: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TensorStats:
+    """Statistics of the model's float inputs and of every float tensor in it, over the data, read once.
+
+    data: whatever ``calibration_data`` takes, or what it returned (``num_samples`` does not apply to that).
+    method: what the ranges will be chosen by; histograms are kept only for methods that need them.
+    executor: runs the float model, ``feeds -> name -> float32 array``; None for ``default_executor(model)``.
+    progress: called with the number of samples done, after each feed.
+    """
+    check_method(method)
+    feeds = data if isinstance(data, CalibrationData) else calibration_data(data, model.inputs, num_samples)
+    run = executor or default_executor(model)
+    float_inputs = [spec.name for spec in model.inputs if spec.dtype == "float32"]
+    records: dict[str, TensorRecord] = {}
+    samples = 0
+    for feed in feeds:
+        tensors = {**{name: feed[name] for name in float_inputs}, **run(feed)}
+        for name, values in tensors.items():
+            record = TensorRecord.of(values, needs_histogram(method))
+            records[name] = records[name].merge(record) if name in records else record
+        samples += feeds.batch
+        if progress:
+            progress(samples)
+    return TensorStats(records, samples)
