@@ -1,0 +1,56 @@
+"""Where the numbers of a graph change their form: quantize, dequantize, and a change of storage alone."""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
+
+from qcompile.ops import Affine
+from qcompile.reference.arithmetic import ratio
+from qcompile.targets.kernels.builder import Buffer, bind, kernel, real_steps, rounded, splat, to_codes
+from qcompile.targets.kernels.sweep import Compute, Operand, elementwise
+from qcompile.targets.kernels.transpose import convert
+from qcompile.targets.storage import Storage
+from qcompile.targets.target import Target
+
+
+def quantize(affine: Affine, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``clip(round_half_even(x / s), qmin - z, qmax - z) + z``, NaN to z: buffers x float32, y codes."""
+    scale = float(ratio(affine.scale))
+
+    def compute(value: Expr, lanes: int) -> Expr:
+        value = bind(value)
+        number = tirx.Select(T.isnan(value), splat(0.0, "float32", lanes), value)
+        steps = tirx.Div(number, splat(scale, "float32", lanes))
+        return to_codes(steps, affine, (affine.qmin, affine.qmax), lanes)
+
+    return _kernel("quantize", x, out, target, compute)
+
+
+def dequantize(affine: Affine, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``f32(q - z) * s``: buffers x codes, y float32."""
+    scale = float(ratio(affine.scale))
+    return _kernel(
+        "dequantize",
+        x,
+        out,
+        target,
+        lambda codes, lanes: rounded(real_steps(codes, affine, lanes) * splat(scale, "float32", lanes), lanes),
+    )
+
+
+def relayout(x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """The same elements in another storage: buffers x, y."""
+    return _kernel("relayout", x, out, target, lambda value, lanes: value)
+
+
+def _kernel(name: str, x: Storage, out: Storage, target: Target, compute: Compute) -> tirx.PrimFunc:
+    def body(source: Buffer, y: Buffer) -> None:
+        operands = Operand(source, x), Operand(y, out)
+        if x.blocked != out.blocked:
+            convert(*operands, target, compute)
+        else:
+            elementwise([operands[0]], operands[1], target, compute)
+
+    return kernel(name, [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)

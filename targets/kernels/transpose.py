@@ -1,0 +1,154 @@
+"""Between plain (N, C, H, W) and blocked storage: 16 pixels of a block's channels are transposed in registers.
+
+Codes are transposed as 32-bit words of four channels each, which needs a quarter of the shuffles; float32 one by one.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.ir import Expr
+
+from qcompile.targets.kernels.builder import bind, cast, load, loop, splat, store
+from qcompile.targets.kernels.sweep import (
+    Compute,
+    Operand,
+    borders,
+    chunks,
+    each_element,
+    parallel,
+    pixel_lanes,
+    store_pixel,
+)
+from qcompile.targets.storage import BLOCK, Storage
+from qcompile.targets.target import Target
+
+_PIXELS = 16  # pixels transposed at once
+
+
+def convert(x: Operand, out: Operand, target: Target, compute: Compute) -> None:
+    """``out[i] = compute(x[i], lanes)``, one of the two blocked and the other plain; borders included."""
+    blocked, plain = (x, out) if x.storage.blocked else (out, x)
+    block = blocked.storage.block
+    n, _, height, width = blocked.storage.image
+    fork = parallel(target, x.storage, out.storage)
+    if height * width == 1:
+        _one_pixel(x, out, compute)
+    elif block in (1, 2, 3, 4, BLOCK) and blocked.lane_bytes in (1, 4):
+        one_row = blocked.storage.contiguous_pixels
+        lines, length = (1, height * width) if one_row else (height, width)
+        for first, channels, count in pixel_lanes(blocked.storage):
+            with loop(n * count * lines, fork) as i:
+                image, group, line = i // lines // count, first + i // lines % count, i % lines
+                base = blocked.storage.pixel(image, group, line, 0)
+                plane = _plane(plain.storage, image, group * block) + line * length
+                for start, lanes, tiles in chunks(length, _PIXELS):
+                    with loop(tiles) as t:
+                        pixel = start + t * lanes
+                        move = _to_blocked if blocked is out else _to_plain
+                        move(x, out, base + pixel * block, plane + pixel, height * width, channels, lanes, compute)
+    else:
+        each_element(out, lambda index: compute(load(x.buffer, x.storage.at(*index), 1), 1), fork)
+    borders(out)
+
+
+def _plane(plain: Storage, n, channel):
+    """Start of a channel's plane in a plain image or sequence."""
+    return plain.at(n, channel, *(0 for _ in plain.shape[2:]))
+
+
+def _one_pixel(x: Operand, out: Operand, compute: Compute) -> None:
+    """Images of one pixel: their channels lie side by side in both."""
+    blocked = x.storage if x.storage.blocked else out.storage
+    for first, lanes, count in pixel_lanes(blocked):
+        with loop(blocked.image[0]) as n, loop(count) as i:
+            group = first + i
+            spatial = (0,) * (len(blocked.shape) - 2)
+            source, target = (o.storage.at(n, group * blocked.block, *spatial) for o in (x, out))
+            value = compute(load(x.buffer, source, lanes), lanes)
+            if out.storage.blocked:
+                store_pixel(out, target, value, lanes)
+            else:
+                store(out.buffer, target, value, lanes)
+
+
+def _to_blocked(
+    x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute
+) -> None:
+    dtype, block = out.storage.dtype, out.storage.block
+    vectors = [bind(compute(load(x.buffer, plane + c * stride, lanes), lanes)) for c in range(channels)]
+    vectors += [splat(0, dtype, lanes)] * (block - channels)
+    store(out.buffer, base, interleave(vectors, dtype, lanes), lanes * block)
+
+
+def _to_plain(x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute) -> None:
+    block = x.storage.block
+    vectors = deinterleave(bind(load(x.buffer, base, lanes * block)), x.storage.dtype, block, lanes)
+    for c in range(channels):
+        store(out.buffer, plane + c * stride, compute(vectors[c], lanes), lanes)
+
+
+def interleave(vectors: list[Expr], dtype: str, lanes: int) -> Expr:
+    """``result[pixel * len(vectors) + c] = vectors[c][pixel]``; a power of two of vectors, or three of codes."""
+    if len(vectors) == 1:
+        return vectors[0]
+    if len(vectors) > 2 and dtype != "float32":
+        words = [_pack_word(vectors[i : i + 4], lanes) for i in range(0, len(vectors), 4)]
+        quads = _reinterpret(_zip(words, lanes), dtype, 4 * lanes * len(words))
+        if len(vectors) == 3:
+            return shuffle([bind(quads)], [4 * p + c for p in range(lanes) for c in range(3)])
+        return quads
+    return _zip(vectors, lanes)
+
+
+def deinterleave(pixels: Expr, dtype: str, block: int, lanes: int) -> list[Expr]:
+    """``result[c][pixel] = pixels[pixel * block + c]``."""
+    if block == 1:
+        return [pixels]
+    if dtype == "float32" or block in (2, 3):
+        return _unzip(pixels, block, lanes)
+    words = _unzip(_reinterpret(pixels, "uint32", lanes * block // 4), block // 4, lanes)
+    mask = splat(255, "uint32", lanes)
+    shifted = [w if byte == 0 else w >> splat(8 * byte, "uint32", lanes) for w in words for byte in range(4)]
+    return [cast(dtype, w & mask, lanes) for w in shifted]
+
+
+def shuffle(vectors: list[Expr], lanes: list[int]) -> Expr:
+    """The chosen lanes of the concatenation of ``vectors``."""
+    indices = [tirx.IntImm("int32", i) for i in lanes]
+    return tirx.Shuffle(vectors, indices)
+
+
+def _pack_word(codes: list[Expr], lanes: int) -> Expr:
+    """Up to four vectors of bytes as one of 32-bit words, the first in the lowest byte."""
+    word = None
+    for byte, vector in enumerate(codes):
+        part = cast("uint32", _reinterpret(vector, "uint8", lanes), lanes)
+        part = part << splat(8 * byte, "uint32", lanes) if byte else part
+        word = part if word is None else word | part
+    return bind(word)
+
+
+def _reinterpret(vector: Expr, dtype: str, lanes: int) -> Expr:
+    return tirx.reinterpret(dtype if lanes == 1 else f"{dtype}x{lanes}", vector)
+
+
+def _zip(vectors: list[Expr], lanes: int) -> Expr:
+    """Lane by lane: a tree of interleavings of two vectors, which hardware has instructions for."""
+    if len(vectors) == 1:
+        return vectors[0]
+    if len(vectors) % 2:
+        return shuffle(vectors, [c * lanes + p for p in range(lanes) for c in range(len(vectors))])
+    half = len(vectors) // 2
+    even, odd = (bind(_zip(vectors[i::2], lanes)) for i in range(2))
+    size = half * lanes
+    return shuffle([even, odd], [i // 2 + i % 2 * size for i in range(2 * size)])
+
+
+def _unzip(pixels: Expr, parts: int, lanes: int) -> list[Expr]:
+    if parts == 1:
+        return [pixels]
+    if parts % 2:
+        return [bind(shuffle([pixels], [parts * p + c for p in range(lanes)])) for c in range(parts)]
+    halves = [bind(shuffle([pixels], [2 * i + part for i in range(parts * lanes // 2)])) for part in range(2)]
+    even, odd = (_unzip(half, parts // 2, lanes) for half in halves)
+    return [v for pair in zip(even, odd, strict=True) for v in pair]
