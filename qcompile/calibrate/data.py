@@ -27,6 +27,7 @@ RANDOM_DATA_WARNING = """\
 ************************************************************************************************"""
 
 Feed = dict[str, np.ndarray]
+Chunk = tuple[str, Mapping[str, Rows]]  # some samples: what to call them in an error, and input name -> array
 
 
 class CalibrationData:
@@ -37,7 +38,7 @@ class CalibrationData:
 
     def __init__(
         self,
-        chunks: Callable[[], Iterator[Mapping[str, Rows]]],
+        chunks: Callable[[], Iterator[Chunk]],
         inputs: Sequence[TensorSpec],
         num_samples: int | None = None,
     ):
@@ -74,19 +75,18 @@ class CalibrationData:
     def check_start(self) -> None:
         """Checks names, shapes and dtypes of the first file without reading its values."""
         for chunk in itertools.islice(self._chunks(), 1):
-            self._matched(chunk)
+            self._matched(*chunk)
 
     def _rows(self) -> Iterator[Feed]:
         for chunk in self._chunks():
-            arrays = self._matched(chunk)
+            arrays = self._matched(*chunk)
             streams = [arrays[s.name].read() for s in self._inputs]
             for i, row in enumerate(zip(*streams, strict=True)):
                 yield {s.name: _convert(a, s, arrays[s.name], i) for s, a in zip(self._inputs, row, strict=True)}
 
-    def _matched(self, chunk: Mapping[str, Rows]) -> dict[str, Rows]:
+    def _matched(self, where: str, chunk: Mapping[str, Rows]) -> dict[str, Rows]:
         """The array of each input, with a first axis of rows; an error where they do not match the model."""
         names = [s.name for s in self._inputs]
-        where = next((rows.where.split(", key ")[0] for rows in chunk.values()), "calibration data")
         for key in [key for key in chunk if key not in names]:
             raise QCompileError(f"the model has no input '{key}'", node=where, remedy=nearest(key, names))
         for spec in [spec for spec in self._inputs if spec.name not in chunk]:
@@ -176,7 +176,7 @@ def _noise(rng: np.random.Generator, spec: TensorSpec) -> np.ndarray:
     return rng.integers(info.min, info.max + 1, spec.shape).astype(dtype)
 
 
-def _files(path: Path, inputs: Sequence[TensorSpec]) -> Callable[[], Iterator[Mapping[str, Rows]]]:
+def _files(path: Path, inputs: Sequence[TensorSpec]) -> Callable[[], Iterator[Chunk]]:
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         files = [file for file in files if file.suffix in (".npy", ".npz")]
@@ -188,9 +188,9 @@ def _files(path: Path, inputs: Sequence[TensorSpec]) -> Callable[[], Iterator[Ma
     return lambda: (_open(file, inputs) for file in files)
 
 
-def _open(file: Path, inputs: Sequence[TensorSpec]) -> Mapping[str, Rows]:
+def _open(file: Path, inputs: Sequence[TensorSpec]) -> Chunk:
     if file.suffix == ".npz":
-        return open_npz(file)
+        return str(file), open_npz(file)
     if len(inputs) > 1:
         names = ", ".join(f"'{spec.name}'" for spec in inputs)
         raise QCompileError(
@@ -198,10 +198,10 @@ def _open(file: Path, inputs: Sequence[TensorSpec]) -> Mapping[str, Rows]:
             node=str(file),
             remedy=f"give .npz files with keys {names}",
         )
-    return {inputs[0].name: open_npy(file)}
+    return str(file), {inputs[0].name: open_npy(file)}
 
 
-def _dicts(source: Any) -> Iterator[Mapping[str, Rows]]:
+def _dicts(source: Any) -> Iterator[Chunk]:
     samples: Iterable[Any] = iter(source.get_next, None) if hasattr(source, "get_next") else source
     for number, sample in enumerate(samples):
         where = f"calibration sample {number}"
@@ -209,7 +209,7 @@ def _dicts(source: Any) -> Iterator[Mapping[str, Rows]]:
             raise QCompileError(
                 f"a {type(sample).__name__}, not a dict", node=where, remedy="give dicts: input name -> array"
             )
-        yield {str(name): in_memory(array, f"{where}, key '{name}'") for name, array in sample.items()}
+        yield where, {str(name): in_memory(array, f"{where}, key '{name}'") for name, array in sample.items()}
 
 
 def _convert(row: np.ndarray, spec: TensorSpec, source: Rows, number: int) -> np.ndarray:

@@ -125,6 +125,8 @@ def _bin(value: float, exponent: int) -> int:
 
 def _exponent(low: float, high: float) -> int:
     """The smallest exponent at which the bins from that of ``low`` to that of ``high`` are no more than ``BINS``."""
+    if low == high:
+        return MIN_EXPONENT
     exponent = max(math.frexp((high - low) / BINS)[1] - 2, MIN_EXPONENT)
     while _bin(high, exponent) - _bin(low, exponent) >= BINS:
         exponent += 1

@@ -21,6 +21,7 @@ METHODS = ("minmax", "percentile", "entropy", "mse")
 LEVELS = 256  # codes of an 8-bit tensor
 PERCENTILE = 99.99
 MSE_STEPS = 256  # windows that mse tries, evenly spaced
+SMOOTH = 1e-4  # of a value
 TIE = 1e-9  # nats: divergences closer than this count as equal, and the wider range is taken
 
 Range = tuple[float, float]
@@ -59,7 +60,8 @@ def entropy(record: TensorRecord, levels: int = LEVELS) -> Range:
     Q: the counts of the window merged into ``levels`` levels, each spread evenly over its bins that are not empty.
        Bin ``j`` of ``n`` goes to level ``floor(j * levels / n)`` (NVIDIA's pytorch-quantization; ONNX Runtime puts a
        remainder of up to ``n / 2`` bins into the last level).
-    KL(P || Q) = sum P log(P / Q) over bins where P > 0, both scaled to sum 1; infinite if Q = 0 there.
+    KL(P || Q) = sum P log(P / Q) over bins where P > 0, both scaled to sum 1. Where values from outside fall on an
+       empty bin, Q = 0 is taken as ``SMOOTH`` (what MXNet and ONNX Runtime do).
 
     The bin of 0 counts no more than the larger of its neighbours, or the zeros of a relu, which any range keeps
     exact, would decide alone (pytorch-quantization as well).
@@ -168,23 +170,22 @@ def _divergences(counts: np.ndarray, starts: np.ndarray, stops: np.ndarray, leve
     Q is the same for all bins of a level that are not empty, so sums over bins become differences of running sums at
     the edges of the levels: 256 terms a window instead of 2048.
     """
-    total = counts.sum()
     size = stops - starts
     edges = starts[:, None] + -(np.arange(levels + 1) * -size[:, None] // levels)  # ceil(l n / levels)
     mass = np.diff(_running(counts)[edges], axis=1)
     filled = np.diff(_running(counts > 0)[edges], axis=1)
     log_q = np.log(np.divide(mass, filled, out=np.ones_like(mass), where=mass > 0))  # of a bin that is not empty
-    inside = mass.sum(axis=1)
 
+    running, plogp = _running(counts), _running(_xlogx(counts))
     first, last = counts[starts], counts[stops - 1]
-    left, right = _running(counts)[starts], total - _running(counts)[stops]
-    plogp = _running(_xlogx(counts))
+    left, right = running[starts], counts.sum() - running[stops]  # values outside
+    empty_first, empty_last = (left > 0) & (first == 0), (right > 0) & (last == 0)
     own = plogp[stops] - plogp[starts] - _xlogx(first) - _xlogx(last) + _xlogx(first + left) + _xlogx(last + right)
-    cross = (mass * log_q).sum(axis=1) + left * log_q[:, 0] + right * log_q[:, -1]
-    log_inside = np.log(np.maximum(inside, 1))
-    divergence = (own - cross) / total - np.log(total) + log_inside
-    impossible = (inside == 0) | ((left > 0) & (first == 0)) | ((right > 0) & (last == 0))
-    return np.where(impossible, np.inf, divergence)
+    cross = (mass * log_q).sum(axis=1)
+    cross += left * np.where(empty_first, np.log(SMOOTH), log_q[:, 0])
+    cross += right * np.where(empty_last, np.log(SMOOTH), log_q[:, -1])
+    q_total = mass.sum(axis=1) + SMOOTH * (empty_first + empty_last.astype(np.float64))
+    return (own - cross) / counts.sum() - np.log(counts.sum()) + np.log(q_total)
 
 
 def _running(x: np.ndarray) -> np.ndarray:
