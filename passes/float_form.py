@@ -1,0 +1,41 @@
+"""The float form: one spelling for each meaning, so that what follows has little to recognise.
+
+Afterwards convolutions and matrix products with constant weights are followed by at most one ``add`` of a constant,
+bounds are ``nn.relu`` or ``clip``, shapes change by ``reshape``, global pooling is ``mean``, and an operator that
+changes nothing is gone. Results differ from those of the model by float rounding at most.
+"""
+
+from __future__ import annotations
+
+from qcompile.passes.canonicalize_arithmetic import canonicalize_arithmetic
+from qcompile.passes.canonicalize_dense import canonicalize_dense
+from qcompile.passes.canonicalize_pooling import canonicalize_pooling
+from qcompile.passes.canonicalize_shapes import canonicalize_shapes
+from qcompile.passes.decompose_batch_norm import decompose_batch_norm
+from qcompile.passes.fold_constants import fold_constants
+from qcompile.passes.fold_input_scale import fold_input_scale
+from qcompile.passes.fold_scale_shift import fold_scale_shift
+from qcompile.passes.merge_common_subexpressions import merge_common_subexpressions
+from qcompile.passes.merge_pads import merge_pads
+from qcompile.passes.remove_identities import remove_identities
+from qcompile.passes.sink_transposes import sink_transposes
+
+TIDY = [
+    # One way to write each thing; constants first, so that what they decide is visible.
+    fold_constants,
+    canonicalize_arithmetic,
+    decompose_batch_norm,
+    remove_identities,
+    # Axes: transposes cancel before the rest of them turn into reshapes where they can.
+    sink_transposes,
+    canonicalize_shapes,
+    remove_identities,
+    canonicalize_dense,
+    # Layers take up what stands around them.
+    merge_pads,
+    canonicalize_pooling,
+    fold_scale_shift,
+    fold_input_scale,
+    fold_scale_shift,  # the bias that a shift in front of a layer became, into the layer's own
+    merge_common_subexpressions,
+]
