@@ -41,7 +41,7 @@ def _with_params(arg: relax.Expr, value: Any, params: list[relax.Var], arrays: l
 
 def _param(array: np.ndarray, params: list[relax.Var], arrays: list[np.ndarray]) -> relax.Var:
     params.append(relax.Var(f"x{len(params)}", relax.TensorType(array.shape, str(array.dtype))))
-    arrays.append(np.ascontiguousarray(array))
+    arrays.append(np.asarray(array, order="C"))
     return params[-1]
 
 
