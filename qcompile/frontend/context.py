@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Union
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from tvm import relax
@@ -13,8 +13,8 @@ from qcompile.errors import QCompileError
 from qcompile.frontend.emit import Emitter
 from qcompile.frontend.onnx_graph import Node
 
-Value = Union[np.ndarray, relax.Expr]  # a constant, or a variable of main
-Result = Union[Value, list[Value]]  # several: one for each output
+Value: TypeAlias = "np.ndarray | relax.Expr"  # a constant, or a variable of main
+Result: TypeAlias = "Value | list[Value]"  # several: one for each output
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,9 @@ class NodeContext:
     def scalar(self, value: float, index: int = 0) -> relax.Expr:
         """A constant of the dtype of an input."""
         return relax.const(value, self.dtype(index))
+
+    def with_inputs(self, *inputs: Value | None) -> NodeContext:
+        return replace(self, inputs=inputs)
 
     def fail(self, reason: str, remedy: str) -> QCompileError:
         return QCompileError(reason, node=self.node.label, remedy=remedy)

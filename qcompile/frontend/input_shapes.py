@@ -78,10 +78,11 @@ def _default(info: InputInfo, symbols: dict[str, int], batches: list[str]) -> tu
                 symbols[dim] = 1
         if known is None:
             declared = ",".join("?" if d is None else str(d) for d in info.dims)
+            example = ",".join(str(d) if isinstance(d, int) else "1" for d in info.dims)
             raise QCompileError(
                 f"dimension {axis} ({dim or '?'}) of [{declared}] is not fixed",
                 node=f"input {info.name}",
-                remedy=f"fix it: --input-shapes {info.name}:[{','.join('1' if isinstance(d, str | None) else str(d) for d in info.dims)}]",
+                remedy=f"fix it: --input-shapes {info.name}:[{example}]",
             )
         shape.append(known)
     return tuple(shape)

@@ -20,7 +20,8 @@ OLDEST_OPSET = 6  # before it, elementwise operators had no numpy broadcasting
 def load_graph(source: str | Path | onnx.ModelProto) -> OnnxGraph:
     """The graph of an ONNX file (external data found beside it) or of a ``ModelProto``.
 
-    Raises ``QCompileError`` if it is missing, truncated, not ONNX, refused by the ONNX checker, or of an unusable opset.
+    Raises ``QCompileError`` if it is missing, truncated, not ONNX, refused by the ONNX checker, or of an opset that is
+    not supported.
     """
     if isinstance(source, onnx.ModelProto):
         name, folder = source.graph.name or "model", ""

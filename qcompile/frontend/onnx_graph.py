@@ -48,7 +48,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class InputInfo:
-    """A model input as declared. dims: an int, the name of a symbol, or None (unknown); None altogether if there is no shape."""
+    """A model input as declared. dims: an int, the name of a symbol, or None (unknown); None if it has no shape."""
 
     name: str
     dtype: str

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from tvm import relax
 
-from qcompile.errors import QCompileError, nearest
-from qcompile.frontend import op_conv, op_math, op_reduce, op_resize, op_shape
+from qcompile.errors import QCompileError
+from qcompile.frontend import op_conv, op_math, op_quantized, op_reduce, op_resize, op_shape
 from qcompile.frontend.context import NodeContext, Result, Value
+from qcompile.frontend.dynamic_quantization import float_products
 from qcompile.frontend.emit import Emitter
 from qcompile.frontend.fold import evaluate
 from qcompile.frontend.input_shapes import resolve_inputs
 from qcompile.frontend.load import load_graph, read_graph
 from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, MICROSOFT, Node, OnnxGraph
 from qcompile.frontend.op_tvm import MICROSOFT_OPERATORS, tvm_converter
+from qcompile.frontend.output_names import name_after_outputs, rename_plan
+from qcompile.frontend.strip_quantization import strip_quantization
 from qcompile.model import Model, TensorSpec
+from qcompile.plan import QuantPlan
 
 CONVERTERS: dict[str, Callable[[NodeContext], Result]] = {
     **op_conv.CONVERTERS,
@@ -26,8 +31,8 @@ CONVERTERS: dict[str, Callable[[NodeContext], Result]] = {
     **op_shape.CONVERTERS,
     **op_reduce.CONVERTERS,
     **op_resize.CONVERTERS,
+    **op_quantized.CONVERTERS,
 }
-SHAPE_ONLY = {"Shape", "Size"}  # their results are known from the shape of the input alone
 RECURRENT = {"LSTM", "GRU", "RNN"}
 DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 
@@ -35,13 +40,28 @@ DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 def import_onnx(source: str | Path | onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
     """Reads a float or pre-quantized ONNX model.
 
-    ``input_shapes`` fixes symbolic dimensions; a symbolic batch (first dimension) that nothing fixes becomes 1, with a note.
+    ``input_shapes`` fixes symbolic dimensions; a symbolic batch (first dimension) that nothing fixes becomes 1, with a
+    note. The scales of a pre-quantized model are in ``Model.imported_plan``.
     Raises ``QCompileError`` naming the file, input or node for all that cannot be imported.
     """
     graph = load_graph(source)
     specs, notes = resolve_inputs(graph.inputs, input_shapes)
+    plan = _to_float(graph)
+    dtypes = {info.name: info.dtype for info in graph.inputs}
+    specs = tuple(replace(spec, dtype=dtypes[spec.name]) for spec in specs)  # codes became float inputs
+    return replace(_Importer(graph, specs).model(notes), imported_plan=plan)
+
+
+def _to_float(graph: OnnxGraph) -> QuantPlan | None:
+    """Leaves ``graph`` without dead and quantized operators; the plan of a pre-quantized model."""
     graph.drop_dead_nodes()
-    return _Importer(graph, specs).model(notes)
+    weights = float_products(graph)
+    plan = strip_quantization(graph)
+    if weights:
+        plan = replace(plan or QuantPlan(method="imported"), tensors={**(plan.tensors if plan else {}), **weights})
+    renamed = name_after_outputs(graph)
+    graph.drop_dead_nodes()
+    return None if plan is None else rename_plan(plan, renamed)
 
 
 class _Importer:
@@ -158,7 +178,9 @@ def _converter(node: Node) -> Callable[[NodeContext], Result]:
         )
     if node.domain in DEFAULT_DOMAINS:
         raise QCompileError(
-            f"operator {node.op_type} is not supported", node=node.label, remedy=nearest(node.op_type, _similar(node))
+            f"operator {node.op_type} is not supported",
+            node=node.label,
+            remedy="cut the model before this node, or export it without",
         )
     known = f"of {MICROSOFT}: {', '.join(sorted(MICROSOFT_OPERATORS))}" if node.domain == MICROSOFT else "ONNX only"
     raise QCompileError(
@@ -166,12 +188,6 @@ def _converter(node: Node) -> Callable[[NodeContext], Result]:
         node=node.label,
         remedy=f"export the model with standard operators (known: {known})",
     )
-
-
-def _similar(node: Node) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(node.op_type, CONVERTERS, n=3, cutoff=0) or list(CONVERTERS)
 
 
 def _brief(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Operators that move data. Shapes are static, so Squeeze, Unsqueeze and Flatten are all ``reshape`` to a constant shape."""
+"""Operators that move data. Shapes are static, so Squeeze, Unsqueeze and Flatten are all ``reshape``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tvm import relax
 
 from qcompile.frontend.context import NodeContext, Result
 
+BAKED_SHAPE = "the model bakes in another batch size: give that one (--input-shapes), or export with a dynamic batch"
 PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -30,7 +31,7 @@ def reshape(ctx: NodeContext) -> Result:
     if prod(want) != prod(have) or -1 in want:
         raise ctx.fail(
             f"cannot reshape {_x(have)} to {_x(want)}",
-            "the model bakes in another batch size: build with that one (--input-shapes), or export with a dynamic batch",
+            BAKED_SHAPE,
         )
     return _reshaped(ctx, tuple(want))
 
@@ -76,7 +77,7 @@ def expand(ctx: NodeContext) -> Result:
     except ValueError:
         raise ctx.fail(
             f"cannot expand {_x(have)} to {_x(want)}",
-            "the model bakes in another batch size: build with that one (--input-shapes), or export with a dynamic batch",
+            BAKED_SHAPE,
         ) from None
     return ctx.inputs[0] if shape == have else relax.op.broadcast_to(ctx.tensor(0), shape)
 
