@@ -88,8 +88,7 @@ def _stored(where: str, start: Callable[[], IO[bytes]]) -> Rows:
             with start() as stream:
                 _header(stream)
                 if fortran:  # its rows are scattered over the file, so all of it is needed at once
-                    data = np.frombuffer(stream.read(), dtype)
-                    yield from data.reshape(shape, order="F")
+                    yield from np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
                     return
                 count, row = (shape[0], shape[1:]) if shape else (1, ())
                 size = dtype.itemsize * int(np.prod(row, dtype=np.int64))

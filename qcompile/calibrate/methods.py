@@ -60,8 +60,11 @@ def entropy(record: TensorRecord, levels: int = LEVELS) -> Range:
     Q: the counts of the window merged into ``levels`` levels, each spread evenly over its bins that are not empty.
        Bin ``j`` of ``n`` goes to level ``floor(j * levels / n)`` (NVIDIA's pytorch-quantization; ONNX Runtime puts a
        remainder of up to ``n / 2`` bins into the last level).
-    KL(P || Q) = sum P log(P / Q) over bins where P > 0, both scaled to sum 1. Where values from outside fall on an
-       empty bin, Q = 0 is taken as ``SMOOTH`` (what MXNet and ONNX Runtime do).
+    KL(P || Q) = sum P log(P / Q) - P + Q, both divided by the number of values. Where values from outside fall on an
+       empty bin, Q = 0 is taken as ``SMOOTH`` of a value (what MXNet and ONNX Runtime do).
+
+    Q is short of the values outside, a share c. TensorRT scales it up to sum 1, which changes the divergence by about
+    c^2 / 2, but calls a window perfect that holds a single value of a tensor far from 0 (all others fall on its bin).
 
     The bin of 0 counts no more than the larger of its neighbours, or the zeros of a relu, which any range keeps
     exact, would decide alone (pytorch-quantization as well).
@@ -184,8 +187,9 @@ def _divergences(counts: np.ndarray, starts: np.ndarray, stops: np.ndarray, leve
     cross = (mass * log_q).sum(axis=1)
     cross += left * np.where(empty_first, np.log(SMOOTH), log_q[:, 0])
     cross += right * np.where(empty_last, np.log(SMOOTH), log_q[:, -1])
+    total = counts.sum()
     q_total = mass.sum(axis=1) + SMOOTH * (empty_first + empty_last.astype(np.float64))
-    return (own - cross) / counts.sum() - np.log(counts.sum()) + np.log(q_total)
+    return (own - cross + q_total) / total - 1
 
 
 def _running(x: np.ndarray) -> np.ndarray:

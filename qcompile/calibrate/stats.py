@@ -51,7 +51,7 @@ class TensorRecord:
         for start in range(0, flat.size, CHUNK):
             chunk = flat[start : start + CHUNK].astype(np.float64)
             total += float(chunk.sum())
-            squares += float(chunk @ chunk)
+            squares += float(np.square(chunk, out=chunk).sum())  # not a dot product: BLAS would start threads
         return TensorRecord(
             count=flat.size,
             nan=nan,

@@ -22,6 +22,7 @@ TENSORS = {
     "heavy tails": RNG.standard_t(2.5, size=20_000),
     "silu": NORMAL / (1 + np.exp(-3 * NORMAL)),
     "negative": -np.abs(NORMAL) - 1,
+    "far from 0": -70 + 10 * NORMAL,
     "uniform": RNG.random(5_000),
     "outlier": np.append(NORMAL, 300.0),
     "few values": RNG.integers(-2, 9, size=500),
@@ -71,8 +72,8 @@ def slow_divergence(counts: dict[int, int], first: int, last: int, levels: int) 
     for k in p:
         if p[k] and k not in q:
             q[k] = 1e-4
-    p_sum, q_sum = sum(p.values()), sum(q.values())
-    return sum(p[k] / p_sum * math.log(p[k] / p_sum / (q[k] / q_sum)) for k in p if p[k])
+    total = sum(p.values())
+    return math.fsum((p[k] * math.log(p[k] / q[k]) if p[k] else 0) - p[k] + q.get(k, 0) for k in p) / total
 
 
 def slow_entropy(record: TensorRecord, levels: int) -> tuple[float, float]:
@@ -159,6 +160,13 @@ def test_a_single_outlier_among_a_million_is_cut_off(method: str):
     low, high = tensor_range(TensorRecord.of(values), method)
     assert high < 30
     assert low == pytest.approx(values.min(), rel=0.3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tensor_far_from_0_is_not_cut_away(method: str):
+    low, high = tensor_range(RECORDS["far from 0"], method)
+    assert low < -95
+    assert -35 <= high <= 0
 
 
 def test_zeros_of_a_relu_do_not_decide_by_entropy():
