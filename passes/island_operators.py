@@ -1,0 +1,130 @@
+"""Relax operators whose legalization by TVM is replaced: products, float functions, softmax, and views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import relax, te, topi
+
+from qcompile.passes import island_math
+from qcompile.passes.base import dtype_of, shape_of
+from qcompile.targets.kernels.matmul_f32 import matmul_f32
+from qcompile.targets.target import Target
+
+Legalize = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
+
+# TVM's fusion pattern "reduction": broadcast operators before it are fused into it, nothing after it. The default for
+# functions of several loop nests fuses what comes after; scale, mask and residual come before.
+_REDUCTION = {"op_pattern": 3}
+
+
+def legalizations(target: Target) -> dict[str, Legalize]:
+    """For ``relax.transform.LegalizeOps``. What is not float32 falls back to TVM's own legalization."""
+    functions = {
+        "exp": island_math.exp_scalar,
+        "erf": island_math.erf_scalar,
+        "tanh": island_math.tanh_scalar,
+        "sigmoid": island_math.sigmoid_scalar,
+        "nn.gelu": island_math.gelu_scalar,
+        "nn.silu": island_math.silu_scalar,
+    }
+    table: dict[str, Legalize] = {
+        name: _float32_only(_tensor_function(name.split(".")[-1], island_math.elementwise(scalar)))
+        for name, scalar in functions.items()
+    }
+    table["nn.softmax"] = _float32_only(_softmax)
+    table["nn.layer_norm"] = _float32_only(_layer_norm)
+    table["matmul"] = _float32_only(_matmul(target))
+    table["permute_dims"] = _permute_dims
+    table["topk"] = _topk
+    table["argsort"] = _argsort
+    table["sort"] = _sort
+    table["cumsum"] = _scan(topi.cumsum)
+    table["cumprod"] = _scan(topi.cumprod)
+    for name in ("squeeze", "expand_dims", "flatten"):
+        table[name] = _as_reshape
+    return {f"relax.{name}": legalize for name, legalize in table.items()}
+
+
+def _default(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return call.op.get_attr("FLegalize")(builder, call)
+
+
+def _float32_only(legalize: Legalize) -> Legalize:
+    def guarded(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        is_float32 = all(dtype_of(arg) == "float32" for arg in call.args)
+        return (legalize if is_float32 else _default)(builder, call)
+
+    return guarded
+
+
+def _tensor_function(name: str, function: Callable[[te.Tensor], te.Tensor]) -> Legalize:
+    return lambda builder, call: builder.call_te(function, call.args[0], primfunc_name_hint=f"f32_{name}")
+
+
+def _softmax(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    axis = int(call.attrs.axis)
+    return builder.call_te(
+        island_math.softmax, call.args[0], axis, primfunc_name_hint="softmax", primfunc_attrs=_REDUCTION
+    )
+
+
+def _layer_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    options: dict[str, Any] = {"axis": call.attrs.axes, "epsilon": call.attrs.epsilon}
+    return builder.call_te(
+        topi.nn.layer_norm, *call.args, **options, primfunc_name_hint="layer_norm", primfunc_attrs=_REDUCTION
+    )
+
+
+def _matmul(target: Target) -> Legalize:
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        a, b = (shape_of(arg) for arg in call.args)
+        if len(a) < 2 or len(b) < 2 or 0 in (*a, *b):
+            return _default(builder, call)
+        kernel = matmul_f32(a[-2], a[-1], b[-1], a[:-2], b[:-2], False, target)
+        return relax.call_tir(builder.add_func(kernel, "matmul_f32"), list(call.args), call.ty)
+
+    return legalize
+
+
+def _as_reshape(_: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return relax.op.reshape(call.args[0], call.ty.shape)
+
+
+def _permute_dims(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """A view where only axes of extent 1 move."""
+    shape = shape_of(call.args[0])
+    axes = [int(a) for a in call.attrs.axes] if call.attrs.axes is not None else list(reversed(range(len(shape))))
+    moved = [a % len(shape) for a in axes if shape[a] != 1]
+    return _as_reshape(builder, call) if moved == sorted(moved) else _default(builder, call)
+
+
+# TVM legalizes sorts and scans in a pass of their own, DispatchSortScan, because of GPUs.
+
+
+def _topk(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    attrs = call.attrs
+    options = (attrs.k, attrs.axis, attrs.ret_type, not attrs.largest, str(attrs.dtype))
+    return builder.call_te(topi.topk, call.args[0], *options, primfunc_name_hint="topk")
+
+
+def _argsort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    options = {"axis": call.attrs.axis, "is_ascend": not call.attrs.descending, "dtype": str(call.attrs.dtype)}
+    return builder.call_te(topi.argsort, call.args[0], **options, primfunc_name_hint="argsort")
+
+
+def _sort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    options = {"axis": call.attrs.axis, "is_ascend": not call.attrs.descending}
+    return builder.call_te(topi.sort, call.args[0], **options, primfunc_name_hint="sort")
+
+
+def _scan(function: Callable[..., te.Tensor]) -> Legalize:
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        axis = None if call.attrs.axis is None else int(call.attrs.axis)
+        name = call.op.name.removeprefix("relax.")
+        return builder.call_te(
+            function, call.args[0], axis, dtype_of(call), bool(call.attrs.exclusive), primfunc_name_hint=name
+        )
+
+    return legalize
