@@ -13,12 +13,18 @@ from collections.abc import Callable
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from qcompile import graph
+from qcompile.errors import QCompileError
 
 log = logging.getLogger("qcompile.passes")
+
+# What a pass raises crosses TVM's C++ and comes back as RuntimeError, unless TVM knows the class. The message survives,
+# ``node`` and ``remedy`` as parts of it.
+tvm_ffi.register_error("QCompileError", QCompileError)
 
 Rewrite = Callable[["Draft", relax.Expr, str], "relax.Expr | None"]
 
