@@ -63,6 +63,14 @@ def bind(value: Expr) -> Expr:
     return T.bind(value)
 
 
+def registers(elements: int, dtype: str) -> Buffer:
+    """A small buffer that LLVM turns into registers, as every index into it is constant once loops are written out.
+
+    The annotation keeps TVM from putting it on the heap, where it stays if it is larger than 1 KiB.
+    """
+    return T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
+
+
 def cast(dtype: str, value: Expr, lanes: int) -> Expr:
     return tirx.Cast(vector(dtype, lanes), value)
 

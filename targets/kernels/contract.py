@@ -98,7 +98,7 @@ class Contraction:
         lanes, r = self.lanes, self.r
         dtype = "int32" if self.dot else "float32"
         pixels = [(dy, dx) for dy in range(rows) for dx in range(columns)]
-        acc = T.alloc_buffer((len(pixels) * vectors * lanes,), dtype, scope="local")
+        acc = b.registers(len(pixels) * vectors * lanes, dtype)
 
         def slot(p: int, v: int) -> int:
             return (p * vectors + v) * lanes
@@ -177,7 +177,7 @@ class Contraction:
             b.store(self.out, offset, value, self.lanes)
 
         def part() -> None:
-            last = T.alloc_buffer((self.lanes,), self.epilogue.out.dtype if self.epilogue.out else "float32", scope="local")
+            last = b.registers(self.lanes, self.epilogue.out.dtype if self.epilogue.out else "float32")
             b.store(last, 0, value, self.lanes)
             with T.serial(0, tail) as i:
                 T.buffer_store(self.out, last[i], [offset + i])

@@ -151,7 +151,7 @@ class _Rows:
     def sum(self, spec: Conv2d, x: Storage, corner: b.Index, bias: Expr, columns: int) -> b.Buffer:
         """Accumulators of ``columns`` output pixels whose first window starts at ``corner``."""
         lanes, chunks = self.lanes, self.chunks
-        acc = T.alloc_buffer((columns * lanes,), "int32" if self.dot else "float32", scope="local")
+        acc = b.registers(columns * lanes, "int32" if self.dot else "float32")
         for p in range(columns):
             b.store(acc, p * lanes, bias, lanes)
         index = 0
