@@ -1,0 +1,92 @@
+"""qcompile: a float ONNX model becomes a fast, bit-exact low-precision library.
+
+    import qcompile as qc
+    model = qc.import_onnx("model.onnx")
+    stats = qc.calibrate(model, "calib.npz")
+    plan = qc.plan_uniform(model, stats, "int8", qc.select_target("x86-vnni"))
+    artifact = qc.build(model, plan, target="x86-vnni", out="out")
+    y = qc.load(artifact.path).run({"x": x})
+
+Names are loaded on first use: importing qcompile, or running a built model, does not load the compiler.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qcompile.artifact import Artifact as Artifact
+    from qcompile.build import build as build
+    from qcompile.calibrate import TensorStats as TensorStats
+    from qcompile.calibrate import calibrate as calibrate
+    from qcompile.errors import QCompileError as QCompileError
+    from qcompile.frontend.onnx_import import import_onnx as import_onnx
+    from qcompile.manifest import Manifest as Manifest
+    from qcompile.model import Model as Model
+    from qcompile.plan import QuantPlan as QuantPlan
+    from qcompile.runtime import Runner as Runner
+    from qcompile.runtime import aligned_empty as aligned_empty
+    from qcompile.runtime import load as load
+    from qcompile.targets.select import select_target as select_target
+    from qcompile.targets.target import Target as Target
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Artifact": "artifact",
+    "Manifest": "manifest",
+    "Model": "model",
+    "QCompileError": "errors",
+    "QuantPlan": "plan",
+    "Runner": "runtime",
+    "Target": "targets.target",
+    "TensorStats": "calibrate",
+    "aligned_empty": "runtime",
+    "build": "build",
+    "calibrate": "calibrate",
+    "import_onnx": "frontend.onnx_import",
+    "load": "runtime",
+    "select_target": "targets.select",
+}
+__all__ = [
+    "Artifact",
+    "Manifest",
+    "Model",
+    "QCompileError",
+    "QuantPlan",
+    "Runner",
+    "Target",
+    "TensorStats",
+    "aligned_empty",
+    "build",
+    "calibrate",
+    "import_onnx",
+    "load",
+    "select_target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qcompile' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"qcompile.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    """``import qcompile.build`` would make the attribute ``build`` the module; here it stays the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

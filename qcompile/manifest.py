@@ -1,0 +1,134 @@
+"""``Manifest``: what ``manifest.json`` says. No times and no absolute paths: equal builds, equal bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qcompile.errors import QCompileError
+from qcompile.ops import Affine
+
+FORMAT = "qcompile.artifact"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A model input or output: ONNX name, logical shape, dtype; what its codes mean, None if it holds plain numbers."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Affine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One row of ``qcompile inspect``.
+
+    name, op: ONNX node and operator. format: "int8" or "fp32". kernel: name of the generated function, "" if none was
+    needed. inputs, output: logical shapes. macs: multiply-accumulates of one run. scale, zero_point: of the output,
+    None for a float one. reason: why the layer stayed float, "" otherwise.
+    """
+
+    name: str
+    op: str
+    format: str
+    kernel: str
+    inputs: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    macs: int = 0
+    scale: float | None = None
+    zero_point: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One step of a run, in order: the kernel's name and the layer that it computes ("" for a copy)."""
+
+    kernel: str
+    layer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """Size and SHA-256 of a file; the artifact writer fills it in."""
+
+    bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that loading and reporting need.
+
+    model, model_sha256, model_bytes: file name (no folder), hash and size of the ONNX source.
+    target, triple, features: row name, LLVM triple, what a CPU must have, in the words of /proc/cpuinfo.
+    threads: what parallel loops were compiled for. workspace_bytes: scratch memory of one run.
+    calls: the kernels in the order of a run; the library's optional ``profile`` entry stamps them.
+    """
+
+    model: str
+    model_sha256: str
+    model_bytes: int
+    target: str
+    triple: str
+    features: tuple[str, ...]
+    threads: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    workspace_bytes: int
+    layers: tuple[LayerInfo, ...] = ()
+    calls: tuple[KernelCall, ...] = ()
+    notes: tuple[str, ...] = ()
+    library: FileInfo = FileInfo()
+    weights: FileInfo = FileInfo()
+    qcompile: str = ""
+    tvm: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str, where: str = "manifest.json") -> Manifest:
+        """Raises ``QCompileError`` for anything but a manifest of this version."""
+        try:
+            data = json.loads(text)
+            if data.pop("format") != FORMAT:
+                raise ValueError(f"not of format {FORMAT}")
+            version = data.pop("version")
+            if version != VERSION:
+                raise QCompileError(
+                    f"version {version} of the artifact format is not known here",
+                    node=where,
+                    remedy=f"this qcompile reads version {VERSION}; build the model again",
+                )
+            return _decode(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise QCompileError(
+                f"damaged manifest ({type(error).__name__}: {error})", node=where, remedy="build the model again"
+            ) from None
+
+
+def _decode(data: dict[str, Any]) -> Manifest:
+    data["features"], data["notes"] = tuple(data["features"]), tuple(data["notes"])
+    for key in ("inputs", "outputs"):
+        data[key] = tuple(_tensor(t) for t in data[key])
+    data["layers"] = tuple(_layer(row) for row in data["layers"])
+    data["calls"] = tuple(KernelCall(**call) for call in data["calls"])
+    data["library"], data["weights"] = FileInfo(**data["library"]), FileInfo(**data["weights"])
+    return Manifest(**data)
+
+
+def _tensor(data: Mapping[str, Any]) -> TensorInfo:
+    codes = data["quantization"]
+    affine = None if codes is None else Affine(**codes)
+    return TensorInfo(**{**data, "shape": tuple(data["shape"]), "quantization": affine})
+
+
+def _layer(data: Mapping[str, Any]) -> LayerInfo:
+    return LayerInfo(**{**data, "inputs": tuple(map(tuple, data["inputs"])), "output": tuple(data["output"])})

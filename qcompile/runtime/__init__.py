@@ -1,0 +1,6 @@
+"""Loading and running artifacts. Needs the TVM runtime library and numpy: no compiler, no ONNX."""
+
+from qcompile.runtime.memory import aligned_empty
+from qcompile.runtime.runner import Binding, KernelTime, Runner, load
+
+__all__ = ["Binding", "KernelTime", "Runner", "aligned_empty", "load"]

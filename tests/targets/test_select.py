@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from qcompile.errors import QCompileError
+from qcompile.targets import select
+from qcompile.targets.select import select_target
+from qcompile.targets.x86 import ROWS
+
+VNNI = frozenset(ROWS[0].features)
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(QCompileError) as caught:
+        select_target(name)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_rows_by_name(row):
+    assert select_target(row.name) is row
+    assert select_target(row.name.replace("-", "_").upper()) is row
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (VNNI, "x86-vnni"),
+        (VNNI | {"avx512vbmi"}, "x86-vnni+avx512vbmi"),
+        (VNNI - {"avx512_vnni"}, "x86-avx512"),
+        (VNNI - {"avx512_vnni", "avx512f"} | {"avx_vnni"}, "x86-avxvnni"),
+        (VNNI - {"avx512_vnni", "avx512f"}, "x86-avx2"),
+    ],
+)
+def test_best_row_of_the_machine(monkeypatch, host, name):
+    monkeypatch.setattr(select, "host_features", lambda: host)
+    assert select_target("native").name == select_target("x86").name == name
+
+
+def test_features_of_the_machine_do_not_leak_into_named_rows(monkeypatch):
+    monkeypatch.setattr(select, "host_features", frozenset)
+    assert select_target("x86-vnni+avx512vbmi").features == (*ROWS[0].features, "avx512vbmi")
+
+
+def test_a_machine_too_old(monkeypatch):
+    monkeypatch.setattr(select, "host_features", frozenset)
+    assert refusal("native") == (
+        "this machine can run none of the targets; name one to build for: x86-vnni, x86-avxvnni, x86-avx512, x86-avx2"
+    )
+
+
+def test_unknown_names():
+    assert refusal("x86-vnn") == (
+        "no target 'x86-vnn'; did you mean 'x86-vnni'? "
+        "(one of: native, x86, x86-vnni, x86-avxvnni, x86-avx512, x86-avx2)"
+    )
+    assert refusal("x86-vnni+avx512vbm") == (
+        "target x86-vnni has no optional feature 'avx512vbm'; did you mean 'avx512vbmi'? (one of: avx512vbmi)"
+    )
+    assert refusal("x86-avx2+fma") == ("target x86-avx2 has no optional feature 'fma'; it has none")
