@@ -38,6 +38,11 @@ class Rows:
 
         return Rows(self.where, (1, *self.shape), self.dtype, whole)
 
+    def flattened(self) -> Rows:
+        """The same array without its first axis: the rows of all its rows."""
+        shape = (self.shape[0] * self.shape[1], *self.shape[2:])
+        return Rows(self.where, shape, self.dtype, lambda: (row for block in self.read() for row in block))
+
 
 def in_memory(array: object, where: str) -> Rows:
     """An array (or what numpy makes one from) in memory."""

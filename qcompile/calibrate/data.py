@@ -114,6 +114,8 @@ class CalibrationData:
         shape = self._row_shape(spec)
         if rows.shape == shape:  # a single sample without an axis that counts samples
             rows = rows.as_one_row()
+        elif self.batched and rows.shape[1:] == spec.shape:  # whole feeds, stacked
+            rows = rows.flattened()
         if not rows.shape or rows.shape[1:] != shape:
             raise QCompileError(
                 f"shape {rows.shape} does not fit the input's {spec.shape}",
@@ -136,7 +138,7 @@ def calibration_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int
     source: path of an .npz file (keys are input names, the first axis counts samples); path of a folder of such files
     or, for a model of one input, of .npy files, in order of their names; an iterable of dicts of arrays; an object
     with ONNX Runtime's ``get_next()``. A file in a folder, or a dict, holds any number of rows, or one without an
-    axis for them.
+    axis for them. Arrays of the input's whole shape, stacked along a new first axis, will do as well.
     num_samples: use the first so many samples; None for all.
 
     Dtypes may differ within floats (float64 for float32) and, where the values fit, within integers. Errors name the

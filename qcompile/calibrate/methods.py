@@ -9,8 +9,6 @@ the tail stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from qcompile.calibrate.histogram import Histogram
@@ -114,13 +112,11 @@ def tensor_range(
 ) -> Range:
     """The range that the method of this name gives; ``percent`` is for percentile, ``levels`` for entropy and mse."""
     check_method(method)
-    functions: Mapping[str, Callable[[], Range]] = {
-        "minmax": lambda: minmax(record),
-        "percentile": lambda: percentile(record, percent),
-        "entropy": lambda: entropy(record, levels),
-        "mse": lambda: mse(record, levels),
-    }
-    return functions[method]()
+    if method == "percentile":
+        return percentile(record, percent)
+    if method == "entropy":
+        return entropy(record, levels)
+    return mse(record, levels) if method == "mse" else minmax(record)
 
 
 def ranges(
@@ -163,8 +159,8 @@ def _windows(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
 
 def _bounds(record: TensorRecord, histogram: Histogram, start: int, stop: int) -> Range:
     """Real bounds of the bins ``start`` to ``stop``, within the values seen, with 0."""
-    low, high = histogram.edges[start], histogram.edges[stop]
-    return min(max(float(low), record.min), 0.0), max(min(float(high), record.max), 0.0)
+    low, high = ((histogram.first + edge) * histogram.width for edge in (start, stop))
+    return min(max(low, record.min), 0.0), max(min(high, record.max), 0.0)
 
 
 def _divergences(counts: np.ndarray, starts: np.ndarray, stops: np.ndarray, levels: int) -> np.ndarray:

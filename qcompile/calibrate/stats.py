@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -116,10 +117,23 @@ class TensorStats:
         return TensorStats(records, self.samples + other.samples)
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file of one line a tensor; every number comes back as it was."""
+        """Writes a JSON file of one line a tensor; every number comes back as it was.
+
+        An older file of that name stays as it is until the new one is complete.
+        """
         lines = [f"{json.dumps(name)}: {json.dumps(_to_json(record))}" for name, record in self.records.items()]
         body = ",\n".join(lines)
-        Path(path).write_text(f'{{"version": {VERSION}, "samples": {self.samples}, "tensors": {{\n{body}\n}}}}\n')
+        text = f'{{"version": {VERSION}, "samples": {self.samples}, "tensors": {{\n{body}\n}}}}\n'
+        part = Path(f"{path}.part")
+        try:
+            part.write_text(text)
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise QCompileError(
+                f"cannot be written ({error.strerror or error})", node=str(path), remedy="choose another path"
+            ) from None
 
     @staticmethod
     def load(path: str | Path) -> TensorStats:

@@ -88,6 +88,13 @@ def test_inputs_that_share_no_first_dimension_are_stacked_whole():
     assert feed["t"] == 2.0
 
 
+def test_stacked_feeds_are_taken_apart():
+    inputs = [TensorSpec("x", (2, 3), "float32")]  # time first, say
+    feeds = list(calibration_data({"x": VALUES}, inputs))
+    np.testing.assert_array_equal(np.stack([feed["x"] for feed in feeds]), VALUES)
+    assert len(list(calibration_data({"x": VALUES[:, None]}, [X]))) == 5
+
+
 def test_a_folder_is_read_in_order_of_names_samples_and_batches_alike(tmp_path):
     np.save(tmp_path / "a.npy", VALUES[0])
     np.savez(tmp_path / "b.npz", x=VALUES[1:4])

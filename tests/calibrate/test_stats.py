@@ -89,6 +89,18 @@ def test_a_file_gives_back_every_number(tmp_path):
     assert path.read_bytes() == first
 
 
+def test_a_file_that_cannot_be_written_says_so_and_an_older_one_survives(tmp_path):
+    with pytest.raises(QCompileError) as error:
+        TensorStats().save(tmp_path / "none" / "stats.json")
+    assert str(error.value) == (
+        f"{tmp_path}/none/stats.json: cannot be written (No such file or directory); choose another path"
+    )
+    (tmp_path / "stats.json").mkdir()
+    with pytest.raises(QCompileError, match="cannot be written"):
+        TensorStats().save(tmp_path / "stats.json")
+    assert [file.name for file in tmp_path.iterdir()] == ["stats.json"]
+
+
 def test_a_file_of_another_version_is_refused(tmp_path):
     path = tmp_path / "stats.json"
     path.write_text(json.dumps({"version": 7}))
