@@ -1,0 +1,51 @@
+"""The whole compiler as lists of passes, to be read aloud, cut, reordered or extended.
+
+A pass is an ordinary ``tvm.ir.transform.Pass``; so is what a user puts in between (``examples/own_pass.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvm.ir import IRModule
+from tvm.ir.transform import Pass
+
+from qcompile.passes.float_form import TIDY
+from qcompile.passes.legalize_islands import LegalizeIslands
+from qcompile.passes.lower_layers import LowerLayers
+from qcompile.passes.schedule_islands import ScheduleIslands
+from qcompile.plan import QuantPlan
+from qcompile.targets.target import Target
+
+
+def tidy_passes() -> list[Pass]:
+    """Float form to float form, one spelling for each meaning. Statistics and plans are made of what comes out."""
+    return list(TIDY)
+
+
+def form_passes(plan: QuantPlan) -> list[Pass]:
+    """Float form to integer form: the plan made visible, then folded into layers that compute on codes."""
+    from qcompile.passes.integer_form import integer_form
+
+    return integer_form(plan)
+
+
+def lowering_passes(target: Target) -> list[Pass]:
+    """Integer form to kernels of one target."""
+    return [LowerLayers(target), LegalizeIslands(target), ScheduleIslands(target)]
+
+
+def pipeline(plan: QuantPlan, target: Target) -> list[Pass]:
+    """Everything behind ``tidy_passes``, in order."""
+    return [*form_passes(plan), *lowering_passes(target)]
+
+
+def run_passes(module: IRModule, passes: Sequence[Pass], dump: Path | None = None, first: int = 0) -> IRModule:
+    """Applies passes in order; with ``dump``, writes the module after each as ``<number>_<pass>.py`` (TVMScript)."""
+    for number, each in enumerate(passes, first):
+        module = each(module)
+        if dump is not None:
+            dump.mkdir(parents=True, exist_ok=True)
+            (dump / f"{number:03d}_{each.info.name}.py").write_text(module.script(show_meta=False))
+    return module

@@ -1,0 +1,47 @@
+"""From lowered kernels to machine code: the last step of a build, and a way to run a module in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.ir import IRModule
+
+from qcompile import graph
+from qcompile.passes.emit_entry import Entry, emit_entry
+from qcompile.passes.pipeline import lowering_passes, run_passes
+from qcompile.targets.target import Target
+
+# StorageRewrite lets the accumulators of two register tiles share one buffer, which LLVM then keeps in memory.
+_CONFIG = {"tirx.disable_storage_rewrite": True}
+
+
+def compile_entry(entry: Entry, target: Target) -> Any:
+    """The TVM executable of an entry function and its kernels."""
+    with tvm.transform.PassContext(config=_CONFIG):
+        return tvm.compile(entry.module, target.tvm_target())
+
+
+def runnable(module: IRModule, target: Target) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """A function ``feeds by parameter name -> results by variable name`` of an integer (or float) form, compiled here and now.
+
+    Results are overwritten by the next call.
+    """
+    main = graph.read(module)
+    entry = emit_entry(run_passes(module, lowering_passes(target)))
+    run = compile_entry(entry, target)[graph.MAIN]
+    names = [getattr(output, "name", f"output{i}") for i, output in enumerate(main.outputs)]
+    results = [
+        tvm.runtime.empty(tuple(int(e) for e in output.ty.shape), str(output.ty.dtype)) for output in main.outputs
+    ]
+    weights = tvm.runtime.tensor(entry.weights)
+    workspace = tvm.runtime.empty((entry.workspace,), "uint8")
+    order = [param.name for param in main.params]
+
+    def call(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        run(*(tvm.runtime.tensor(feeds[name]) for name in order), *results, weights, workspace)
+        return {name: result.numpy() for name, result in zip(names, results, strict=True)}
+
+    return call
