@@ -70,20 +70,23 @@ def requantized(codes: Expr, x: Affine, out: Affine, lanes: int) -> Expr:
 
 
 def clip(bounds: tuple[float, float], affine: Affine | None, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``clip(x, *bounds)``: buffers x, y, both float32 (``affine`` None) or both codes of ``affine``.
+    """``clip(x, *bounds)``: buffers x, y of one dtype.
 
-    bounds are real numbers, infinite ones allowed (relu is (0, inf)); on codes they are quantized first.
+    affine: of the codes, if the bounds are real numbers (relu is (0, inf)), which are quantized first. None: the bounds
+    are what elements are compared with, numbers of float32 (infinite ones cost nothing) or codes.
     """
-    if affine is None:
+    if affine is None and x.dtype == "float32":
         return _kernel("clip", (x,), out, target, lambda value, lanes: clip_real(value, bounds, lanes))
-    low, high = (int(code) for code in quantize(np.array(bounds, np.float32), affine))
+    info = np.iinfo(x.dtype)
+    codes = quantize(np.array(bounds, np.float32), affine) if affine else np.clip(bounds, info.min, info.max)
+    low, high = (int(code) for code in codes)
 
-    def compute(codes: Expr, lanes: int) -> Expr:
-        if low > affine.qmin:
-            codes = tirx.Max(codes, splat(low, affine.dtype, lanes))
-        if high < affine.qmax:
-            codes = tirx.Min(codes, splat(high, affine.dtype, lanes))
-        return codes
+    def compute(value: Expr, lanes: int) -> Expr:
+        if low > info.min:
+            value = tirx.Max(value, splat(low, x.dtype, lanes))
+        if high < info.max:
+            value = tirx.Min(value, splat(high, x.dtype, lanes))
+        return value
 
     return _kernel("clip", (x,), out, target, compute)
 

@@ -89,8 +89,7 @@ def elementwise(
 
 def each_element(out: Operand, value: Callable[[tuple[Index, ...]], Expr], in_parallel: bool = False) -> None:
     """``out[index] = value(index)``, one element after the other; padding channels of float32 become 0."""
-    if out.storage.blocked and out.storage.shape[1] % out.storage.block and out.storage.dtype == "float32":
-        _clear_last_block(out)
+    clear_padding(out)
 
     def nest(left: list[int], index: tuple[Index, ...], fork: bool) -> None:
         if not left:
@@ -100,6 +99,16 @@ def each_element(out: Operand, value: Callable[[tuple[Index, ...]], Expr], in_pa
             nest(left[1:], (*index, i), fork and left[0] == 1)
 
     nest(list(out.storage.shape), (), in_parallel)
+
+
+def clear_padding(out: Operand) -> None:
+    """Makes the padding channels of a float32 output 0, and the channels beside them, which are still to be written."""
+    s = out.storage
+    if not (s.blocked and s.shape[1] % s.block and s.dtype == "float32"):
+        return
+    n, _, height, width = s.image
+    with loop(n) as i, loop(height) as h, loop(width) as w:
+        store(out.buffer, s.pixel(i, s.blocks - 1, h, w), splat(0.0, "float32", s.block), s.block)
 
 
 def pixel_lanes(storage: Storage) -> list[tuple[int, int, int]]:
@@ -267,10 +276,3 @@ def _scalar(operand: Operand, index: tuple[Index, ...]) -> Expr:
 def broadcast(scalar: Expr, lanes: int) -> Expr:
     """The same run-time value in every lane."""
     return tirx.Broadcast(scalar, lanes) if lanes > 1 else scalar
-
-
-def _clear_last_block(out: Operand) -> None:
-    s = out.storage
-    n, _, height, width = s.image
-    with loop(n) as i, loop(height) as h, loop(width) as w:
-        store(out.buffer, s.pixel(i, s.blocks - 1, h, w), splat(0.0, "float32", s.block), s.block)

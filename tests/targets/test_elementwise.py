@@ -121,6 +121,9 @@ def test_clip(bounds, target):
     low, high = (np.clip(np.rint(np.float32(b) / np.float32(0.05)) + 100, 0, 255) for b in bounds)
     result = run(clip(bounds, Affine(0.05, 100), s, s, target), [(s, data)], s, target)
     np.testing.assert_array_equal(result, np.clip(data, low, high))
+    low, high = sorted(max(0, min(255, b)) for b in bounds)
+    result = run(clip(bounds, None, s, s, target), [(s, data)], s, target)
+    np.testing.assert_array_equal(result, np.clip(data, low, high))
     real = stored((3, 37), dtype="float32")
     data = rng.standard_normal(real.shape, np.float32)
     np.testing.assert_array_equal(

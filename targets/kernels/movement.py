@@ -1,0 +1,156 @@
+"""Concat, slice, split, pad, channel shuffle, nearest resize, depth to space and back: ``remap`` with other lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from tvm import tirx
+
+from qcompile.ops import Affine, ChannelShuffle, Concat
+from qcompile.targets.kernels.builder import Buffer, kernel, loop, splat, store
+from qcompile.targets.kernels.elementwise import requantized
+from qcompile.targets.kernels.remap import Convert, Piece, remap, whole
+from qcompile.targets.kernels.sweep import Operand, chunks
+from qcompile.targets.storage import Storage
+from qcompile.targets.target import Target
+
+
+def concat(spec: Concat, *inputs: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``ops.Concat``, which requantizes inputs of other codes: buffers x0, x1, ..., y."""
+
+    def converter(x: Affine) -> Convert | None:
+        return None if x == spec.out else lambda vector, lanes: requantized(vector, x, spec.out, lanes)
+
+    return _concat(spec.axis, [converter(x) for x in spec.inputs], inputs, out, target)
+
+
+def join(axis: int, *inputs: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """Inputs of any dtype one after the other along ``axis``, as they are (``relax.concat``): buffers x0, x1, ..., y."""
+    return _concat(axis, [None] * len(inputs), inputs, out, target)
+
+
+def _concat(
+    axis: int, converters: Sequence[Convert | None], inputs: Sequence[Storage], out: Storage, target: Target
+) -> tirx.PrimFunc:
+    rank = len(out.shape)
+    axis %= rank
+
+    def pieces(operands: list[Operand]) -> list[Piece]:
+        result, begin = [], 0
+        for operand, convert in zip(operands, converters, strict=True):
+            start = tuple(begin if a == axis else 0 for a in range(rank))
+            result.append(replace(whole(operand, [None] * rank, convert), start=start))
+            begin += operand.storage.shape[axis]
+        return result
+
+    return _kernel("concat", inputs, out, target, pieces)
+
+
+def strided_slice(
+    begin: Sequence[int], strides: Sequence[int], x: Storage, out: Storage, target: Target
+) -> tirx.PrimFunc:
+    """``out[i, j, ...] = x[begin[0] + i * strides[0], ...]``, numbers for every axis: buffers x, y. Split is slices."""
+    maps = [b + s * np.arange(n) for b, s, n in zip(begin, strides, out.shape, strict=True)]
+    return _kernel("strided_slice", (x,), out, target, lambda operands: [whole(operands[0], maps)])
+
+
+def channel_shuffle(spec: ChannelShuffle, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``ops.ChannelShuffle``: buffers x, y."""
+    c = np.arange(x.shape[1])
+    channels = c % spec.groups * (x.shape[1] // spec.groups) + c // spec.groups
+    maps = [channels if axis == 1 else None for axis in range(len(x.shape))]
+    return _kernel("channel_shuffle", (x,), out, target, lambda operands: [whole(operands[0], maps)])
+
+
+def take(indices: Sequence[Sequence[int] | None], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``out[i, j, ...] = x[indices[0][i], indices[1][j], ...]``, None for an axis that stays: buffers x, y.
+
+    Nearest resize, reflect and edge padding, and flips are such choices.
+    """
+    maps = [None if i is None else np.asarray(i) for i in indices]
+    return _kernel("take", (x,), out, target, lambda operands: [whole(operands[0], maps)])
+
+
+def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``value`` around x, ``before`` elements of it on each axis: buffers x, y.
+
+    value: an element of x's dtype (a code for codes).
+    """
+
+    def body(source: Buffer, y: Buffer) -> None:
+        operand = Operand(y, out)
+        for start, lanes, count in chunks(out.numel, 64 if operand.lane_bytes == 1 else 16):
+            with loop(count) as i:
+                store(y, start + i * lanes, splat(value, out.dtype, lanes), lanes)
+        rank = len(out.shape)
+        p = whole(Operand(source, x), [None] * rank)
+        if not (out.blocked and out.shape[1] > x.shape[1]):
+            remap([Piece(p.source, p.maps, tuple(before), (1,) * rank)], operand, target)
+            return
+        filler = Operand(source, x)  # any channel: its values are replaced
+        channels = x.shape[1]
+
+        def constant(vector, lanes: int):
+            return splat(value, out.dtype, lanes)
+
+        spans = [(0, before[1], constant), (before[1], channels, None)]
+        spans.append((before[1] + channels, out.shape[1] - before[1] - channels, constant))
+        pieces = []
+        for begin, length, convert in spans:
+            if length:
+                numbers = np.arange(length) if convert is None else np.zeros(length, np.int64)
+                maps = tuple(numbers if axis == 1 else m for axis, m in enumerate(p.maps))
+                start = tuple(begin if axis == 1 else b for axis, b in enumerate(before))
+                pieces.append(Piece(filler, maps, start, (1,) * rank, convert))
+        remap(pieces, operand, target)
+
+    return kernel("pad", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
+
+
+def depth_to_space(block: int, mode: str, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """ONNX DepthToSpace, mode "DCR" or "CRD": buffers x, y, both (N, C, H, W)."""
+    channels = np.arange(out.shape[1])
+
+    def pieces(operands: list[Operand]) -> list[Piece]:
+        result = []
+        for i in range(block):
+            for j in range(block):
+                part = i * block + j
+                read = channels + part * out.shape[1] if mode == "DCR" else channels * block * block + part
+                maps = whole(operands[0], [None, read, None, None]).maps
+                result.append(Piece(operands[0], maps, (0, 0, i, j), (1, 1, block, block)))
+        return result
+
+    return _kernel("depth_to_space", (x,), out, target, pieces)
+
+
+def space_to_depth(block: int, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """ONNX SpaceToDepth: buffers x, y, both (N, C, H, W)."""
+
+    def pieces(operands: list[Operand]) -> list[Piece]:
+        result = []
+        for i in range(block):
+            for j in range(block):
+                h, w = (begin + block * np.arange(n) for begin, n in ((i, out.shape[2]), (j, out.shape[3])))
+                maps = whole(operands[0], [None, None, h, w]).maps
+                result.append(Piece(operands[0], maps, (0, (i * block + j) * x.shape[1], 0, 0), (1, 1, 1, 1)))
+        return result
+
+    return _kernel("space_to_depth", (x,), out, target, pieces)
+
+
+def _kernel(
+    name: str,
+    inputs: Sequence[Storage],
+    out: Storage,
+    target: Target,
+    pieces: Callable[[list[Operand]], list[Piece]],
+) -> tirx.PrimFunc:
+    def body(*buffers: Buffer) -> None:
+        *sources, y = buffers
+        remap(pieces([Operand(*o) for o in zip(sources, inputs, strict=True)]), Operand(y, out), target)
+
+    named = [(f"x{i}", s.dtype, s.numel) for i, s in enumerate(inputs)]
+    return kernel(name, [*named, ("y", out.dtype, out.numel)], body)
