@@ -34,13 +34,10 @@ def strided_slice(
     end: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """Negative begin and end count from the end, those beyond the extent are cut to it, as ONNX and Relax have it."""
+    """Negative begin and end count from the end, those beyond the extent are cut to it: as in Python."""
     window = [slice(None)] * x.ndim
     for axis, first, last, step in zip(axes, begin, end, strides or (1,) * len(axes), strict=True):
-        extent = x.shape[axis]
-        # Walking backwards, an end before element 0 means "through element 0", which Python writes as None.
-        stop = None if step < 0 and last < -extent else last
-        window[axis] = slice(first, stop, step)
+        window[axis] = slice(first, last, step)
     return x[tuple(window)]
 
 

@@ -115,14 +115,22 @@ def test_softmax_is_near_real_numbers(case):
     assert np.abs(got - np.clip(real, low, high)).max() <= 0.5 * out.scale + 1e-5
 
 
-def test_softmax_by_hand():
-    """exp(0) and exp(-ln 2) weigh 2 : 1; one division an axis, then one product."""
-    table = np.zeros(256, np.int32)
-    table[:2] = 2**22, 2**21
-    spec = Softmax(-1, Affine(float(np.log(2)), 0), Epilogue())
-    got = elementwise.softmax(spec, np.array([[4, 3]], np.uint8), table)
-    reciprocal = np.float32(1) / np.float32(3 * 2**21)
-    assert got.tolist() == [[np.float32(2**22) * reciprocal, np.float32(2**21) * reciprocal]]
+@settings(max_examples=40, deadline=None)
+@given(cases.softmax_case(BOTH))
+def test_softmax_equals_the_scalar_definition(case):
+    """One division an axis, then one product an element, each rounded."""
+    spec, (x, table) = case.spec, case.args
+    result = run(case)
+    assert (result.shape, result.dtype) == (case.shape, case.dtype)
+    f32 = np.float32
+    unit = spec.epilogue.out.scale if spec.epilogue.out else 1
+    for index in naive.some_indices(case.shape):
+        axis = spec.axis % x.ndim
+        line = [int(code) for code in x[(*index[:axis], slice(None), *index[axis + 1 :])]]
+        total = sum(int(table[max(line) - code]) for code in line)
+        factor = f32(f32(1 / unit) / f32(total))
+        v = f32(f32(table[max(line) - int(x[index])]) * factor)
+        assert result[index] == naive.finish(v, spec.epilogue, None)
 
 
 def test_softmax_of_equal_codes_with_the_longest_axis():
