@@ -188,4 +188,4 @@ def number(expr: relax.Expr) -> float:
 
 
 def constant(value: np.ndarray, dtype: str = "float32") -> GenericConst:
-    return relax.const(np.ascontiguousarray(value, dtype=dtype), dtype)
+    return relax.const(np.array(value, dtype=dtype, order="C"), dtype)

@@ -29,7 +29,8 @@ def canonicalize_arithmetic(draft: Draft, value: relax.Expr, name: str) -> relax
     kind = op_name(value)
     if kind in COMMUTATIVE and array(value.args[0]) is not None and array(value.args[1]) is None:
         swapped = relax.Call(value.op, [value.args[1], value.args[0]], value.attrs)
-        return _spell(draft, draft.normalize(swapped)) or swapped
+        spelled = _spell(draft, draft.normalize(swapped))
+        return swapped if spelled is None else spelled
     return _spell(draft, value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import Draft, array, constant, local_pass, op_name, shape_of, step, with_args
+from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, shape_of, step, with_args
 from qcompile.passes.remove_identities import permutation
 
 
@@ -18,7 +18,7 @@ def canonicalize_dense(draft: Draft, value: relax.Expr, name: str) -> relax.Expr
 
     The second is the end of an image network that was written for NHWC; (M, K) = (N, C * H * W) there.
     """
-    if op_name(value) != "matmul" or array(value.args[1]) is None:
+    if op_name(value) != "matmul" or array(value.args[1]) is None or dtype_of(value) != "float32":
         return None
     x, weight = value.args
     shape = shape_of(weight)

@@ -14,17 +14,19 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import array, constant, op_name, shape_of, with_args
+from qcompile.passes.base import array, constant, dtype_of, op_name, shape_of, with_args
 
 CONVOLUTIONS = ("nn.conv1d", "nn.conv2d", "nn.conv1d_transpose", "nn.conv2d_transpose")
 _LAYOUTS = {"NCW": ("OIW", "IOW"), "NCHW": ("OIHW", "IOHW")}
 
 
 def is_layer(value: relax.Expr | None) -> bool:
-    """Whether ``value`` is a convolution, or a matmul whose right operand is a constant matrix."""
+    """Whether ``value`` is a float32 convolution, or such a matmul whose right operand is a constant matrix."""
+    if op_name(value) not in (*CONVOLUTIONS, "matmul") or dtype_of(value) != "float32":
+        return False
     if op_name(value) in CONVOLUTIONS:
         return True
-    return op_name(value) == "matmul" and array(value.args[1]) is not None and len(shape_of(value.args[1])) == 2
+    return array(value.args[1]) is not None and len(shape_of(value)) >= 2 and len(shape_of(value.args[1])) == 2
 
 
 def why_not(layer: relax.Call) -> str | None:

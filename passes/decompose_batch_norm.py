@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import Draft, array, constant, local_pass, op_name, refused, shape_of, step
+from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, refused, shape_of, step
 
 
 @local_pass("DecomposeBatchNorm")
@@ -29,6 +29,8 @@ def decompose_batch_norm(draft: Draft, value: relax.Expr, name: str) -> relax.Ex
 
 
 def judge(norm: relax.Call) -> str | None:
+    if dtype_of(norm.args[0]) != "float32":
+        return "batch norm that is not float32"
     if norm.attrs.training:
         return "batch norm in training mode"
     if any(array(arg) is None for arg in norm.args[1:]):

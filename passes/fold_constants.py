@@ -27,12 +27,7 @@ LARGEST_GROWTH = 1 << 16  # elements: a constant that is broadcast beyond this i
 
 @local_pass("FoldConstants")
 def fold_constants(draft: Draft, value: relax.Expr, name: str) -> relax.Expr | None:
-    """``y = f(constants)``  ->  uses of y read a constant. ``shape_to_tensor(shape_of(x))`` is one too."""
-    if op_name(value) == "shape_of":
-        return relax.ShapeExpr(shape_of(value.args[0]))
-    if op_name(value) == "shape_to_tensor":
-        shape = draft.definition(value.args[0]) or value.args[0]
-        return constant(np.array([int(extent) for extent in shape.values]), "int64")
+    """``y = f(constants)``  ->  uses of y read a constant."""
     if not op_name(value) or not isinstance(value.ty, relax.TensorType) or not is_known(value):
         return None
     size = int(np.prod(shape_of(value)))

@@ -6,7 +6,7 @@ from tvm import relax
 
 from qcompile.passes.base import Draft, array, dtype_of, local_pass, op_name, shape_of
 
-SAME_IF_SHAPE = ("reshape", "broadcast_to", "flatten", "squeeze", "expand_dims", "nn.batch_flatten")
+SAME_IF_SHAPE = ("reshape", "broadcast_to", "flatten", "squeeze", "expand_dims", "nn.batch_flatten", "split")
 NEUTRAL = {"add": 0.0, "subtract": 0.0, "multiply": 1.0, "divide": 1.0}
 
 
@@ -65,8 +65,6 @@ def _element(made: relax.Expr | None, index: int) -> relax.Expr | None:
     if isinstance(made, relax.Tuple):
         return made.fields[index]
     if op_name(made) == "nn.dropout" and index == 0:
-        return made.args[0]
-    if op_name(made) == "split" and len(made.ty.fields) == 1:
         return made.args[0]
     return None
 

@@ -45,7 +45,7 @@ class _Attempt:
         self.draft = Draft(old.params)
         self.plain: dict[relax.Var, relax.Expr] = {p: p for p in old.params}  # tensors in their own order of axes
         self.carried: dict[relax.Var, Carried] = {}
-        self.paid: list[tuple[frozenset[relax.Var], int]] = []  # transposes written after all: sources, elements
+        self.paid: list[tuple[frozenset[relax.Var], int]] = []  # sources that met, and elements still transposed
         self.names: dict[relax.Var, str] = {}
         self.stuck: set[relax.Var] = set()  # transposes that end as an output which would be an input or another output
         taken: set[relax.Expr] = set(old.params)
@@ -90,6 +90,7 @@ class _Attempt:
     def _hold(self, var: relax.Var, stored: relax.Expr, axes: Axes, sources: frozenset[relax.Var]) -> None:
         if axes == tuple(range(len(axes))):
             self.plain[var] = stored
+            self.paid.append((sources, 0))
         else:
             self.carried[var] = Carried(stored, axes, sources)
 

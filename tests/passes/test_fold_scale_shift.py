@@ -5,8 +5,17 @@ import pytest
 from tvm import relax
 
 from qcompile.passes.fold_scale_shift import fold_scale_shift
-from tests.passes.float_modules import check, check_same_results, check_unchanged, const, module, names, operators
-from tests.passes.float_modules import values, weight
+from tests.passes.float_modules import (
+    check,
+    check_same_results,
+    check_unchanged,
+    const,
+    module,
+    names,
+    operators,
+    values,
+    weight,
+)
 
 op = relax.op
 
