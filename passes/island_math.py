@@ -1,6 +1,6 @@
 """Float functions that LLVM can vectorize: exp, erf, tanh, sigmoid and what is made of them, as tensor expressions.
 
-TVM lowers ``exp`` and ``erf`` to scalar calls of libm; these are polynomials, accurate to a few units in the last place.
+TVM lowers ``exp`` and ``erf`` to scalar calls of libm; these are polynomials, accurate to a few units of the last place.
 Arguments are clamped: ``exp(-inf)`` is 1e-38, infinity 2e38, and NaN becomes a number. Islands promise float tolerance,
 not IEEE's special values.
 """

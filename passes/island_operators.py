@@ -10,6 +10,7 @@ from tvm import relax, te, topi
 from qcompile.passes import island_math
 from qcompile.passes.base import dtype_of, shape_of
 from qcompile.targets.kernels.matmul_f32 import matmul_f32
+from qcompile.targets.kernels.scan import scan
 from qcompile.targets.target import Target
 
 Legalize = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -40,8 +41,8 @@ def legalizations(target: Target) -> dict[str, Legalize]:
     table["topk"] = _topk
     table["argsort"] = _argsort
     table["sort"] = _sort
-    table["cumsum"] = _scan(topi.cumsum)
-    table["cumprod"] = _scan(topi.cumprod)
+    table["cumsum"] = _scan
+    table["cumprod"] = _scan
     for name in ("squeeze", "expand_dims", "flatten"):
         table[name] = _as_reshape
     return {f"relax.{name}": legalize for name, legalize in table.items()}
@@ -119,12 +120,11 @@ def _sort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(topi.sort, call.args[0], **options, primfunc_name_hint="sort")
 
 
-def _scan(function: Callable[..., te.Tensor]) -> Legalize:
-    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        axis = None if call.attrs.axis is None else int(call.attrs.axis)
-        name = call.op.name.removeprefix("relax.")
-        return builder.call_te(
-            function, call.args[0], axis, dtype_of(call), bool(call.attrs.exclusive), primfunc_name_hint=name
-        )
-
-    return legalize
+def _scan(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Along one axis; without an axis, over the flattened tensor."""
+    data, kind = call.args[0], call.op.name.removeprefix("relax.")
+    shape, axis = shape_of(call), call.attrs.axis
+    if axis is None:
+        data, axis = builder.emit(relax.op.reshape(data, shape)), 0
+    kernel = scan(kind, shape, int(axis) % len(shape), dtype_of(data), dtype_of(call), bool(call.attrs.exclusive))
+    return relax.call_tir(builder.add_func(kernel, kind), [data], call.ty)

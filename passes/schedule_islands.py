@@ -148,7 +148,7 @@ def _row_by_row(schedule: Schedule) -> tuple[Schedule, int]:
 
 
 def _most_rows(schedule: Schedule) -> int:
-    """Loops of the last nest that may be row loops: not the innermost, a vector's, where a reduction runs across rows."""
+    """Loops of the last nest that may be row loops: not the innermost (a vector) where a reduction crosses rows."""
     *producers, last = nests(schedule)
     loops = len(own_loops(schedule, last)[0])
     across = any(is_reduction(schedule, b) and not reduces_neighbours(schedule, b) for b in producers)
