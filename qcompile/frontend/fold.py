@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -34,10 +34,12 @@ def evaluate(node: Node, inputs: Sequence[np.ndarray | None], opset: int) -> tup
     return tuple(np.asarray(named[n]) if n else np.empty(0) for n in node.outputs)
 
 
-def run_operator(op_type: str, inputs: Mapping[str, np.ndarray], opset: int, **attributes: object) -> np.ndarray | None:
-    """The first output of one operator applied to ``inputs`` (name -> value, "" for an absent one)."""
-    node = Node(op_type, tuple(inputs), ("result",), op_type, attributes)
-    results = evaluate(node, list(inputs.values()), opset)
+def run_operator(
+    op_type: str, inputs: Sequence[np.ndarray | None], opset: int, **attributes: object
+) -> np.ndarray | None:
+    """The first output of one operator applied to ``inputs``, None if it has no reference implementation."""
+    names = tuple("" if value is None else f"input_{i}" for i, value in enumerate(inputs))
+    results = evaluate(Node(op_type, names, ("result",), op_type, attributes), inputs, opset)
     return results[0] if results else None
 
 

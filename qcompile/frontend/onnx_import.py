@@ -104,7 +104,7 @@ class _Importer:
         if not isinstance(value, np.ndarray):
             return value
         if id(value) not in self._constants:  # a shared weight stays one constant
-            self._constants[id(value)] = (value, relax.const(np.ascontiguousarray(value).reshape(value.shape)))
+            self._constants[id(value)] = (value, relax.const(np.asarray(value, order="C"), str(value.dtype)))
         return self._constants[id(value)][1]
 
     def _convert(self, node: Node) -> None:

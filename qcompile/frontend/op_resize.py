@@ -1,7 +1,7 @@
 """Resize and Upsample.
 
-``image.resize2d`` where it computes the same; else one product with an interpolation matrix (or one ``take``) an axis.
-The matrix is what the onnx package's own Resize makes of the identity matrix, so every option means what ONNX says.
+``image.resize2d`` where it computes the same; else one ``take`` (nearest) or one product with a matrix for each axis. The
+matrix is what the onnx package's own Resize makes of the identity matrix, so every option means what ONNX says.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ def resize(ctx: NodeContext) -> Result:
     y = ctx.tensor(0)
     for axis, (have, want, scale) in enumerate(zip(shape, sizes, scales, strict=True)):
         if have != want:
-            matrix = _matrix(ctx, have, want, scale, options)
-            y = ctx.emit.emit(_interpolate(ctx, y, axis, matrix, options["mode"]))
+            if options["mode"] == "nearest":
+                nearest = relax.op.take(y, ctx.as_expr(_nearest(ctx, have, want, scale, options)), axis)
+            else:
+                nearest = _interpolate(ctx, y, axis, _matrix(ctx, have, want, scale, options))
+            y = ctx.emit.emit(nearest)
     return y
 
 
@@ -90,31 +93,56 @@ def _is_direct(shape: tuple[int, ...], sizes: tuple[int, ...], scales: tuple[flo
         len(shape) == 4
         and shape[:2] == sizes[:2]
         and all(abs(want / have - scale) < 1e-6 for have, want, scale in zip(shape, sizes, scales, strict=True))
-        and options["mode"] in ("nearest", "linear")
         and options.get("coordinate_transformation_mode", "half_pixel") in DIRECT_COORDINATES
         and not options.get("antialias")
-        and not (options["mode"] == "nearest" and _rounds_apart(shape, sizes, options))
+        and (options["mode"] == "linear" or (options["mode"] == "nearest" and _whole(shape, sizes)))
+        and 1 not in sizes[2:]
     )
 
 
-def _rounds_apart(shape: tuple[int, ...], sizes: tuple[int, ...], options: dict) -> bool:
-    """Nearest-neighbour sizes where a rounding error could choose another element: only whole ratios are safe."""
-    return any(want % have for have, want in zip(shape, sizes, strict=True))
+def _whole(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
+    """Whole ratios: no rounding error can choose another neighbour."""
+    return all(want % have == 0 for have, want in zip(shape, sizes, strict=True))
+
+
+def _nearest(ctx: NodeContext, have: int, want: int, scale: float, options: dict) -> np.ndarray:
+    """Index of the element that each output element takes, in float32 as ONNX Runtime computes it."""
+    at, scale = np.arange(want, dtype=np.float32), np.float32(scale)
+    half = np.float32(0.5)
+    coordinates = options.get("coordinate_transformation_mode", "half_pixel")
+    if coordinates == "asymmetric":
+        at = at / scale
+    elif coordinates == "align_corners":
+        at = at * np.float32(have - 1) / np.float32(max(want - 1, 1))
+    elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and want > 1):
+        at = (at + half) / scale - half
+    elif coordinates == "pytorch_half_pixel":
+        at = at * 0
+    else:
+        raise ctx.unsupported(f"coordinate_transformation_mode {coordinates} of nearest neighbours")
+    rounding = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda x: np.ceil(x - half),
+        "round_prefer_ceil": lambda x: np.floor(x + half),
+    }[options.get("nearest_mode", "round_prefer_floor")]
+    return np.clip(rounding(at), 0, have - 1).astype(np.int64)
 
 
 def _matrix(ctx: NodeContext, have: int, want: int, scale: float, options: dict) -> np.ndarray:
     """(have, want): column j holds the weights of output element j."""
-    feeds = {"x": np.eye(have, dtype=np.float32), "": np.empty(0, np.float32)}
-    feeds["scales"] = np.asarray([1.0, scale], np.float32)
+    feeds = [np.eye(have, dtype=np.float32), None]
+    if abs(scale - want / have) < 1e-6 or options.get("coordinate_transformation_mode") == "align_corners":
+        feeds += [None, np.asarray([have, want], np.int64)]
+    else:
+        feeds += [np.asarray([1.0, scale], np.float32)]
     matrix = run_operator("Resize", feeds, max(ctx.opset, 13), **options)
     if matrix is None or matrix.shape != (have, want):
         raise ctx.unsupported(f"resizing {have} to {want} elements with {options}")
     return matrix
 
 
-def _interpolate(ctx: NodeContext, y: relax.Expr, axis: int, matrix: np.ndarray, mode: str) -> relax.Expr:
-    if mode == "nearest":
-        return relax.op.take(y, ctx.as_expr(matrix.argmax(0).astype(np.int64)), axis)
+def _interpolate(ctx: NodeContext, y: relax.Expr, axis: int, matrix: np.ndarray) -> relax.Expr:
     shape = [int(d) for d in y.ty.shape.values]
     flat = relax.op.reshape(y, (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])))
     mixed = relax.op.matmul(ctx.as_expr(np.ascontiguousarray(matrix.T).astype(ctx.dtype())), flat)

@@ -174,6 +174,17 @@ def gather_elements(ctx: NodeContext) -> Result:
     return relax.op.gather_elements(ctx.tensor(0), wrapped, axis)
 
 
+def gather_nd(ctx: NodeContext) -> Result:
+    batch, indices = ctx.get("batch_dims", 0), ctx.inputs[1]
+    extents = np.asarray(ctx.shape()[batch : batch + ctx.shape(1)[-1]], np.int64)
+    if isinstance(indices, np.ndarray):
+        wrapped = ctx.as_expr(indices.astype(np.int64) % extents)
+    else:
+        below = relax.op.less(indices, ctx.scalar(0, 1))
+        wrapped = relax.op.where(below, relax.op.add(indices, ctx.as_expr(extents)), indices)
+    return relax.op.gather_nd(ctx.tensor(0), wrapped, batch)
+
+
 def pad(ctx: NodeContext) -> Result:
     rank, shape = len(ctx.shape()), ctx.shape()
     mode = ctx.get("mode", "constant")
@@ -257,6 +268,7 @@ CONVERTERS = {
     "Slice": slice_,
     "Gather": gather,
     "GatherElements": gather_elements,
+    "GatherND": gather_nd,
     "Pad": pad,
     "Cast": cast,
     "CastLike": cast_like,
