@@ -17,8 +17,8 @@ def merge_affine(draft: Draft, value: relax.Expr, name: str) -> relax.Expr | Non
         (x + a) + b   ->  x + (a + b)
         (x + a) * b   ->  (x * b) + (a * b)
 
-    for constants a, b and an inner result that nothing else reads: a batch norm with a scale and shift of its own behind
-    it. The bias of a layer stays with the layer.
+    for constants a, b and an inner result that nothing else reads: a batch norm with a scale and shift of its own
+    behind it. The bias of a layer stays with the layer.
     """
     if op_name(value) not in ("add", "multiply"):
         return None
@@ -28,11 +28,14 @@ def merge_affine(draft: Draft, value: relax.Expr, name: str) -> relax.Expr | Non
     if (reason := judge(draft, value, inner)) is not None:
         return refused(name, reason)
     x, a, b = inner.args[0], inner.args[1], value.args[1]
-    if op_name(value) == "multiply":
-        return (
-            relax.op.multiply(x, product(a, b)) if op_name(inner) == "multiply" else _scale_first(draft, x, a, b, name)
-        )
-    return relax.op.add(x, constant(_wide(a) + _wide(b))) if op_name(inner) == "add" else None
+    match op_name(inner), op_name(value):
+        case "multiply", "multiply":
+            return relax.op.multiply(x, product(a, b))
+        case "add", "add":
+            return relax.op.add(x, constant(_wide(a) + _wide(b)))
+        case "add", "multiply":
+            return _scale_first(draft, x, a, b, name)
+    return None
 
 
 def judge(draft: Draft, value: relax.Call, inner: relax.Call) -> str | None:
