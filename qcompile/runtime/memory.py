@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64  # TVM compiles loads and stores of arguments for this
+SLACK = 64  # kernels may read whole vectors across the end of a buffer
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialized C-contiguous array whose data starts on a 64-byte boundary."""
+    """An uninitialized C-contiguous array that starts on a 64-byte boundary, with 64 readable bytes behind its end."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
+    memory = np.empty(ALIGNMENT + size + SLACK, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
 
