@@ -1,0 +1,62 @@
+"""Building the private function of a layer: its specification, its arguments, and a body in real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tvm import relax
+
+from qcompile import ops
+from qcompile.ops import Affine, Epilogue
+from qcompile.passes.quantized import Operand, dequantize, quantize
+
+
+@dataclass(slots=True)
+class Composite:
+    """The function of one layer while it is written. ``args``: what the layer is called with."""
+
+    args: Sequence[relax.Expr]
+    params: list[relax.Var] = field(init=False)
+    _bindings: list[relax.VarBinding] = field(init=False)
+    _builder: relax.BlockBuilder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._builder = relax.BlockBuilder()
+        self.params = [relax.Var(f"arg{i}", self._builder.normalize(arg).ty) for i, arg in enumerate(self.args)]
+        self._bindings = []
+
+    def emit(self, value: relax.Expr) -> relax.Var:
+        value = self._builder.normalize(value)
+        var = relax.Var(f"v{len(self._bindings)}", value.ty)
+        self._bindings.append(relax.VarBinding(var, value))
+        return var
+
+    def real(self, index: int, affine: Affine | None) -> relax.Var:
+        """Parameter ``index`` in real numbers."""
+        param = self.params[index]
+        return param if affine is None else self.emit(dequantize(param, affine))
+
+    def finish(self, v: relax.Var, epilogue: Epilogue) -> relax.Var:
+        """Residual (the last parameter), clip and quantize, as ``ops.Epilogue`` says."""
+        if epilogue.residual is not None or epilogue.residual_is_float:
+            v = self.emit(relax.op.add(v, self.real(-1, epilogue.residual)))
+        if epilogue.clip is not None:
+            v = self.emit(relax.op.clip(v, *epilogue.clip))
+        return v if epilogue.out is None else self.emit(quantize(v, epilogue.out))
+
+    def function(self, result: relax.Var, spec: ops.Spec, layer: str) -> relax.Function:
+        body = self._builder.normalize(relax.SeqExpr([relax.BindingBlock(self._bindings)], result))
+        return ops.attach(relax.Function(self.params, body, result.ty), spec, layer)
+
+
+def scale_by_channel(scale: relax.Expr, ndim: int, axis: int) -> relax.Call:
+    """A vector in a shape that broadcasts along ``axis``."""
+    shape = [1] * ndim
+    shape[axis] = -1
+    return relax.op.reshape(scale, shape)
+
+
+def epilogue_of(out: Affine | None, clip: tuple[float, float] | None, residual: Operand | None) -> Epilogue:
+    affine = residual.affine if residual else None
+    return Epilogue(out, clip, affine, residual is not None and affine is None)

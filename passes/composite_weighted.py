@@ -1,0 +1,134 @@
+"""The composite of a layer with a weight: convolutions, dense, and scaling by channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax
+
+from qcompile import ops
+from qcompile.passes.base import array, constant, shape_of
+from qcompile.passes.composite import Composite, scale_by_channel
+from qcompile.passes.fold_layer import Folded, Layer
+from qcompile.passes.quantized import constant_of
+from qcompile.passes.weights import INT32_MAX, bias_vector, groups_of_scales, largest_sum, out_channels, weight_axis
+from qcompile.reference.arithmetic import multipliers
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """weight in the orientation that the specification asks for; scale (O,) float32, None in float32; bias (O,)."""
+
+    weight: np.ndarray
+    scale: np.ndarray | None
+    bias: np.ndarray
+
+
+def weighted(layer: Layer) -> Folded | str:
+    """Conv2d, ConvTranspose2d or Dense."""
+    constants = _integer_constants(layer) if layer.x is not None else _float_constants(layer)
+    if isinstance(constants, str):
+        return constants
+    args = [layer.inputs[0].expr, constant(constants.weight, constants.weight.dtype.name)]
+    args.append(constant(constants.bias, constants.bias.dtype.name))
+    if layer.x is not None:
+        args.append(constant(multipliers(layer.x, constants.scale, layer.out)))
+    if layer.residual is not None:
+        args.append(layer.residual.expr)
+    composite = Composite(args)
+    v = composite.emit(_product(layer, composite, constants))
+    axis, ndim = (-1 if layer.chain.kind == "dense" else 1), len(shape_of(v))
+    bias = composite.params[2]
+    if layer.x is not None:
+        bias_scale = relax.const((np.float64(layer.x.scale) * constants.scale).astype(np.float32))
+        zeros = relax.const(np.zeros(constants.bias.size, np.int32))
+        bias = composite.emit(relax.op.dequantize(bias, bias_scale, zeros, 0))
+    if ndim > 1:
+        bias = composite.emit(scale_by_channel(bias, ndim, axis))
+    v = composite.emit(relax.op.add(v, bias))
+    return Folded(_spec(layer), composite, composite.finish(v, layer.epilogue))
+
+
+def _integer_constants(layer: Layer) -> Constants | str:
+    chain = layer.chain
+    weight = constant_of(layer.definitions.get(chain.weight)) if isinstance(chain.weight, relax.Var) else None
+    if weight is None or weight.codes.dtype != np.int8:
+        return "the weight is not int8"
+    if weight.zero_point.any():
+        return "the weight is not symmetric"
+    if weight.scale.size > 1 and weight.axis % weight.codes.ndim != weight_axis(chain):
+        return "the weight's scales are not by output channel"
+    channels = out_channels(chain)
+    scale = np.tile(weight.scale.reshape(-1), groups_of_scales(chain) if weight.scale.size > 1 else 1)
+    scale = np.ascontiguousarray(np.broadcast_to(scale, (channels,)))
+    bias = np.zeros(channels, np.int32)
+    if chain.bias is not None:
+        given = constant_of(layer.definitions.get(chain.bias)) if isinstance(chain.bias, relax.Var) else None
+        if given is None or given.codes.dtype != np.int32:
+            return "the bias is not int32"
+        if not np.allclose(given.scale, layer.x.scale * scale.astype(np.float64), rtol=1e-5, atol=0):
+            return "the bias does not have the scale of the sum"
+        bias = np.broadcast_to(given.codes.reshape(-1), (channels,))
+    if largest_sum(weight, bias, groups_of_scales(chain)) > INT32_MAX:
+        return "its sums may exceed int32"
+    return Constants(_oriented(layer, weight.codes), scale, np.ascontiguousarray(bias))
+
+
+def _float_constants(layer: Layer) -> Constants | str:
+    weight = array(layer.chain.weight)
+    if weight is None or (layer.chain.bias is not None and array(layer.chain.bias) is None):
+        return "the weight is not a constant"
+    return Constants(_oriented(layer, weight), None, np.ascontiguousarray(bias_vector(layer.chain)))
+
+
+def _oriented(layer: Layer, weight: np.ndarray) -> np.ndarray:
+    chain = layer.chain
+    if chain.kind == "dense":
+        return np.ascontiguousarray(weight.T)
+    if chain.kind == "scale":
+        return weight.reshape(out_channels(chain), 1, *[1] * (len(shape_of(chain.out)) - 2))
+    return weight
+
+
+def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.Call:
+    """The anchor's operator on real numbers."""
+    chain = layer.chain
+    x, weight = composite.real(0, layer.x), composite.params[1]
+    if constants.scale is not None:
+        # Of a transposed convolution with groups the weight has O/groups output channels, with the same scales.
+        axis = 1 if chain.kind == "conv_transpose" else 0
+        scale = constants.scale[: constants.weight.shape[axis]]
+        zeros = relax.const(np.zeros(scale.size, np.int8))
+        weight = composite.emit(relax.op.dequantize(weight, relax.const(np.ascontiguousarray(scale)), zeros, axis))
+    if chain.kind == "dense":
+        return relax.op.matmul(x, composite.emit(relax.op.permute_dims(weight)))
+    if chain.kind == "scale":
+        return relax.op.multiply(x, composite.emit(scale_by_channel(weight, len(shape_of(chain.out)), 1)))
+    return relax.Call(chain.call.op, [x, weight], chain.call.attrs)
+
+
+def _spec(layer: Layer) -> ops.Spec:
+    chain, attrs = layer.chain, layer.chain.call.attrs
+    if chain.kind == "dense":
+        return ops.Dense(layer.x, layer.epilogue)
+    if chain.kind == "scale":
+        return ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), out_channels(chain), layer.x, layer.epilogue)
+    strides, dilation = image_pair(attrs.strides, 1), image_pair(attrs.dilation, 1)
+    padding, groups = image_padding(attrs.padding), int(attrs.groups)
+    if chain.kind == "conv":
+        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue)
+    output_padding = image_pair(attrs.output_padding, 0)
+    return ops.ConvTranspose2d(strides, padding, output_padding, dilation, groups, layer.x, layer.epilogue)
+
+
+def image_pair(values: object, height: int) -> tuple[int, int]:
+    """(height, width) of an attribute; a sequence has an image's height of 1, whose stride or such is ``height``."""
+    numbers = tuple(int(v) for v in values)
+    return numbers if len(numbers) == 2 else (height, numbers[0])
+
+
+def image_padding(values: object) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right); a sequence has (left, right)."""
+    numbers = tuple(int(v) for v in values)
+    return numbers if len(numbers) == 4 else (0, numbers[0], 0, numbers[1])

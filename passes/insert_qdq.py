@@ -1,0 +1,163 @@
+"""The plan, made visible: ``relax.quantize`` and ``relax.dequantize`` around everything that will be integer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from qcompile import graph
+from qcompile.graph import MainBuilder
+from qcompile.ops import Affine
+from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
+from qcompile.passes.chain import WEIGHTED, Chain, chain_members, find_chains
+from qcompile.passes.movement import moved_from
+from qcompile.passes.quantized import QuantizedConstant, dequantize, dequantize_constant, quantize
+from qcompile.passes.weights import bias_scales, bias_vector, quantize_bias, quantize_weight, weight_axis
+from qcompile.plan import QuantPlan
+
+
+def insert_qdq(plan: QuantPlan) -> tvm.ir.transform.ModulePass:
+    """Behind each quantized tensor, and in place of the constants of int8 layers::
+
+        y = conv2d(x, w)                     x.q = quantize(x)                    y.weight = dequantize(int8 codes of w)
+        z = add(y, b)                ->      x.dq = dequantize(x.q)               z.bias = dequantize(int32 codes of b)
+                                             y = conv2d(x.dq, z.weight)
+                                             z = add(y, z.bias)
+                                             z.q = quantize(z)
+                                             z.dq = dequantize(z.q)
+
+    What an int8 layer makes is stored as codes, so everyone reads ``z.dq``. What a float operator makes, or the model
+    is given, exists as float32: only int8 layers read its codes. A model input in ``plan.integer_inputs`` becomes a
+    parameter of codes, an output in ``plan.integer_outputs`` is ``z.q``. Outputs keep their positions.
+    """
+    return module_pass("InsertQDQ", lambda module: _Inserter(module, plan).run(), insert_qdq.__doc__)
+
+
+class _Inserter:
+    def __init__(self, module: IRModule, plan: QuantPlan):
+        self.module, self.plan = module, plan
+        self.main = graph.read(module)
+        self.definitions = self.main.definitions()
+        self.chain_of = chain_members(find_chains(self.main))
+        self.real: dict[relax.Var, relax.Expr] = {}  # old variable -> what readers of its float32 value read
+        self.decoded: dict[relax.Var, relax.Expr] = {}  # old variable -> its codes, dequantized
+        self.codes: dict[relax.Var, relax.Expr] = {}
+        self.constants: dict[relax.Var, dict[relax.Expr, relax.Expr]] = {}  # member -> its quantized constants
+
+    def run(self) -> IRModule:
+        params = [self._param(p) for p in self.main.params]
+        self.builder = MainBuilder(params, self.module)
+        for old, new in zip(self.main.params, params, strict=True):
+            self._behind(old, new)
+        for var, value in self.main.bindings:
+            chain = self.chain_of.get(var)
+            if chain is not None and chain.anchor.same_as(var):
+                self._quantize_constants(chain)
+            new = self.builder.emit(self._value(var, value), var.name)
+            self._behind(var, new)
+        return self.builder.module([self._output(out) for out in self.main.outputs])
+
+    def is_int8(self, chain: Chain | None) -> bool:
+        return chain is not None and chain.name in self.plan.layers and self.plan.layers[chain.name].format == "int8"
+
+    def _affine(self, name: str) -> Affine | None:
+        return self.plan.tensors[name].affine if name in self.plan.tensors else None
+
+    def _param(self, param: relax.Var) -> relax.Var:
+        if param.name not in self.plan.integer_inputs:
+            return param
+        q = self._affine(param.name)
+        return relax.Var(param.name, relax.TensorType(shape_of(param), q.dtype))
+
+    def _behind(self, old: relax.Var, new: relax.Var) -> None:
+        """The codes of a tensor that was just defined, and who reads what of it."""
+        self.real[old] = new
+        q = self._affine(old.name)
+        if q is None or not isinstance(old.ty, relax.TensorType) or dtype_of(old) != "float32":
+            return
+        given = old.name in self.plan.integer_inputs
+        codes = new if given else self.builder.emit(quantize(new, q), f"{old.name}.q")
+        self.codes[old] = codes
+        self.decoded[old] = self.builder.emit(dequantize(codes, q), f"{old.name}.dq")
+        if given or self._makes_codes(old):
+            self.real[old] = self.decoded[old]
+
+    def _makes_codes(self, var: relax.Var) -> bool:
+        """Whether a quantized tensor is stored as codes alone: an int8 layer's, and what is moved of such."""
+        while (source := moved_from(self.definitions.get(var), self.definitions)) is not None:
+            var = source
+        return self.is_int8(self.chain_of.get(var)) or var.name in self.plan.integer_inputs
+
+    def _value(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        chain = self.chain_of.get(var)
+        # A split has no codes of its own, its fields have.
+        takes_codes = self.is_int8(chain) or var.name in self.plan.tensors or op_name(value) == "split"
+        replace = {**self.real, **self.decoded} if takes_codes else dict(self.real)
+        value = graph.substitute(value, replace)
+        constants = self.constants.get(var)
+        if constants:
+            args = [constants.get(arg, arg) for arg in value.args]
+            return relax.Call(value.op, args, value.attrs, value.ty_args)
+        return value
+
+    def _quantize_constants(self, chain: Chain) -> None:
+        """Emits the integer weight, bias or constant operand of an int8 layer."""
+        if not self.is_int8(chain):
+            return
+        if chain.kind in WEIGHTED:
+            self._weighted(chain)
+        elif chain.kind == "binary":
+            for operand in chain.inputs:
+                name = f"{chain.name}.weight"
+                if array(operand) is not None and name in self.plan.tensors:
+                    self._constant(chain.anchor, operand, _encode(array(operand), self._affine(name)), name)
+
+    def _weighted(self, chain: Chain) -> None:
+        name = f"{chain.name}.weight"
+        scale = np.array(self.plan.tensors[name].scale, np.float32)
+        weight = quantize_weight(array(chain.weight), scale, weight_axis(chain))
+        self._constant(chain.anchor, chain.weight, weight, name)
+        if chain.bias is None:
+            return
+        x = self._input_affine(chain)
+        channels = weight_channels(chain)
+        bias = QuantizedConstant(
+            quantize_bias(chain, x, scale).reshape(channels),
+            bias_scales(chain, x, scale).astype(np.float32),
+            np.zeros(int(np.prod(channels)), np.int32),
+            axis_of(channels),
+        )
+        self._constant(chain.members[1], chain.bias, bias, f"{chain.name}.bias")
+
+    def _input_affine(self, chain: Chain) -> Affine:
+        return self._affine(chain.inputs[0].name)
+
+    def _constant(self, member: relax.Var, old: relax.Expr, new: QuantizedConstant, name: str) -> None:
+        self.constants.setdefault(member, {})[old] = self.builder.emit(dequantize_constant(new), name)
+
+    def _output(self, out: relax.Expr) -> relax.Expr:
+        if not isinstance(out, relax.Var):
+            return out
+        return self.codes[out] if out.name in self.plan.integer_outputs else self.real[out]
+
+
+def weight_channels(chain: Chain) -> tuple[int, ...]:
+    """The shape of a bias with one number for each output channel: (O,), (1, O, 1) or (1, O, 1, 1)."""
+    channels = bias_vector(chain).size
+    ndim = len(shape_of(chain.out))
+    return (channels,) if chain.kind == "dense" else (1, channels, *[1] * (ndim - 2))
+
+
+def axis_of(channels: Sequence[int]) -> int:
+    return 0 if len(channels) == 1 else 1
+
+
+def _encode(values: np.ndarray, q: Affine) -> QuantizedConstant:
+    from qcompile.reference.arithmetic import quantize as encode
+
+    codes = encode(values, q)
+    return QuantizedConstant(codes, np.float32(q.scale), np.array(q.zero_point, q.dtype), -1)

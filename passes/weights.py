@@ -1,0 +1,68 @@
+"""The constants of a layer in integers: what the plan says of them, and their codes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompile.ops import Affine
+from qcompile.passes.base import array, shape_of
+from qcompile.passes.chain import Chain
+from qcompile.passes.quantized import QuantizedConstant
+
+INT32_MAX = 2**31 - 1
+
+
+def weight_axis(chain: Chain) -> int:
+    """The axis of output channels in a layer's weight."""
+    return {
+        "conv": 0,
+        "conv_transpose": 1,
+        "dense": 1,
+        "scale": len(shape_of(chain.weight)) - len(shape_of(chain.out)) + 1,
+    }[chain.kind]
+
+
+def groups_of_scales(chain: Chain) -> int:
+    """How often the scales of a weight repeat over the output channels: transposed weights are (C, O/groups, ...)."""
+    return int(chain.call.attrs.groups) if chain.kind == "conv_transpose" else 1
+
+
+def out_channels(chain: Chain) -> int:
+    return shape_of(chain.out)[-1 if chain.kind == "dense" else 1]
+
+
+def bias_vector(chain: Chain) -> np.ndarray:
+    """The bias (O,) float32, zeros if there is none. For a constant in float form."""
+    channels = out_channels(chain)
+    if chain.bias is None:
+        return np.zeros(channels, np.float32)
+    return np.broadcast_to(array(chain.bias).reshape(-1), (channels,)).astype(np.float32)
+
+
+def quantize_weight(weight: np.ndarray, scale: np.ndarray, axis: int) -> QuantizedConstant:
+    """Symmetric int8 codes ``clip(round_half_even(w / s), -127, 127)``; scale (n,) along ``axis``, or (1,)."""
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    along = np.asarray(scale, np.float64).reshape(shape)
+    codes = np.clip(np.rint(weight.astype(np.float64) / along), -127, 127).astype(np.int8)
+    full = np.broadcast_to(np.asarray(scale, np.float32), (weight.shape[axis],))
+    return QuantizedConstant(codes, np.ascontiguousarray(full), np.zeros(weight.shape[axis], np.int8), axis)
+
+
+def bias_scales(chain: Chain, x: Affine, weight_scale: np.ndarray) -> np.ndarray:
+    """``s_x s_w`` for each output channel, float64 (O,)."""
+    repeated = np.tile(np.asarray(weight_scale, np.float64).reshape(-1), groups_of_scales(chain))
+    return np.broadcast_to(x.scale * repeated, (out_channels(chain),))
+
+
+def quantize_bias(chain: Chain, x: Affine, weight_scale: np.ndarray) -> np.ndarray:
+    """The bias in units of ``s_x s_w``, int32 (O,)."""
+    codes = np.rint(bias_vector(chain).astype(np.float64) / bias_scales(chain, x, weight_scale))
+    return np.clip(codes, -INT32_MAX, INT32_MAX).astype(np.int32)
+
+
+def largest_sum(weight: QuantizedConstant, bias: np.ndarray, groups: int = 1) -> int:
+    """A bound on the accumulator for any input codes: the largest ``sum |q_w| * 255 + |q_b|`` of a channel."""
+    sums = np.moveaxis(np.abs(weight.codes.astype(np.int64)), weight.axis, 0)
+    sums = sums.reshape(sums.shape[0], -1).sum(axis=1)
+    return int((np.tile(sums, groups) * 255 + np.abs(bias.astype(np.int64))).max(initial=0))

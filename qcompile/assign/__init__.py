@@ -1,0 +1,1 @@
+"""Deciding which layers are integer, and with which scales."""
