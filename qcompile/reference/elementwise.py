@@ -11,13 +11,12 @@ from qcompile.reference.arithmetic import requantize as requantize_codes
 SOFTMAX_MAX_ELEMENTS = 511  # 511 * 2^22 < 2^31 <= 512 * 2^22: the sum of the exponentials stays in int32
 
 
-def binary(spec: Binary, a: np.ndarray, b: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-    """``a op b`` with numpy broadcasting; rest: the residual if any."""
+def binary(spec: Binary, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a op b`` with numpy broadcasting."""
     if (spec.a is None) != (spec.b is None):
         raise ValueError(f"{spec.kind} of codes and float32")
-    residual = rest[0] if rest else None
     with np.errstate(over="ignore", invalid="ignore"):
-        return finish(_combine(spec, a, b), spec.epilogue, residual)
+        return finish(_combine(spec, a, b), spec.epilogue)
 
 
 def _combine(spec: Binary, a: np.ndarray, b: np.ndarray) -> np.ndarray:

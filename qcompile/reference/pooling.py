@@ -13,8 +13,8 @@ from qcompile.reference.windows import Window, sum_windows
 RESIZE_BITS = 11  # fraction bits of an interpolation weight on one axis
 
 
-def avg_pool2d(spec: AvgPool2d, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-    """x (N, C, H, W) or (N, C, W); rest: multiplier (integer only), residual if any.
+def avg_pool2d(spec: AvgPool2d, x: np.ndarray, multiplier: np.ndarray | None = None) -> np.ndarray:
+    """x (N, C, H, W) or (N, C, W); multiplier: only of codes.
 
     A window without a valid element (``ceil_mode`` can make one) sums to 0; its float mean is 0.
     """
@@ -27,22 +27,20 @@ def avg_pool2d(spec: AvgPool2d, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
     if spec.x is None:
         v = (sum_windows(images.astype(np.float64), window) / np.maximum(count, 1)).astype(np.float32)
     else:
-        multiplier, *rest = rest
         total = sum_windows(centered(images, spec.x).astype(np.int64), window)
         v = scaled(exact_int32(total), multiplier[count])
-    result = finish(v, spec.epilogue, rest[0].reshape(v.shape) if rest else None)
+    result = finish(v, spec.epilogue)
     return result if x.ndim == 4 else result[:, :, 0]
 
 
-def mean(spec: Mean, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-    """rest: the residual if any."""
+def mean(spec: Mean, x: np.ndarray) -> np.ndarray:
     count = prod(x.shape[axis] for axis in spec.axes)
     if spec.x is None:
         v = x.mean(axis=spec.axes, keepdims=spec.keepdims, dtype=np.float64).astype(np.float32)
     else:
         total = centered(x, spec.x).sum(axis=spec.axes, keepdims=spec.keepdims, dtype=np.int64)
         v = scaled(exact_int32(total), ratio(spec.x.scale, count * out_scale(spec.epilogue)))
-    return finish(v, spec.epilogue, rest[0] if rest else None)
+    return finish(v, spec.epilogue)
 
 
 def resize_linear(
@@ -52,11 +50,10 @@ def resize_linear(
     weight_h: np.ndarray,
     index_w: np.ndarray,
     weight_w: np.ndarray,
-    *rest: np.ndarray,
 ) -> np.ndarray:
-    """x (N, C, H, W); index and weight (OH, 2), (OW, 2) int32; rest: the residual if any."""
+    """x (N, C, H, W); index and weight (OH, 2), (OW, 2) int32."""
     image = centered(x, spec.x).astype(np.int64)
     rows = sum(image[:, :, index_h[:, i], :] * weight_h[:, i].astype(np.int64)[:, None] for i in range(2))
     total = sum(rows[:, :, :, index_w[:, j]] * weight_w[:, j].astype(np.int64) for j in range(2))
     factor = ratio(spec.x.scale, 4**RESIZE_BITS * out_scale(spec.epilogue))
-    return finish(scaled(exact_int32(total), factor), spec.epilogue, rest[0] if rest else None)
+    return finish(scaled(exact_int32(total), factor), spec.epilogue)

@@ -45,7 +45,7 @@ def images(draw: Draw, rank: int = 2) -> tuple[int, ...]:
 
 
 def _layer_case(make: Callable, shapes: st.SearchStrategy, residual: bool = True) -> Callable[..., st.SearchStrategy]:
-    """A strategy function for layers with one activation, an epilogue and perhaps a residual."""
+    """A strategy function for layers with one activation and an epilogue; those with weights may have a residual."""
 
     @st.composite
     def case(draw: Draw, dtypes: Sequence[str] = UINT8, integer: bool = True) -> Case:
@@ -78,8 +78,8 @@ conv2d_case = _layer_case(layers.conv2d, images())
 conv1d_case = _layer_case(layers.conv2d, images(rank=1))
 conv_transpose2d_case = _layer_case(layers.conv_transpose2d, images())
 dense_case = _layer_case(layers.dense, _MATRICES)
-avg_pool2d_case = _layer_case(layers.avg_pool2d, _ANY_IMAGE)
-mean_case = _layer_case(layers.mean, _ANY_SHAPE)
+avg_pool2d_case = _layer_case(layers.avg_pool2d, _ANY_IMAGE, residual=False)
+mean_case = _layer_case(layers.mean, _ANY_SHAPE, residual=False)
 resize_linear_case = _layer_case(layers.resize_linear, images(), residual=False)  # codes only
 softmax_case = _layer_case(layers.softmax, _ANY_SHAPE, residual=False)  # codes only
 

@@ -22,6 +22,7 @@ from tests.properties.cases import UINT8, Case, images
 from tests.properties.values import Draw
 
 MAX_ELEMENTS = 20_000  # of one tensor
+WITH_RESIDUAL = (ops.Conv2d, ops.ConvTranspose2d, ops.Dense)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class _Writer:
         args = [x.var, *(relax.const(c) for c in layer.constants)]
         spec = layer.spec
         partners = [t for t in self.tensors if t.shape == layer.shape and t.q]
-        if partners and make not in (layers.softmax, layers.resize_linear) and draw(st.booleans()):
+        if partners and isinstance(spec, WITH_RESIDUAL) and draw(st.booleans()):
             partner = draw(st.sampled_from(partners))
             spec = replace(spec, epilogue=replace(spec.epilogue, residual=partner.q))
             args.append(partner.var)
