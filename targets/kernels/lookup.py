@@ -5,41 +5,58 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.ir import Expr
 
-from qcompile.targets.kernels.builder import Buffer, bind, load, splat
+from qcompile.targets.kernels.builder import Buffer, bind, cast, load, splat
+from qcompile.targets.kernels.transpose import shuffle
 from qcompile.targets.target import Target
 
 _PERMUTE = "llvm.x86.avx512.vpermi2var.qi.512"
+_SHUFFLE = {64: "llvm.x86.avx512.pshuf.b.512", 32: "llvm.x86.avx2.pshuf.b"}
 
 
 class Table:
     """The table of one kernel; made once, outside all loops.
 
-    With AVX512-VBMI, its 256 bytes stay in four registers: two permutations select among 128 entries each by the low
-    7 bits of 64 codes, a blend chooses by the highest bit.
+    AVX512-VBMI keeps its 256 bytes in four registers: two permutations select among 128 entries each by the low 7 bits
+    of 64 codes, a blend chooses by the highest bit. Without it, byte shuffles look the low 4 bits up in all 16 rows of
+    16 entries, and blends choose among the rows by the other bits, one bit after the other.
     """
 
     def __init__(self, table: Buffer, dtype: str, qmin: int, target: Target):
         """table: 256 entries of ``dtype``, the first for code ``qmin``."""
         self.buffer, self.dtype, self.qmin = table, dtype, qmin
-        self.permuted = target.has("avx512vbmi") and dtype != "float32"
-        self.lanes = 64 if self.permuted else 16
-        if self.permuted:
+        self.permuted = target.has("avx512vbmi")
+        # Codes at a time; float32 entries are loaded one by one.
+        self.lanes = 16 if dtype == "float32" else 64 if target.has("avx512bw") else 32 if target.has("avx2") else 16
+        if self.lanes == 64 and self.permuted:
             self.parts = [bind(tirx.reinterpret("int8x64", load(table, 64 * i, 64))) for i in range(4)]
 
     def look_up(self, codes: Expr, lanes: int) -> Expr:
         """The entries for a vector of codes."""
-        if self.permuted and lanes == 64:
-            return self._permute(codes)
-        wide = tirx.Cast("int32" if lanes == 1 else f"int32x{lanes}", codes)
-        return self.buffer[wide - splat(self.qmin, "int32", lanes) if self.qmin else wide]
-
-    def _permute(self, codes: Expr) -> Expr:
-        index = bind(tirx.reinterpret("uint8x64", codes))
+        if lanes != self.lanes or self.lanes == 16:
+            wide = cast("int32", codes, lanes)
+            return self.buffer[wide - splat(self.qmin, "int32", lanes) if self.qmin else wide]
+        index = bind(tirx.reinterpret(f"uint8x{lanes}", codes))
         if self.qmin:
-            index = index ^ splat(128, "uint8", 64)  # int8 code c is entry c + 128
+            index = bind(index ^ splat(128, "uint8", lanes))  # int8 code c is entry c + 128
+        chosen = self._permute(index) if self.permuted else self._shuffle(index, lanes)
+        return tirx.reinterpret(f"{self.dtype}x{lanes}", chosen)
+
+    def _permute(self, index: Expr) -> Expr:
         signed = tirx.reinterpret("int8x64", index)
         low, high = (
             tirx.call_llvm_pure_intrin("int8x64", _PERMUTE, self.parts[i], signed, self.parts[i + 1]) for i in (0, 2)
         )
-        chosen = tirx.Select(index < splat(128, "uint8", 64), low, high)
-        return tirx.reinterpret(f"{self.dtype}x64", chosen)
+        return tirx.Select(index < splat(128, "uint8", 64), low, high)
+
+    def _shuffle(self, index: Expr, lanes: int) -> Expr:
+        low_bits = bind(tirx.reinterpret(f"int8x{lanes}", index & splat(15, "uint8", lanes)))
+        rows = []
+        for i in range(16):
+            entries = bind(load(self.buffer, 16 * i, 16))
+            row = shuffle([entries] * (lanes // 16), list(range(lanes)))
+            row = tirx.reinterpret(f"int8x{lanes}", row)
+            rows.append(bind(tirx.call_llvm_pure_intrin(f"int8x{lanes}", _SHUFFLE[lanes], row, low_bits)))
+        for bit in (16, 32, 64, 128):
+            is_set = (index & splat(bit, "uint8", lanes)) != splat(0, "uint8", lanes)  # TVM binds no vector of bool
+            rows = [bind(tirx.Select(is_set, b, a)) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+        return rows[0]

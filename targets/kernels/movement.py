@@ -27,7 +27,7 @@ def concat(spec: Concat, *inputs: Storage, out: Storage, target: Target) -> tirx
 
 
 def join(axis: int, *inputs: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """Inputs of any dtype one after the other along ``axis``, as they are (``relax.concat``): buffers x0, x1, ..., y."""
+    """Inputs of any dtype one after the other along ``axis``, as they are (relax.concat): buffers x0, x1, ..., y."""
     return _concat(axis, [None] * len(inputs), inputs, out, target)
 
 
@@ -67,10 +67,19 @@ def channel_shuffle(spec: ChannelShuffle, x: Storage, out: Storage, target: Targ
 def take(indices: Sequence[Sequence[int] | None], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
     """``out[i, j, ...] = x[indices[0][i], indices[1][j], ...]``, None for an axis that stays: buffers x, y.
 
-    Nearest resize, reflect and edge padding, and flips are such choices.
+    Nearest resize and flips are such choices.
     """
     maps = [None if i is None else np.asarray(i) for i in indices]
     return _kernel("take", (x,), out, target, lambda operands: [whole(operands[0], maps)])
+
+
+def pad_copying(before: Sequence[int], mode: str, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """x's own elements around it, ``before`` of them on each axis: buffers x, y. mode: numpy's "reflect", "edge", "wrap"."""
+
+    def indices(extent: int, padded: int, first: int) -> np.ndarray:
+        return np.pad(np.arange(extent), (first, padded - extent - first), mode)
+
+    return take([indices(*axis) for axis in zip(x.shape, out.shape, before, strict=True)], x, out, target)
 
 
 def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:

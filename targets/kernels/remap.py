@@ -126,7 +126,7 @@ def _pixels(pieces: list[Piece], out: Operand, fork: bool) -> None:
 
     def row(run: ChannelRun, i: Index, n: Index, h: Index) -> None:
         blocks = run.blocks(i)
-        start = s.pixel(placed(n_axis, n), run.first + i, placed(h_axis, h), first.start[w_axis])
+        start = s.pixel(placed(n_axis, n), run.first + i * run.step, placed(h_axis, h), first.start[w_axis])
         if run.copies and _consecutive(along(pieces[run.sources[0]], w_axis)) and first.step[w_axis] == 1:
             k = run.sources[0]
             source = pieces[k].source

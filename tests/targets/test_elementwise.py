@@ -64,6 +64,13 @@ def test_kinds(kind, target):
     check_binary(spec, plain, plain, plain, target)
 
 
+@each_target
+def test_float_channels(target):
+    x = stored((1, 17, 3, 3), 16, (1, 0, 0, 1), "float32")
+    spec = Binary("multiply", None, None, Epilogue(None))
+    check_binary(spec, x, stored((17, 1, 1), dtype="float32"), x, target)
+
+
 def test_residual():
     shape = (1, 17, 3, 3)
     spec = Binary("multiply", A, B, Epilogue(OUT, None, residual=Affine(0.1, 3)))
