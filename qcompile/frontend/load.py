@@ -14,6 +14,7 @@ from qcompile.errors import QCompileError
 from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, InputInfo, Node, OnnxGraph
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes that a serialised message can have
+LEFT_TO_THE_IMPORTER = ("Field 'shape' of 'type'", "No Op registered for")  # it infers the one and names the other
 OLDEST_OPSET = 6  # before it, elementwise operators had no numpy broadcasting
 
 
@@ -26,14 +27,13 @@ def load_graph(source: str | Path | onnx.ModelProto) -> OnnxGraph:
     if isinstance(source, onnx.ModelProto):
         name, folder = source.graph.name or "model", ""
         model = source
-        _check(model, name, by_path=None)
-        size = 0
+        size, path = 0, None
     else:
         path = Path(source)
         name, folder = str(path), str(path.parent)
         model, size = _read(path)
-        _check(model, name, by_path=path)
     opsets = _opsets(model, name)
+    _check(model, name, path)
     graph = read_graph(model.graph, folder, name)
     graph.opsets, graph.source = opsets, name
     graph.source_bytes = size or sum(value.nbytes for value in graph.constants.values())
@@ -106,19 +106,17 @@ def _external_bytes(model: onnx.ModelProto, path: Path) -> int:
     return sum(ends.values())
 
 
-def _check(model: onnx.ModelProto, name: str, by_path: Path | None) -> None:
+def _check(model: onnx.ModelProto, name: str, path: Path | None) -> None:
     """Runs the ONNX checker; by path where there is one, since a message over 2 GB cannot be given to it."""
-    if not model.HasField("graph"):
-        raise QCompileError("the model has no graph", node=name, remedy="give an ONNX model")
     try:
-        if by_path is not None:
-            onnx.checker.check_model(str(by_path))
+        if path is not None:
+            onnx.checker.check_model(str(path))
         elif not _external(model) and model.ByteSize() < PROTOBUF_LIMIT:
             onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         reason = str(error).split("==> Context:")[0].strip()
-        if reason.startswith("Field 'shape' of 'type'"):
-            return  # shapes of outputs are inferred, those of inputs have an error of their own
+        if reason.startswith(LEFT_TO_THE_IMPORTER):
+            return
         raise QCompileError(
             f"the ONNX checker refuses it: {reason}", node=name, remedy="export the model again, or mend it"
         ) from None
@@ -129,6 +127,9 @@ def _external(model: onnx.ModelProto) -> bool:
 
 
 def _opsets(model: onnx.ModelProto, name: str) -> dict[str, int]:
+    """Domain -> version."""
+    if not model.HasField("graph"):
+        raise QCompileError("the model has no graph", node=name, remedy="give an ONNX model")
     opsets = {("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in model.opset_import}
     if model.functions:
         raise QCompileError(

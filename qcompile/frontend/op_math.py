@@ -140,6 +140,15 @@ def _scaled(value: object, factor: float) -> tuple[object, bool]:
     return value, False
 
 
+def einsum(ctx: NodeContext) -> Result:
+    equation, shapes = ctx.get("equation"), [ctx.shape(i) for i in range(len(ctx.inputs))]
+    try:  # TVM crashes on an equation that does not fit
+        np.einsum_path(equation, *(np.broadcast_to(np.float32(0), shape) for shape in shapes))
+    except ValueError as error:
+        raise ctx.fail(f"{equation!r} does not fit its inputs ({error})", "mend or re-export the model") from None
+    return relax.op.einsum(tuple(ctx.tensor(i) for i in range(len(shapes))), equation)
+
+
 def batch_norm(ctx: NodeContext) -> Result:
     """``x * f + g`` with constants of shape (1, C, 1, ...), computed in double precision."""
     if ctx.get("training_mode", 0) or any(ctx.wanted[1:]):
@@ -206,6 +215,7 @@ CONVERTERS = {
     "Softmax": softmax,
     "LogSoftmax": log_softmax,
     "Gemm": gemm,
+    "Einsum": einsum,
     "BatchNormalization": batch_norm,
     "InstanceNormalization": instance_norm,
     "LayerNormalization": layer_norm,

@@ -1,7 +1,7 @@
 """Resize and Upsample.
 
-``image.resize2d`` where it computes the same; else one ``take`` (nearest) or one product with a matrix for each axis. The
-matrix is what the onnx package's own Resize makes of the identity matrix, so every option means what ONNX says.
+``image.resize2d`` where it computes the same; else, for each axis, one ``take`` (nearest) or one product with a matrix.
+The matrix is what the onnx package's own Resize makes of the identity matrix, so every option means what ONNX says.
 """
 
 from __future__ import annotations

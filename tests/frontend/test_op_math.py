@@ -144,3 +144,16 @@ def test_normalisations():
         node("LRN", "x", "lrn", size=3),
     ]
     check(model(nodes, {"x": (2, 3, 4, 5)}, ["in", "ln", "last", "lrn"], constants), rtol=1e-4)
+
+
+@pytest.mark.parametrize("equation", ["bhi,bhj->bij", "bhi,bhj->bhij", "b h i , b h j -> b h"])
+def test_einsum(equation):
+    check(
+        model(
+            [node("Einsum", "a b", equation=equation)], {"a": (2, 3, 4), "b": (2, 3, 4 if "> b h" in equation else 5)}
+        )
+    )
+
+
+def test_transposing_einsum():
+    check(model([node("Einsum", "a", equation="bij->bji")], {"a": (2, 3, 4)}))
