@@ -30,10 +30,18 @@ def import_relax(
     """
     if name not in [g.name_hint for g, f in mod.functions_items() if isinstance(f, relax.Function)]:
         raise QCompileError(f"the module has no Relax function {name!r}", node=source, remedy="name the entry function")
-    mod = relax.transform.InlinePrivateFunctions()(mod)
+    mod = _inlined(mod, name)
     function = _bound(mod, name, params or {}, source)
     _check_params(function, source)
     return _Rebuilder(mod, name, function, source).model()
+
+
+def _inlined(mod: IRModule, name: str) -> IRModule:
+    """A module whose function ``name`` has the bodies of the private Relax functions that it called."""
+    copy = IRModule(dict(mod.functions_items()))
+    entry = copy.get_global_var(name)
+    copy.update_func(entry, copy[entry].with_attr("global_symbol", name))  # without one it would count as private
+    return relax.transform.InlinePrivateFunctions()(copy)
 
 
 def _bound(mod: IRModule, name: str, params: Mapping[str, np.ndarray], source: str) -> relax.Function:
