@@ -17,6 +17,7 @@ from qcompile.passes.fold_input_scale import fold_input_scale
 from qcompile.passes.fold_scale_shift import fold_scale_shift
 from qcompile.passes.merge_affine import merge_affine
 from qcompile.passes.merge_common_subexpressions import merge_common_subexpressions
+from qcompile.passes.merge_movement import merge_movement
 from qcompile.passes.merge_pads import merge_pads
 from qcompile.passes.remove_identities import remove_identities
 from qcompile.passes.sink_transposes import sink_transposes
@@ -30,6 +31,7 @@ TIDY = [
     # Axes: transposes cancel before the rest of them turn into reshapes where they can.
     sink_transposes,
     canonicalize_shapes,
+    merge_movement,
     remove_identities,
     canonicalize_dense,
     # Layers take up what stands around them.
