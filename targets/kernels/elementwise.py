@@ -27,16 +27,14 @@ from qcompile.targets.target import Target
 _COMBINE = {"add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b}
 
 
-def binary(spec: Binary, a: Storage, b: Storage, *residual: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``ops.Binary``: buffers a, b, [residual], y. The shapes broadcast to ``out.shape``."""
-    inputs = (a, b, *residual)
+def binary(spec: Binary, a: Storage, b: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``ops.Binary``: buffers a, b, y. The shapes broadcast to ``out.shape``."""
     bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
 
-    def compute(*operands: Expr) -> Expr:
-        left, right, *rest, lanes = operands
-        return finish(combine(spec, left, right, lanes), spec.epilogue, bounds, lanes, rest[0] if rest else None)
+    def compute(left: Expr, right: Expr, lanes: int) -> Expr:
+        return finish(combine(spec, left, right, lanes), spec.epilogue, bounds, lanes)
 
-    return _kernel("binary", inputs, out, target, compute)
+    return _kernel("binary", (a, b), out, target, compute)
 
 
 def combine(spec: Binary, a: Expr, b: Expr, lanes: int) -> Expr:

@@ -74,7 +74,10 @@ def take(indices: Sequence[Sequence[int] | None], x: Storage, out: Storage, targ
 
 
 def pad_copying(before: Sequence[int], mode: str, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """x's own elements around it, ``before`` of them on each axis: buffers x, y. mode: numpy's "reflect", "edge", "wrap"."""
+    """x's own elements around it, ``before`` of them on each axis: buffers x, y.
+
+    mode: numpy's "reflect", "edge" or "wrap".
+    """
 
     def indices(extent: int, padded: int, first: int) -> np.ndarray:
         return np.pad(np.arange(extent), (first, padded - extent - first), mode)

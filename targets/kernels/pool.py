@@ -105,7 +105,7 @@ def max_pool2d(
 
 
 def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``ops.AvgPool2d``: buffers x, [multiplier], y. A residual is not supported."""
+    """``ops.AvgPool2d``: buffers x, [multiplier], y."""
     height, width = axes(x, out, spec.window, spec.strides, spec.padding, spec.dilation)
     dtype = _sum_dtype(x.dtype, height.window * width.window)
     pool = _Pool(height, width, 0, dtype, lambda a, b: a + b)

@@ -17,7 +17,7 @@ from qcompile.targets.target import Target
 
 
 def mean(spec: Mean, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``ops.Mean``: buffers x, y. A residual is not supported."""
+    """``ops.Mean``: buffers x, y."""
     axes = tuple(sorted(axis % len(x.shape) for axis in spec.axes))
     count = prod(x.shape[axis] for axis in axes)
     bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None

@@ -16,7 +16,7 @@ _UNIT = 2048  # sum of the weights on one axis
 
 
 def resize_linear(spec: ResizeLinear, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``ops.ResizeLinear``: buffers x, index_h, weight_h, index_w, weight_w, y. A residual is not supported.
+    """``ops.ResizeLinear``: buffers x, index_h, weight_h, index_w, weight_w, y.
 
     Weights sum to one unit on each axis, so the zero point is subtracted once, from the sum.
     """

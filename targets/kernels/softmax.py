@@ -28,7 +28,7 @@ from qcompile.targets.target import Target
 
 
 def softmax(spec: Softmax, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``ops.Softmax``: buffers x, exp_table, y. A residual is not supported."""
+    """``ops.Softmax``: buffers x, exp_table, y."""
     axis = spec.axis % len(x.shape)
     extent = x.shape[axis]
     others = [n for a, n in enumerate(x.shape) if a != axis]

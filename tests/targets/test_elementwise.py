@@ -71,16 +71,6 @@ def test_float_channels(target):
     check_binary(spec, x, stored((17, 1, 1), dtype="float32"), x, target)
 
 
-def test_residual():
-    shape = (1, 17, 3, 3)
-    spec = Binary("multiply", A, B, Epilogue(OUT, None, residual=Affine(0.1, 3)))
-    s = stored(shape, 16)
-    rng = np.random.default_rng(1)
-    a, b, r = (codes(rng, shape) for _ in range(3))
-    result = run(binary(spec, s, s, s, out=s, target=VNNI), [(s, a), (s, b), (s, r)], s, VNNI)
-    np.testing.assert_array_equal(result, oracle.binary(spec, a, b, r))
-
-
 def test_threads_compute_the_same():
     shape = (1, 32, 60, 60)
     check_binary(
