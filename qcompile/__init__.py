@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact as Artifact
+    from qcompile.assign.uniform import plan_uniform as plan_uniform
     from qcompile.build import build as build
     from qcompile.calibrate import TensorStats as TensorStats
     from qcompile.calibrate import calibrate as calibrate
     from qcompile.errors import QCompileError as QCompileError
-    from qcompile.frontend.onnx_import import import_onnx as import_onnx
+    from qcompile.importing import import_onnx as import_onnx
+    from qcompile.importing import import_relax as import_relax
     from qcompile.manifest import Manifest as Manifest
     from qcompile.model import Model as Model
     from qcompile.plan import QuantPlan as QuantPlan
@@ -47,8 +49,10 @@ _HOMES = {
     "aligned_empty": "runtime",
     "build": "build",
     "calibrate": "calibrate",
-    "import_onnx": "frontend.onnx_import",
+    "import_onnx": "importing",
+    "import_relax": "importing",
     "load": "runtime",
+    "plan_uniform": "assign.uniform",
     "select_target": "targets.select",
 }
 __all__ = [
@@ -64,7 +68,9 @@ __all__ = [
     "build",
     "calibrate",
     "import_onnx",
+    "import_relax",
     "load",
+    "plan_uniform",
     "select_target",
 ]
 

@@ -11,7 +11,7 @@ from qcompile import graph
 from qcompile.assign.formats import choose_formats
 from qcompile.assign.scales import activation_plans
 from qcompile.assign.structure import Structure
-from qcompile.calibrate.methods import tensor_range
+from qcompile.calibrate.methods import PERCENTILE, tensor_range
 from qcompile.calibrate.scales import symmetric_weight_scales
 from qcompile.calibrate.stats import TensorStats
 from qcompile.errors import QCompileError, nearest
@@ -46,6 +46,7 @@ def plan_uniform(
     integer_inputs: Sequence[str] = (),
     integer_outputs: Sequence[str] = (),
     method: str = "minmax",
+    percent: float = PERCENTILE,
 ) -> QuantPlan:
     """A plan with every layer in ``precision`` that can be.
 
@@ -57,7 +58,7 @@ def plan_uniform(
     target: the machine; every target so far takes the same plan.
     exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
     integer_inputs, integer_outputs: names of model inputs and outputs that are given and returned as codes.
-    method: how a range is chosen from the statistics.
+    method: how a range is chosen from the statistics. percent: for the method "percentile".
 
     Raises
     ------
@@ -82,7 +83,7 @@ def plan_uniform(
             if stats is None or name not in stats.records:
                 raise QCompileError("no statistics of this tensor", node=name, remedy="calibrate this model again")
             try:
-                ranges[name] = tensor_range(stats.records[name], method)
+                ranges[name] = tensor_range(stats.records[name], method, percent)
             except QCompileError as error:
                 raise QCompileError(error.reason, node=name, remedy=error.remedy) from None
         return ranges[name]

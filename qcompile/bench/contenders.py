@@ -17,7 +17,7 @@ Call = Callable[[], object]
 class Contender:
     """One engine with one model; ``open`` it in the process that measures.
 
-    engine: "qcompile", "onnxruntime" or "openvino". format: "int8" or "fp32". path: artifact folder, .onnx or .xml file.
+    engine: "qcompile", "onnxruntime" or "openvino". format: "int8" or "fp32". path: artifact folder, .onnx or .xml.
     feed: one inference's inputs. All engines read inputs and write outputs that were allocated once.
     """
 

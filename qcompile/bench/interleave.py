@@ -1,4 +1,4 @@
-"""Timing several contenders fairly on a noisy machine: in turns, in short blocks, so that all meet the same disturbances."""
+"""Timing contenders fairly on a noisy machine: in turns, in short blocks, so that all meet the same disturbances."""
 
 from __future__ import annotations
 

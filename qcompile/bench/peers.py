@@ -58,7 +58,9 @@ def int8_model(peer: str, model: Path, calibration: Sequence[Feed]) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quiet():
             new = Path(scratch) / "new"
             new.mkdir()
-            (_quantize_onnxruntime if peer == "onnxruntime" else _quantize_openvino)(model, calibration, new / file.name)
+            (_quantize_onnxruntime if peer == "onnxruntime" else _quantize_openvino)(
+                model, calibration, new / file.name
+            )
             with contextlib.suppress(OSError):  # another process was first
                 new.rename(folder)
     return file

@@ -1,0 +1,91 @@
+"""Entry point: options common to all commands, exit codes, and errors as one line.
+
+Exit codes: 0 done, 1 found a problem (or a defect of qcompile), 2 misused or unusable input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+import qcompile
+from qcompile.cli import bench, build, inspect, run, targets
+from qcompile.cli.console import error_line
+from qcompile.errors import QCompileError
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # --calib_data is --calib-data
+        "max_content_width": 110,
+    },
+)
+app.command("build")(build.build)
+app.command("run")(run.run)
+app.command("bench")(bench.bench)
+app.command("inspect")(inspect.inspect)
+app.command("targets")(targets.targets)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Compile a float ONNX model into a fast, bit-exact low-precision library.
+
+    \b
+    Examples:
+      qcompile build model.onnx --calib-data samples.npz -o out/
+      qcompile run out/ --inputs x.npz --outputs y.npz
+      qcompile bench out/ --model model.onnx --vs onnxruntime,openvino
+      qcompile inspect out/ --layers
+    """
+    if version:
+        typer.echo(f"qcompile {qcompile.__version__}")
+        raise typer.Exit
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits; ``argv`` without the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(_run(arguments or ["--help"]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, prog_name="qcompile", standalone_mode=False)
+        if code == 130:
+            error_line("interrupted; nothing was left half-written")
+        return code if isinstance(code, int) else 0
+    except QCompileError as error:
+        error_line(str(error))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        error_line("interrupted; nothing was left half-written")
+        return 130
+    except BrokenPipeError:  # `qcompile inspect out/ | head`
+        sys.stdout = None  # nothing left to flush at exit
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the parser
+            return _misused(error)
+        if "-v" in arguments or "--verbose" in arguments:
+            traceback.print_exc()
+        first = (str(error).strip().splitlines() or [""])[0]
+        error_line(f"{type(error).__name__}: {first}; this is a defect of qcompile (-v shows where)")
+        return 1
+
+
+def _misused(error: Exception) -> int:
+    message = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "qcompile"
+    error_line(f"{message.rstrip('.')}; see '{where} --help'")
+    return 2

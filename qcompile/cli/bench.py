@@ -1,0 +1,136 @@
+"""``qcompile bench``."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qcompile.cli.console import remark, show, show_json, step
+from qcompile.cli.options import names
+
+if TYPE_CHECKING:
+    from qcompile.bench import Contender, Latency
+    from qcompile.cli.feeds import Feed
+    from qcompile.manifest import Manifest
+
+
+def bench(
+    path: Annotated[Path, typer.Argument(help="The artifact folder.")],
+    vs: Annotated[list[str] | None, typer.Option("--vs", help="Peers: onnxruntime,openvino (or none).")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The ONNX model, for the peers; else sought here by its name.")
+    ] = None,
+    calib_data: Annotated[Path | None, typer.Option("--calib-data", help="For the peers' int8; else noise.")] = None,
+    num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="Of the calibration data.")] = 32,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="As the artifact was built for.")] = None,
+    duration: Annotated[float, typer.Option("--duration", min=0.01, help="Seconds of calls, each contender.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines; times in microseconds.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of defects.")] = False,
+) -> None:
+    """Measure latency against ONNX Runtime and OpenVINO.
+
+    In turns, in one run, on the float model and on each peer's own int8 of it.
+
+    \b
+    Examples:
+      qcompile bench out/ --model model.onnx --calib-data samples.npz
+      qcompile bench out/ --vs openvino --threads 2 --duration 5 --json
+      qcompile bench out/ --vs none
+    """
+    from qcompile.artifact import open_artifact
+    from qcompile.bench import Contender, measure
+    from qcompile.bench.peers import PEERS, check_peers, peer_contenders
+    from qcompile.calibrate import random_data
+    from qcompile.errors import QCompileError
+
+    manifest = open_artifact(path, verify=False).manifest
+    peers = [p for p in names(vs or [",".join(PEERS)]) if p != "none"]
+    check_peers(peers)
+    threads = threads or manifest.threads
+    if threads != manifest.threads:
+        raise QCompileError(
+            f"built for {manifest.threads} thread{'s' * (manifest.threads > 1)}, not {threads}",
+            node=str(path),
+            remedy=f"build it with --threads {threads}",
+        )
+    feed = next(iter(random_data(manifest.inputs, 1)))
+    format = "int8" if any(layer.format == "int8" for layer in manifest.layers) else "fp32"
+    contenders = [Contender("qcompile", format, path, threads, feed)]
+    if peers:
+        source = _source(manifest, model)
+        peer_feeds = _calibration(source, manifest, calib_data, num_samples)
+        with step("making the peers' int8 models"):
+            contenders += peer_contenders(peers, source, peer_feeds, peer_feeds[0], threads)
+    with step(f"measuring {len(contenders)} contenders"):
+        latencies = measure(contenders, duration)
+    _report(manifest, latencies, as_json)
+
+
+def _source(manifest: Manifest, model: Path | None) -> Path:
+    """The ONNX file that the artifact was built from."""
+    from qcompile.errors import QCompileError
+
+    source = model or Path(manifest.model)
+    if not source.is_file():
+        raise QCompileError(
+            "the peers need the ONNX model, and it is not there",
+            node=str(source),
+            remedy="give it by --model model.onnx, or measure alone with --vs none",
+        )
+    if manifest.model_sha256 and hashlib.sha256(source.read_bytes()).hexdigest() != manifest.model_sha256:
+        raise QCompileError(
+            "not the model that the artifact was built from", node=str(source), remedy="give that one by --model"
+        )
+    return source
+
+
+def _calibration(source: Path, manifest: Manifest, data: Path | None, count: int) -> list[Feed]:
+    """Float feeds of the ONNX model: an artifact with integer inputs has the same shapes, but not the dtypes."""
+    from qcompile.calibrate import calibration_data, random_data
+    from qcompile.model import TensorSpec
+
+    specs = [TensorSpec(t.name, t.shape, "float32" if t.quantization else t.dtype) for t in manifest.inputs]
+    if data is None:
+        remark("note: no --calib-data, so the peers' int8 models are calibrated on noise (their speed is the same)")
+        return list(random_data(specs, 4))
+    return list(calibration_data(data, specs, count))
+
+
+def _report(manifest: Manifest, latencies: dict[Contender, Latency], as_json: bool) -> None:
+    from qcompile.bench.interleave import ratios
+    from qcompile.report.tables import table
+    from qcompile.report.units import microseconds
+
+    ratio = ratios(latencies)
+    if as_json:
+        show_json(
+            {
+                "model": manifest.model,
+                "target": manifest.target,
+                "threads": manifest.threads,
+                "contenders": [
+                    {
+                        "engine": c.engine,
+                        "format": c.format,
+                        "median_us": t.median * 1e6,
+                        "min_us": t.minimum * 1e6,
+                        "p99_us": t.p99 * 1e6,
+                        "calls": t.calls,
+                        "ratio_to_fastest": ratio[c],
+                    }
+                    for c, t in latencies.items()
+                ],
+            }
+        )
+        return
+    ours = next(iter(latencies.values())).median
+    rows = [
+        [c.engine, c.format, *(microseconds(s * 1e6) for s in (t.median, t.minimum, t.p99)), f"{ratio[c]:.2f}x"]
+        + [f"{t.median / ours:.2f}x"]
+        for c, t in latencies.items()
+    ]
+    numbers = ["median us", "min us", "p99 us", "of fastest", "of ours"]
+    show(table(["engine", "format", *numbers], rows, right=numbers))

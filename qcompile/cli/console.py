@@ -1,0 +1,45 @@
+"""Where text goes: results to stdout, everything else to stderr; what moves, only to a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 200  # columns when stdout is no terminal
+
+
+def show(content: Table | str) -> None:
+    """Prints a result."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+    console.print(Text(content) if isinstance(content, str) else content, soft_wrap=isinstance(content, str))
+
+
+def show_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def remark(text: str) -> None:
+    """Prints a line beside the result: a note, a warning."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def error_line(text: str) -> None:
+    remark("error: " + " ".join(text.split()))
+
+
+@contextlib.contextmanager
+def step(text: str) -> Iterator[Callable[[str], None]]:
+    """Says on a terminal what is going on; the function that it gives replaces the text."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda more: None
+        return
+    with console.status(Text(text)) as status:
+        yield lambda more: status.update(Text(f"{text}: {more}"))

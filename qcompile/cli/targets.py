@@ -1,0 +1,51 @@
+"""``qcompile targets``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qcompile.cli.console import show, show_json
+
+
+def targets(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """List what can be built for, best first.
+
+    A row may be extended by optional features: x86-vnni+avx512vbmi. "native" (or "x86") is the best row of this
+    machine with the optional features that it has.
+    """
+    from qcompile.errors import QCompileError
+    from qcompile.report.tables import table
+    from qcompile.targets.select import can_run, select_target
+    from qcompile.targets.x86 import ROWS
+
+    try:
+        best = select_target("native").name
+    except QCompileError:
+        best = ""
+    if as_json:
+        show_json(
+            {
+                "native": best,
+                "targets": [
+                    {
+                        "name": row.name,
+                        "description": row.description,
+                        "runs_here": can_run(row),
+                        "features": row.features,
+                        "optional": [feature for feature, _ in row.optional],
+                    }
+                    for row in ROWS
+                ],
+            }
+        )
+        return
+    rows = [
+        [row.name, "yes" if can_run(row) else "no", ", ".join(f for f, _ in row.optional), row.description]
+        for row in ROWS
+    ]
+    show(table(["target", "runs here", "optional features", "for"], rows))
+    show(f"native: {best or 'none of them'}")
