@@ -65,5 +65,14 @@ class Target:
         from tvm.target import Target as TVMTarget
 
         return TVMTarget(
-            {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "mattr": list(self.mattr), "num-cores": self.threads}
+            {
+                "kind": "llvm",
+                "mtriple": self.triple,
+                "mcpu": self.mcpu,
+                "mattr": list(self.mattr),
+                "num-cores": self.threads,
+                # TVM tags each buffer variable's accesses as disjoint from all others'. With kernels inlined into the
+                # entry function that is false: the same workspace is one kernel's result and the next one's input.
+                "cl-opt": ["-enable-tbaa:bool=0"],
+            }
         )
