@@ -28,7 +28,7 @@ from qcompile.ops import (
 from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.targets.storage import BLOCK, Storage
 
-_FEW_CHANNELS = 4  # images with at most this many channels keep them side by side: one window row is one run of memory
+FEW_CHANNELS = 4  # images with at most this many channels keep them side by side: one window row is one run of memory
 
 _IMAGE_SPECS = (Conv2d, ConvTranspose2d, AvgPool2d, ResizeLinear, ChannelShuffle)
 _IMAGE_OPERATORS = ("nn.max_pool2d", "nn.max_pool1d", "image.resize2d")
@@ -58,7 +58,7 @@ def assign_storage(module: IRModule) -> dict[relax.Var, Storage]:
         if var not in blocked:
             storages[var] = Storage(shape, dtype)
             continue
-        block = shape[1] if var in few and shape[1] <= _FEW_CHANNELS else BLOCK
+        block = shape[1] if var in few and shape[1] <= FEW_CHANNELS else BLOCK
         storages[var] = Storage(shape, dtype, block, borders.get(var, (0, 0, 0, 0)), fills.get(var, 0))
     return storages
 
@@ -67,9 +67,7 @@ def _is_image(var: relax.Expr) -> bool:
     return isinstance(var, relax.Var) and not isinstance(var.ty, TupleType) and len(shape_of(var)) in (3, 4)
 
 
-def _blocked(
-    main: graph.Graph, specs: dict[relax.Var, Spec | None], tensors: set[relax.Var]
-) -> set[relax.Var]:
+def _blocked(main: graph.Graph, specs: dict[relax.Var, Spec | None], tensors: set[relax.Var]) -> set[relax.Var]:
     blocked: set[relax.Var] = set()
     for var, value in main.bindings:
         spec = specs[var]
@@ -78,11 +76,12 @@ def _blocked(
         elif isinstance(spec, Mean) and _spatial(spec, value.args[0]) and _is_image(value.args[0]):
             blocked.update(v for v in (var, value.args[0]) if _is_image(v))
     blocked -= set(main.params)  # as the caller has them
+    definitions = main.definitions()
     changed = True
     while changed:
         changed = False
         for var, value in main.bindings:
-            group = _follows(var, value, specs[var])
+            group = _follows(var, value, specs[var], definitions)
             if any(v in blocked for v in group) and not all(v in blocked or v in main.params for v in group):
                 blocked.update(v for v in group if v not in main.params)
                 changed = True
@@ -93,9 +92,16 @@ def _spatial(spec: Mean, x: relax.Expr) -> bool:
     return spec.axes == tuple(range(2, len(shape_of(x))))
 
 
-def _follows(var: relax.Var, value: relax.Expr, spec: Spec | None) -> list[relax.Var]:
+def _follows(
+    var: relax.Var, value: relax.Expr, spec: Spec | None, definitions: dict[relax.Var, relax.Expr]
+) -> list[relax.Var]:
     """The images of one binding that should lie alike, if any of them is blocked; empty where it does not matter."""
-    if not isinstance(value, relax.Call) or not _is_image(var):
+    if not _is_image(var):
+        return []
+    if isinstance(value, relax.TupleGetItem):
+        value = definitions.get(value.tuple_value)
+        return [v for v in (var, value.args[0]) if _is_image(v)] if op_name(value) == "split" else []
+    if not isinstance(value, relax.Call):
         return []
     name = op_name(value)
     if isinstance(spec, Concat):

@@ -30,6 +30,7 @@ from qcompile.targets.storage import SLACK
 
 
 _CPU = 1  # kDLCPU
+PROFILE = "profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Step:
 class Entry:
     """The finished module, and what must stand beside it.
 
-    module: PrimFunc ``main(inputs..., outputs..., weights, workspace)`` and private kernels.
+    module: PrimFunc ``main(inputs..., outputs..., weights, workspace)``, its twin ``profile`` with one more argument
+    (int64 stamps of the cycle counter, one before the first kernel and one after each), and private kernels.
     weights: uint8, flat. workspace: bytes. steps: the kernel calls in order.
     """
 
@@ -100,12 +102,12 @@ class _Emitter:
         self.blob.extend(bytes(SLACK))
         weights = np.frombuffer(bytes(self.blob), np.uint8)
         workspace = total + SLACK
-        functions = {
-            gvar: _private(f) for gvar, f in self.module.functions_items() if isinstance(f, tirx.PrimFunc)
+        functions = {gvar: _private(f) for gvar, f in self.module.functions_items() if isinstance(f, tirx.PrimFunc)}
+        entries = {
+            GlobalVar(name): self._function(main, name, weights.size, workspace) for name in (graph.MAIN, PROFILE)
         }
-        entry = self._function(main, weights.size, workspace)
         steps = tuple(Step(name, gvar.name_hint) for name, gvar, _ in self.calls)
-        return Entry(IRModule({GlobalVar(graph.MAIN): entry, **functions}), weights, workspace, steps)
+        return Entry(IRModule({**entries, **functions}), weights, workspace, steps)
 
     def _bind(self, var: relax.Var, value: relax.Expr) -> list[_Place]:
         if isinstance(value, relax.Var):
@@ -190,28 +192,37 @@ class _Emitter:
                     T.buffer_store(y, x[i], [i])
 
             gvar = GlobalVar(name)
-            self.module = IRModule({**dict(self.module.functions_items()), gvar: kernel(name, [("x", "uint8", size), ("y", "uint8", size)], body)})
+            self.module = IRModule(
+                {
+                    **dict(self.module.functions_items()),
+                    gvar: kernel(name, [("x", "uint8", size), ("y", "uint8", size)], body),
+                }
+            )
         return gvar
 
-    def _function(self, main: graph.Graph, weights: int, workspace: int) -> tirx.PrimFunc:
+    def _function(self, main: graph.Graph, name: str, weights: int, workspace: int) -> tirx.PrimFunc:
         with IRBuilder() as builder:
             with T.prim_func(s_tir=True):
-                T.func_name(graph.MAIN)
-                inputs = [
-                    T.arg(f"input{i}", T.buffer(shape_of(p), dtype_of(p))) for i, p in enumerate(main.params)
-                ]
-                outputs = [
-                    T.arg(f"output{i}", T.buffer(shape_of(o), dtype_of(o))) for i, o in enumerate(main.outputs)
-                ]
+                T.func_name(name)
+                inputs = [T.arg(f"input{i}", T.buffer(shape_of(p), dtype_of(p))) for i, p in enumerate(main.params)]
+                outputs = [T.arg(f"output{i}", T.buffer(shape_of(o), dtype_of(o))) for i, o in enumerate(main.outputs)]
                 arrays = {
                     "weights": [T.arg("weights", T.buffer((weights,), "uint8"))],
                     "workspace": [T.arg("workspace", T.buffer((workspace,), "uint8"))],
                     "input": inputs,
                     "output": outputs,
                 }
-                for _, gvar, places in self.calls:
+                stamps = T.arg("stamps", T.buffer((len(self.calls) + 1,), "int64")) if name == PROFILE else None
+                for i, (_, gvar, places) in enumerate(self.calls):
+                    _stamp(stamps, i)
                     T.evaluate(Call(gvar, [_address(arrays[p.root.kind][p.root.index], p) for p in places]))
+                _stamp(stamps, len(self.calls))
         return builder.get()
+
+
+def _stamp(stamps: tirx.Buffer | None, i: int) -> None:
+    if stamps is not None:
+        T.buffer_store(stamps, tirx.call_llvm_intrin("int64", "llvm.readcyclecounter"), [i])
 
 
 def _address(buffer: tirx.Buffer, place: _Place) -> tirx.Expr:

@@ -26,10 +26,17 @@ from qcompile import graph
 from qcompile.ops import layer_of
 from qcompile.passes.assign_storage import assign_storage, called_spec
 from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
-from qcompile.passes.layer_kernels import COMPOSITES, OPERATORS
+from qcompile.passes.layer_names import layer_name
+from qcompile.passes.lower_movement import MOVEMENT, lower_split_part
+from qcompile.passes.lower_unweighted import OPERATORS, UNWEIGHTED
+from qcompile.passes.lower_weighted import WEIGHTED
 from qcompile.targets.kernels.quantize import relayout
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
+
+# A row lowers a composite function by its spec, or a plain operator by its name; that may decline, and leave an island.
+_COMPOSITES = {**WEIGHTED, **UNWEIGHTED}
+_OPERATORS = {**OPERATORS, **MOVEMENT}
 
 ATTR_KERNELS = "qcompile.kernels"  # JSON list of KernelNote, on ``main``
 
@@ -57,6 +64,7 @@ class Lowering:
         self.module, self.target = module, target
         self.main = graph.read(module)
         self.builder = graph.MainBuilder(self.main.params, module)
+        self._definitions, self._users = self.main.definitions(), self.main.users()
         self.home = assign_storage(module)
         self.notes: list[KernelNote] = []
         self._places: dict[relax.Var, dict[Storage, relax.Expr]] = {}  # old tensor -> storage -> flat buffer
@@ -78,13 +86,21 @@ class Lowering:
         spec = called_spec(self.module, value)
         if spec is not None:
             self._layer = layer_of(self.module[value.op])
-            COMPOSITES[type(spec)](self, var, value, spec)
+            _COMPOSITES[type(spec)](self, var, value, spec)
             return
-        self._layer = var.name
-        lower = OPERATORS.get(op_name(value))
-        if lower is None or not lower(self, var, value):
+        self._layer = layer_name(var.name, {})
+        if not self._lower_operator(var, value):
             reads = {read: self.logical(read) for read in dict.fromkeys(graph.reads(value))}
             self._logical[var] = self.builder.emit(graph.substitute(value, reads), var.name)
+
+    def _lower_operator(self, var: relax.Var, value: relax.Expr) -> bool:
+        if op_name(value) == "split" and is_tensor(value.args[0]):
+            return all(isinstance(self._definitions[user], relax.TupleGetItem) for user in self._users[var])
+        if isinstance(value, relax.TupleGetItem):
+            split = self._definitions.get(value.tuple_value)
+            return op_name(split) == "split" and lower_split_part(self, var, split, value.index)
+        lower = _OPERATORS.get(op_name(value))
+        return lower is not None and lower(self, var, value)
 
     def place(self, tensor: relax.Expr, storage: Storage) -> relax.Expr:
         """The flat buffer of an old tensor or constant in ``storage``; moved there if it is not yet."""
@@ -98,12 +114,10 @@ class Lowering:
                 places[storage] = self.view(flat, storage, tensor.name)
             else:
                 kernel = relayout(source, storage, self.target)
-                places[storage] = self._call(kernel, [flat], storage, f"{tensor.name}~{_describe(storage)}", "relayout", "")
+                places[storage] = self._call(
+                    kernel, [flat], storage, f"{tensor.name}~{_describe(storage)}", "relayout", ""
+                )
         return places[storage]
-
-    def find(self, tensor: relax.Var) -> dict[Storage, relax.Expr]:
-        """The storages that a tensor already has."""
-        return self._places.get(tensor, {})
 
     def _source(self, tensor: relax.Var, wanted: Storage) -> tuple[Storage, relax.Expr]:
         """A storage that the tensor has: one of the same memory if there is one, else the first it got."""
@@ -145,6 +159,12 @@ class Lowering:
         packed = [relax.const(c, str(c.dtype)) for c in constants]
         flat = self._call(kernel, [args[0], *packed, *args[1:]], storage, var.name, op, note)
         self._places.setdefault(var, {})[storage] = flat
+
+    def step(
+        self, kernel: tirx.PrimFunc, args: list[relax.Expr], storage: Storage, var: relax.Var, op: str
+    ) -> relax.Var:
+        """A kernel call on the way to ``var``: the buffer that it leaves."""
+        return self._call(kernel, args, storage, f"{var.name}~{op}", op, "")
 
     def alias(self, var: relax.Var, flat: relax.Expr, storage: Storage) -> None:
         """``var`` is a buffer that is there already."""

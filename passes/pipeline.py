@@ -5,13 +5,15 @@ A pass is an ordinary ``tvm.ir.transform.Pass``; so is what a user puts in betwe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tvm.ir import IRModule
 from tvm.ir.transform import Pass
 
+from qcompile.model import Layer
 from qcompile.passes.float_form import TIDY
+from qcompile.passes.integer_form import integer_form
 from qcompile.passes.legalize_islands import LegalizeIslands
 from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.schedule_islands import ScheduleIslands
@@ -24,11 +26,12 @@ def tidy_passes() -> list[Pass]:
     return list(TIDY)
 
 
-def form_passes(plan: QuantPlan) -> list[Pass]:
-    """Float form to integer form: the plan made visible, then folded into layers that compute on codes."""
-    from qcompile.passes.integer_form import integer_form
+def form_passes(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> list[Pass]:
+    """Float form to integer form: the plan made visible, then folded into layers that compute on codes.
 
-    return integer_form(plan)
+    layers: ``Model.layers``, so that reports can name ONNX nodes.
+    """
+    return integer_form(plan, layers)
 
 
 def lowering_passes(target: Target) -> list[Pass]:
@@ -36,9 +39,9 @@ def lowering_passes(target: Target) -> list[Pass]:
     return [LowerLayers(target), LegalizeIslands(target), ScheduleIslands(target)]
 
 
-def pipeline(plan: QuantPlan, target: Target) -> list[Pass]:
+def pipeline(plan: QuantPlan, target: Target, layers: Mapping[str, Layer] | None = None) -> list[Pass]:
     """Everything behind ``tidy_passes``, in order."""
-    return [*form_passes(plan), *lowering_passes(target)]
+    return [*form_passes(plan, layers), *lowering_passes(target)]
 
 
 def run_passes(module: IRModule, passes: Sequence[Pass], dump: Path | None = None, first: int = 0) -> IRModule:

@@ -36,7 +36,7 @@ class Model:
     ``module`` has one Relax function, ``main``: one dataflow block, one operator a binding, weights as constants, static
     shapes, and a tuple of variables as result. The name of a variable is the ONNX tensor's name, verbatim.
     ``layers`` maps each variable's name to the ONNX node that made it. ``imported_plan`` holds the scales of a
-    pre-quantized model. ``notes`` are remarks for the user (a dynamic batch fixed to 1).
+    pre-quantized model. ``source``, ``source_bytes``, ``source_sha256`` say which file it came from. ``notes`` are remarks for the user (a dynamic batch fixed to 1).
     """
 
     module: IRModule
@@ -45,5 +45,6 @@ class Model:
     layers: Mapping[str, Layer]
     source: str = ""
     source_bytes: int = 0
+    source_sha256: str = ""
     imported_plan: QuantPlan | None = None
     notes: tuple[str, ...] = field(default=())

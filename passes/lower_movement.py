@@ -1,0 +1,130 @@
+"""Lowers operators that move elements: no arithmetic, codes or floats alike. What they decline stays an island."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import relax
+from tvm.tirx import IntImm
+
+from qcompile.passes.base import op_name, shape_of
+from qcompile.passes.operand_storage import beside, home, plain
+from qcompile.reference.movement import is_nearest_resize, nearest_index
+from qcompile.targets.kernels import movement
+
+if TYPE_CHECKING:
+    from qcompile.passes.lower_layers import Lowering
+
+
+def _reshape(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
+    """No kernel: the same buffer under another shape."""
+    x = call.args[0]
+    if not isinstance(x, relax.Var):
+        return False
+    lowering.alias(var, lowering.place(x, plain(x)), plain(var))
+    return True
+
+
+def _concat(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
+    if not isinstance(call.args[0], relax.Tuple) or call.attrs.axis is None:
+        return False
+    out, parts = lowering.home[var], list(call.args[0].fields)
+    storages = [beside(part, lowering, out) for part in parts]
+    kernel = movement.join(int(call.attrs.axis), *storages, out=out, target=lowering.target)
+    lowering.emit(var, kernel, [lowering.place(p, s) for p, s in zip(parts, storages, strict=True)], out, "concat")
+    return True
+
+
+def _strided_slice(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
+    x, numbers = call.args[0], [_literal(arg) for arg in call.args[1:]]
+    if not isinstance(x, relax.Var) or any(n is None for n in numbers):
+        return False
+    axes, first, _, *steps = numbers
+    begin, strides = [0] * len(shape_of(x)), [1] * len(shape_of(x))
+    for axis, start, step in zip(axes, first, steps[0] if steps else [1] * len(axes), strict=True):
+        extent = shape_of(x)[axis]
+        last = extent - 1 if step < 0 else extent
+        begin[axis] = min(max(start + extent if start < 0 else start, 0), last)
+        strides[axis] = step
+    _slice(lowering, var, x, begin, strides)
+    return True
+
+
+def _literal(expr: relax.Expr) -> list[int] | None:
+    if not isinstance(expr, relax.Tuple) or not all(isinstance(f, IntImm) for f in expr.fields):
+        return None
+    return [int(f) for f in expr.fields]
+
+
+def lower_split_part(lowering: Lowering, var: relax.Var, split: relax.Call, part: int) -> bool:
+    """One result of a split is a slice."""
+    x, axis, parts = split.args[0], int(split.attrs.axis), split.attrs.indices_or_sections
+    if not isinstance(x, relax.Var):
+        return False
+    extent = shape_of(x)[axis]
+    if isinstance(parts, IntImm):
+        size = -(-extent // int(parts))
+        start = part * size
+    else:
+        start = [0, *(int(i) for i in parts)][part]
+    begin = [0] * len(shape_of(x))
+    begin[axis] = start
+    _slice(lowering, var, x, begin, [1] * len(begin))
+    return True
+
+
+def _slice(lowering: Lowering, var: relax.Var, x: relax.Var, begin: Sequence[int], strides: Sequence[int]) -> None:
+    source, out = home(lowering, x), lowering.home[var]
+    kernel = movement.strided_slice(begin, strides, source, out, lowering.target)
+    lowering.emit(var, kernel, [lowering.place(x, source)], out, "strided_slice")
+
+
+def _pad(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
+    x, attrs = call.args[0], call.attrs
+    widths = [int(w) for w in attrs.pad_width]
+    if not isinstance(x, relax.Var) or any(w < 0 for w in widths):
+        return False
+    source, out, before = home(lowering, x), lowering.home[var], widths[::2]
+    modes = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    mode = str(attrs.pad_mode)
+    if mode == "constant":
+        kernel = movement.pad_constant(before, float(attrs.pad_value), source, out, lowering.target)
+    elif mode in modes:
+        pairs = list(zip(widths[::2], widths[1::2], strict=True))
+        indices = [
+            np.pad(np.arange(n), pair, mode=modes[mode]) if any(pair) else None
+            for n, pair in zip(shape_of(x), pairs, strict=True)
+        ]
+        kernel = movement.take(indices, source, out, lowering.target)
+    else:
+        return False
+    lowering.emit(var, kernel, [lowering.place(x, source)], out, "pad")
+    return True
+
+
+def _resize(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
+    x, attrs = call.args[0], call.attrs
+    if not isinstance(x, relax.Var) or not is_nearest_resize(call):
+        return False
+    coordinates, rounding = str(attrs.coordinate_transformation_mode), str(attrs.rounding_method)
+    spatial = [
+        nearest_index(a, b, coordinates, rounding) for a, b in zip(shape_of(x)[2:], shape_of(var)[2:], strict=True)
+    ]
+    source, out = home(lowering, x), lowering.home[var]
+    kernel = movement.take([None, None, *spatial], source, out, lowering.target)
+    lowering.emit(var, kernel, [lowering.place(x, source)], out, op_name(call).rpartition(".")[2])
+    return True
+
+
+MOVEMENT: dict[str, Callable[[Lowering, relax.Var, relax.Call], bool]] = {
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "flatten": _reshape,
+    "concat": _concat,
+    "strided_slice": _strided_slice,
+    "nn.pad": _pad,
+    "image.resize2d": _resize,
+}

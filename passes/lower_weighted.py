@@ -1,0 +1,98 @@
+"""Lowers layers with weights: convolutions of every kind, and matrix products."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import relax
+
+from qcompile import ops
+from qcompile.passes.assign_storage import needed_border
+from qcompile.passes.base import array, shape_of
+from qcompile.passes.operand_storage import blocked, home, plain
+from qcompile.targets.kernels.conv import Constants, conv2d, dense
+from qcompile.targets.kernels.depthwise import depthwise_conv2d, is_depthwise
+from qcompile.targets.kernels.dilate import dilate
+from qcompile.targets.storage import BLOCK, Storage
+
+if TYPE_CHECKING:
+    from qcompile.passes.lower_layers import Lowering
+
+
+def _conv2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
+    weight = array(call.args[1])
+    x, out, constants, rest = call.args[0], lowering.home[var], _constants(call, spec), _rest(call, spec)
+    depthwise = is_depthwise(spec, weight.shape)
+    need = needed_border(spec, shape_of(x), weight.shape, shape_of(var))
+    source = blocked(home(lowering, x), need, spec.x.zero_point if spec.x else 0)
+    if source.block != BLOCK and (depthwise or spec.groups > 1):
+        source = replace(source, block=BLOCK)
+    residual = blocked(lowering.home[rest[0]]) if rest else None
+    build = depthwise_conv2d if depthwise else conv2d
+    kernel = build(spec, constants, source, out, residual, lowering.target)
+    args = [lowering.place(x, source)]
+    if residual is not None:
+        args.append(lowering.place(rest[0], residual))
+    op = "depthwise_conv2d" if depthwise else "conv2d"
+    lowering.emit(var, kernel.function, args, out, op, kernel.note, kernel.constants)
+
+
+def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
+    """The pixels spread apart by the stride, then an ordinary convolution with the window turned round.
+
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
+    """
+    weight = array(call.args[1])
+    if weight.ndim == 3:
+        weight = weight[:, :, None, :]
+    inputs, per_group, kh, kw = weight.shape
+    turned = weight.reshape(spec.groups, inputs // spec.groups, per_group, kh, kw)[..., ::-1, ::-1]
+    turned = np.ascontiguousarray(turned.swapaxes(1, 2)).reshape(spec.groups * per_group, inputs // spec.groups, kh, kw)
+    x, out, rest = call.args[0], lowering.home[var], _rest(call, spec)
+    (dh, dw), (top, left, bottom, right) = spec.dilation, spec.padding
+    padding = (
+        dh * (kh - 1) - top,
+        dw * (kw - 1) - left,
+        dh * (kh - 1) - bottom + spec.output_padding[0],
+        dw * (kw - 1) - right + spec.output_padding[1],
+    )
+    conv = ops.Conv2d((1, 1), padding, spec.dilation, spec.groups, spec.x, spec.epilogue)
+    source = replace(blocked(home(lowering, x)), block=BLOCK)
+    n, c, height, width = source.image
+    spread_shape = (n, c, (height - 1) * spec.strides[0] + 1, (width - 1) * spec.strides[1] + 1)
+    border = needed_border(conv, spread_shape, turned.shape, out.image)
+    fill = spec.x.zero_point if spec.x else 0
+    spread = blocked(Storage(spread_shape, source.dtype, BLOCK), border, fill)
+    apart = lowering.step(
+        dilate(spec.strides, source, spread, lowering.target), [lowering.place(x, source)], spread, var, "dilate"
+    )
+    constants = Constants(turned, array(call.args[2]), array(call.args[3]) if spec.x else None)
+    residual = blocked(lowering.home[rest[0]]) if rest else None
+    kernel = conv2d(conv, constants, spread, out, residual, lowering.target)
+    args = [apart, *([lowering.place(rest[0], residual)] if rest else [])]
+    lowering.emit(var, kernel.function, args, out, "conv_transpose2d", kernel.note, kernel.constants)
+
+
+def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
+    x, constants, rest = call.args[0], _constants(call, spec), _rest(call, spec)
+    source, out = plain(x), plain(var)
+    residual = plain(rest[0]) if rest else None
+    kernel = dense(spec, constants, source, out, residual, lowering.target)
+    args = [lowering.place(x, source)]
+    if residual is not None:
+        args.append(lowering.place(rest[0], residual))
+    lowering.emit(var, kernel.function, args, out, "dense", kernel.note, kernel.constants)
+
+
+def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:
+    return Constants(array(call.args[1]), array(call.args[2]), array(call.args[3]) if spec.x else None)
+
+
+def _rest(call: relax.Call, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> list[relax.Expr]:
+    """The residual, if there is one."""
+    return list(call.args[4 if spec.x else 3 :])
+
+
+WEIGHTED = {ops.Conv2d: _conv2d, ops.ConvTranspose2d: _conv_transpose2d, ops.Dense: _dense}

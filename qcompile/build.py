@@ -1,0 +1,81 @@
+"""``build``: a model and a plan become an artifact on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompile.artifact import Artifact, check_output, write_artifact
+from qcompile.compile import compile_entry
+from qcompile.graph import read
+from qcompile.layers import calls_of, describe_layers
+from qcompile.manifest import Manifest, TensorInfo
+from qcompile.model import Model, TensorSpec
+from qcompile.passes.emit_entry import emit_entry
+from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
+from qcompile.plan import QuantPlan
+from qcompile.targets.select import select_target
+from qcompile.targets.target import Target
+
+if TYPE_CHECKING:
+    from tvm.ir.transform import Pass
+
+def build(
+    model: Model,
+    plan: QuantPlan | None = None,
+    target: str | Target = "native",
+    *,
+    out: str | Path | None = None,
+    threads: int = 1,
+    passes: Sequence[Pass] | None = None,
+    dump_ir: str | Path | None = None,
+    notes: Sequence[str] = (),
+) -> Artifact:
+    """Compiles ``model`` by ``plan`` for ``target``.
+
+    plan: an empty plan (the default) leaves every layer in float32.
+    out: artifact folder, replaced as a whole when the new one is complete; a new temporary folder if None.
+    threads: threads that large kernels are split for.
+    passes: what leads from the tidied float form to the integer form, instead of ``pipeline.form_passes(plan, model.layers)``.
+    dump_ir: folder that gets the module after each pass, numbered.
+    notes: remarks to keep in the manifest, beside the model's own.
+
+    Raises ``QCompileError`` for what cannot be compiled or written; an older artifact at ``out`` then stays as it was.
+    """
+    if out is not None:
+        check_output(out)
+    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    plan = plan or QuantPlan()
+    dump = Path(dump_ir) if dump_ir else None
+    forming = list(form_passes(plan, model.layers) if passes is None else passes)
+    first = len(tidy_passes())
+    integer = run_passes(model.module, forming, dump, first)
+    lowered = run_passes(integer, lowering_passes(row), dump, first + len(forming))
+    entry = emit_entry(lowered)
+    executable = compile_entry(entry, row)
+    main = read(integer)
+    manifest = Manifest(
+        model=Path(model.source).name,
+        model_sha256=model.source_sha256,
+        model_bytes=model.source_bytes,
+        target=row.name,
+        triple=row.triple,
+        features=row.features,
+        threads=threads,
+        inputs=tuple(_info(s, p.ty, plan) for s, p in zip(model.inputs, main.params, strict=True)),
+        outputs=tuple(_info(s, o.ty, plan) for s, o in zip(model.outputs, main.outputs, strict=True)),
+        workspace_bytes=entry.workspace,
+        layers=describe_layers(model, plan, integer, lowered),
+        calls=calls_of(entry, lowered),
+        notes=(*model.notes, *notes),
+    )
+    place = out if out is not None else Path(tempfile.mkdtemp(prefix="qcompile-")) / "artifact"
+    return write_artifact(place, module=executable, weights=entry.weights, manifest=manifest, plan=plan)
+
+
+def _info(spec: TensorSpec, ty: object, plan: QuantPlan) -> TensorInfo:
+    dtype = str(ty.dtype)  # type: ignore[attr-defined]
+    codes = plan.tensors[spec.name].affine if dtype != spec.dtype and spec.name in plan.tensors else None
+    return TensorInfo(spec.name, spec.shape, dtype, codes)

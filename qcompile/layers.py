@@ -1,0 +1,83 @@
+"""What became of each layer, for manifests and reports: format, kernel, arithmetic, and why a layer stayed float."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+
+from tvm import relax
+from tvm.ir import IRModule, TupleType
+
+from qcompile import graph, ops
+from qcompile.manifest import KernelCall, LayerInfo
+from qcompile.model import Model
+from qcompile.passes.assign_storage import called_spec
+from qcompile.passes.base import dtype_of, op_name, shape_of
+from qcompile.passes.emit_entry import Entry
+from qcompile.passes.islands import islands
+from qcompile.passes.layer_names import layer_name
+from qcompile.passes.lower_layers import ATTR_KERNELS, KernelNote
+from qcompile.plan import QuantPlan
+
+_CODES = ("uint8", "int8")
+
+
+def kernel_notes(lowered: IRModule) -> list[KernelNote]:
+    """The notes that ``LowerLayers`` left on ``main``."""
+    text = lowered[graph.MAIN].attrs.get(ATTR_KERNELS)
+    return [KernelNote(**note) for note in json.loads(str(text))] if text else []
+
+
+def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: IRModule) -> tuple[LayerInfo, ...]:
+    """One row a binding of the integer form, in order of execution."""
+    kernels = {note.output: note for note in kernel_notes(lowered)}
+    reasons = {island.name: island.reason for island in islands(integer, plan)}
+    nodes = {name: layer.node for name, layer in model.layers.items()}
+    rows = []
+    for var, value in graph.read(integer).bindings:
+        if not isinstance(value, relax.Call) or isinstance(var.ty, TupleType):
+            continue
+        spec = called_spec(integer, value)
+        tensors = [a for a in _operands(value) if isinstance(a, relax.Var) and not isinstance(a.ty, TupleType)]
+        note = kernels.get(var.name)
+        out = _output(spec)
+        rows.append(
+            LayerInfo(
+                name=ops.layer_of(integer[value.op]) if spec else layer_name(var.name, nodes),
+                op=spec.op if spec else op_name(value),
+                format="int8" if any(dtype_of(t) in _CODES for t in (var, *tensors)) else "fp32",
+                kernel=f"{note.op} {note.note}".strip() if note else "",
+                inputs=tuple(shape_of(t) for t in tensors),
+                output=shape_of(var),
+                macs=_macs(spec, value, var),
+                scale=out.scale if out else None,
+                zero_point=out.zero_point if out else None,
+                reason=reasons.get(var.name, ""),
+            )
+        )
+    return tuple(rows)
+
+
+def calls_of(entry: Entry, lowered: IRModule) -> tuple[KernelCall, ...]:
+    """The kernels of the entry function in order, with the layers that they compute."""
+    layers = {note.output: note.layer for note in kernel_notes(lowered)}
+    return tuple(KernelCall(step.kernel, layers.get(step.output, step.output)) for step in entry.steps)
+
+
+def _operands(call: relax.Call) -> list[relax.Expr]:
+    return [field for arg in call.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
+
+
+def _output(spec: ops.Spec | None) -> ops.Affine | None:
+    if spec is None:
+        return None
+    return spec.epilogue.out if hasattr(spec, "epilogue") else getattr(spec, "out", None)
+
+
+def _macs(spec: ops.Spec | None, call: relax.Call, var: relax.Var) -> int:
+    """Multiply-accumulates of one run, of layers with weights."""
+    if isinstance(spec, (ops.Conv2d, ops.Dense)):
+        return prod(shape_of(var)) * prod(shape_of(call.args[1])[1:])
+    if isinstance(spec, ops.ConvTranspose2d):
+        return prod(shape_of(call.args[0])) * prod(shape_of(call.args[1])[1:])
+    return 0
