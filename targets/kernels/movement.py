@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from tvm import tirx
+from tvm.ir import Expr
 
 from qcompile.ops import Affine, ChannelShuffle, Concat
 from qcompile.targets.kernels.builder import Buffer, kernel, loop, splat, store
@@ -67,22 +68,10 @@ def channel_shuffle(spec: ChannelShuffle, x: Storage, out: Storage, target: Targ
 def take(indices: Sequence[Sequence[int] | None], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
     """``out[i, j, ...] = x[indices[0][i], indices[1][j], ...]``, None for an axis that stays: buffers x, y.
 
-    Nearest resize and flips are such choices.
+    Nearest resize, reflect and edge padding, and flips are such choices.
     """
     maps = [None if i is None else np.asarray(i) for i in indices]
     return _kernel("take", (x,), out, target, lambda operands: [whole(operands[0], maps)])
-
-
-def pad_copying(before: Sequence[int], mode: str, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """x's own elements around it, ``before`` of them on each axis: buffers x, y.
-
-    mode: numpy's "reflect", "edge" or "wrap".
-    """
-
-    def indices(extent: int, padded: int, first: int) -> np.ndarray:
-        return np.pad(np.arange(extent), (first, padded - extent - first), mode)
-
-    return take([indices(*axis) for axis in zip(x.shape, out.shape, before, strict=True)], x, out, target)
 
 
 def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
@@ -91,31 +80,25 @@ def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, 
     value: an element of x's dtype (a code for codes).
     """
 
+    def constant(lanes: int) -> Expr:
+        return splat(value if out.dtype == "float32" else int(value), out.dtype, lanes)
+
     def body(source: Buffer, y: Buffer) -> None:
         operand = Operand(y, out)
-        for start, lanes, count in chunks(out.numel, 64 if operand.lane_bytes == 1 else 16):
+        for start, lanes, count in chunks(out.numel, 64 // operand.lane_bytes):
             with loop(count) as i:
-                store(y, start + i * lanes, splat(value, out.dtype, lanes), lanes)
-        rank = len(out.shape)
-        p = whole(Operand(source, x), [None] * rank)
-        if not (out.blocked and out.shape[1] > x.shape[1]):
-            remap([Piece(p.source, p.maps, tuple(before), (1,) * rank)], operand, target)
-            return
-        filler = Operand(source, x)  # any channel: its values are replaced
-        channels = x.shape[1]
-
-        def constant(vector, lanes: int):
-            return splat(value, out.dtype, lanes)
-
-        spans = [(0, before[1], constant), (before[1], channels, None)]
-        spans.append((before[1] + channels, out.shape[1] - before[1] - channels, constant))
-        pieces = []
-        for begin, length, convert in spans:
-            if length:
-                numbers = np.arange(length) if convert is None else np.zeros(length, np.int64)
-                maps = tuple(numbers if axis == 1 else m for axis, m in enumerate(p.maps))
-                start = tuple(begin if axis == 1 else b for axis, b in enumerate(before))
-                pieces.append(Piece(filler, maps, start, (1,) * rank, convert))
+                store(y, start + i * lanes, constant(lanes), lanes)
+        inner = replace(whole(Operand(source, x), [None] * len(x.shape)), start=tuple(before))
+        pieces = [inner]
+        if out.blocked:
+            # There, a pixel is written with all of its channels: the added ones read any channel and drop what it holds.
+            first, last = before[1], before[1] + x.shape[1]
+            for begin, end in ((0, first), (last, out.shape[1])):
+                if begin < end:
+                    maps = (inner.maps[0], np.zeros(end - begin, np.int64), *inner.maps[2:])
+                    start = (before[0], begin, *before[2:])
+                    added = replace(inner, maps=maps, start=start, convert=lambda _, lanes: constant(lanes))
+                    pieces.append(added)
         remap(pieces, operand, target)
 
     return kernel("pad", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)

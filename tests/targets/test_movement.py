@@ -13,7 +13,6 @@ from qcompile.targets.kernels.movement import (
     depth_to_space,
     join,
     pad_constant,
-    pad_copying,
     space_to_depth,
     strided_slice,
     take,
@@ -21,15 +20,19 @@ from qcompile.targets.kernels.movement import (
 from tests.targets.running import AVX2, VNNI, codes, each_target, run, stored
 
 BORDER = (1, 0, 2, 1)
-BLOCKS = [(16, 16), (0, 0), (16, 0), (0, 16)]  # input, output
+STORAGES = pytest.mark.parametrize(
+    ("block", "out_block", "target"),
+    [(16, 16, VNNI), (16, 16, AVX2), (0, 0, VNNI), (16, 0, VNNI), (0, 16, VNNI)],
+    ids=["blocked", "blocked-avx2", "plain", "to-plain", "to-blocked"],
+)
+KINDS = pytest.mark.parametrize(("dtype", "target"), [("uint8", VNNI), ("float32", AVX2)], ids=["uint8", "float32"])
 
 
 def data_for(shape, dtype="uint8", seed=0):
     return codes(np.random.default_rng(seed), shape).astype(dtype)
 
 
-@each_target
-@pytest.mark.parametrize(("block", "out_block"), BLOCKS, ids=str)
+@STORAGES
 @pytest.mark.parametrize("channels", [(16, 32), (5, 17, 24), (40, 3), (1, 1, 1)], ids=str)
 def test_concat_of_channels(channels, block, out_block, target):
     inputs = [data_for((2, c, 3, 5), seed=i) for i, c in enumerate(channels)]
@@ -64,8 +67,7 @@ def test_concat_requantizes(block, target):
     np.testing.assert_array_equal(run(kernel, list(zip(storages, inputs, strict=True)), out, target), expected)
 
 
-@each_target
-@pytest.mark.parametrize(("block", "out_block"), BLOCKS, ids=str)
+@STORAGES
 @pytest.mark.parametrize(
     "where",
     [
@@ -114,20 +116,19 @@ def test_channel_shuffle(shape, groups, block, target):
     np.testing.assert_array_equal(result, oracle.channel_shuffle(spec, x))
 
 
-@each_target
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@KINDS
 @pytest.mark.parametrize("block", [0, 16])
 @pytest.mark.parametrize("mode", ["reflect", "edge"])
-def test_pad_copying(mode, block, dtype, target):
+def test_take_pads(mode, block, dtype, target):
     x = data_for((1, 17, 4, 5), dtype)
+    indices = [None, None, *(np.pad(np.arange(n), p, mode) for n, p in ((4, (2, 1)), (5, (0, 3))))]
     expected = np.pad(x, ((0, 0), (0, 0), (2, 1), (0, 3)), mode)
     source, out = stored(x.shape, block, (1, 1, 1, 1), dtype), stored(expected.shape, block, BORDER, dtype)
-    result = run(pad_copying((0, 0, 2, 0), mode, source, out, target), [(source, x)], out, target)
+    result = run(take(indices, source, out, target), [(source, x)], out, target)
     np.testing.assert_array_equal(result, expected)
 
 
-@each_target
-@pytest.mark.parametrize(("block", "out_block"), BLOCKS, ids=str)
+@STORAGES
 def test_take_resizes(block, out_block, target):
     x = data_for((2, 17, 3, 5))
     indices = [None, None, np.arange(6) // 2, np.arange(15) // 3]
@@ -137,8 +138,7 @@ def test_take_resizes(block, out_block, target):
     np.testing.assert_array_equal(result, expected)
 
 
-@each_target
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@KINDS
 @pytest.mark.parametrize("block", [0, 16])
 @pytest.mark.parametrize("pads", [((0, 0), (0, 0), (1, 2), (3, 0)), ((1, 0), (5, 12), (0, 1), (0, 0))], ids=str)
 def test_pad_constant(pads, block, dtype, target):
@@ -149,7 +149,7 @@ def test_pad_constant(pads, block, dtype, target):
         pads = (0, 0), *pads[1:]
         expected = np.pad(x, pads, constant_values=9)
         out = stored(expected.shape, block, BORDER, dtype)
-    result = run(pad_constant([a for a, _ in pads], 9, source, out, target), [(source, x)], out, target)
+    result = run(pad_constant([a for a, _ in pads], 9.0, source, out, target), [(source, x)], out, target)
     np.testing.assert_array_equal(result, expected)
 
 

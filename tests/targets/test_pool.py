@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from qcompile.ops import Affine, AvgPool2d, Epilogue
 from qcompile.reference import arithmetic, pooling
 from qcompile.reference.windows import Window, max_windows
 from qcompile.targets.kernels.pool import avg_pool2d, max_pool2d
-from tests.targets.running import VNNI, codes, each_target, run, stored
+from tests.targets.running import AVX2, VNNI, codes, each_target, run, stored
 
 X, OUT = Affine(0.02, 128), Affine(0.017, 9)
 SHAPES = [((2, 24, 9, 8), 16), ((1, 3, 7, 5), 3), ((1, 5, 6, 9), 0), ((2, 17, 9), 16)]
@@ -37,8 +39,9 @@ def drawn(rng, s):
     return rng.standard_normal(s.shape, np.float32) if s.dtype == "float32" else codes(rng, s.shape, s.dtype)
 
 
-@each_target
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "target"), [("uint8", VNNI), ("int8", AVX2), ("float32", VNNI)], ids=["uint8", "int8", "float32"]
+)
 @pytest.mark.parametrize("number", range(len(WINDOWS)))
 @pytest.mark.parametrize(("shape", "block"), SHAPES, ids=str)
 def test_max(shape, block, number, dtype, target):
@@ -50,14 +53,15 @@ def test_max(shape, block, number, dtype, target):
 
 
 @each_target
-@pytest.mark.parametrize("include_pad", [False, True])
-@pytest.mark.parametrize("number", range(len(WINDOWS)))
+@pytest.mark.parametrize(("number", "include_pad"), [(0, False), (0, True), (1, False), (2, True), (3, False)])
 @pytest.mark.parametrize(("shape", "block"), SHAPES, ids=str)
 def test_average(shape, block, number, include_pad, target):
+    q = X if target is VNNI else Affine(0.02, -5, "int8")
     w, x, out = placed(shape, block, WINDOWS[number], "uint8")
+    x = replace(x, dtype=q.dtype)
     data = drawn(np.random.default_rng(0), x)
-    spec = AvgPool2d(w.size, w.strides, w.padding, w.dilation, w.ceil_mode, include_pad, X, Epilogue(OUT))
-    multiplier = arithmetic.pool_multipliers(X, w.size[0] * w.size[1], OUT)
+    spec = AvgPool2d(w.size, w.strides, w.padding, w.dilation, w.ceil_mode, include_pad, q, Epilogue(OUT))
+    multiplier = arithmetic.pool_multipliers(q, w.size[0] * w.size[1], OUT)
     result = run(avg_pool2d(spec, x, out, target), [(x, data), multiplier], out, target)
     np.testing.assert_array_equal(result, pooling.avg_pool2d(spec, data, multiplier))
 
@@ -70,3 +74,21 @@ def test_float_average(block, include_pad):
     spec = AvgPool2d(w.size, w.strides, w.padding, w.dilation, False, include_pad, None, Epilogue(None, (0.0, 0.5)))
     result = run(avg_pool2d(spec, x, out, VNNI), [(x, data)], out, VNNI)
     np.testing.assert_allclose(result, pooling.avg_pool2d(spec, data), rtol=1e-5, atol=1e-6)
+
+
+def test_sums_beyond_16_bits():
+    x, out = stored((1, 16, 17, 18), 16), stored((1, 16, 1, 1), 16)
+    spec = AvgPool2d((17, 18), (1, 1), (0, 0, 0, 0), (1, 1), False, False, X, Epilogue(OUT))
+    multiplier = arithmetic.pool_multipliers(X, 17 * 18, OUT)
+    data = np.full(x.shape, 255, np.uint8)
+    result = run(avg_pool2d(spec, x, out, VNNI), [(x, data), multiplier], out, VNNI)
+    np.testing.assert_array_equal(result, pooling.avg_pool2d(spec, data, multiplier))
+
+
+def test_the_largest_16_bit_sums():
+    x, out = stored((1, 16, 16, 16), 16), stored((1, 16, 1, 1), 16)
+    spec = AvgPool2d((16, 16), (1, 1), (0, 0, 0, 0), (1, 1), False, False, X, Epilogue(OUT))
+    multiplier = arithmetic.pool_multipliers(X, 256, OUT)
+    data = np.full(x.shape, 255, np.uint8)
+    result = run(avg_pool2d(spec, x, out, VNNI), [(x, data), multiplier], out, VNNI)
+    np.testing.assert_array_equal(result, pooling.avg_pool2d(spec, data, multiplier))

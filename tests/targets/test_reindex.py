@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcompile.targets.kernels.reindex import permute_dims, reshape
-from tests.targets.running import AVX2, codes, each_target, run, stored
+from tests.targets.running import AVX2, VNNI, codes, run, stored
 
 BORDER = (1, 0, 2, 1)
 
@@ -32,8 +32,7 @@ def test_reshape(shape, block, to, to_block, dtype):
     np.testing.assert_array_equal(run(reshape(x, out, AVX2), [(x, data)], out, AVX2), data.reshape(to))
 
 
-@each_target
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("dtype", "target"), [("uint8", VNNI), ("float32", AVX2)], ids=["uint8", "float32"])
 @pytest.mark.parametrize(
     ("shape", "block", "axes", "to_block"),
     [
