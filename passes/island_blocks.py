@@ -63,6 +63,30 @@ def own_loops(schedule: Schedule, block: Block, rows: int = 0) -> tuple[list[Loo
     return [loop for loop in inner if not reduces(loop)], [loop for loop in inner if reduces(loop)]
 
 
+def outer_loops(schedule: Schedule, block: Block) -> list[Loop]:
+    """The leading serial data-parallel loops of a nest that hold nothing but each other."""
+    reduced = [schedule.get(loop) for loop in own_loops(schedule, block)[1]]
+    result: list[Loop] = []
+    for loop in schedule.get_loops(block):
+        statement = schedule.get(loop)
+        if statement.kind != tirx.ForKind.SERIAL or any(statement.same_as(other) for other in reduced):
+            break
+        result.append(loop)
+        if isinstance(statement.body, tirx.SeqStmt):
+            break
+    return result
+
+
+def loop_over_neighbours(schedule: Schedule, block: Block) -> Loop | None:
+    """The loop whose steps read neighbouring elements of the largest tensor that a nest reads, if one loop does."""
+    axis, loops = neighbouring_axis(schedule, block), schedule.get_loops(block)
+    if axis is None or not loops:
+        return None
+    pairs = zip(schedule.get(block).iter_vars, _realize(schedule, block, loops).iter_values, strict=True)
+    index = next(value for a, value in pairs if a.var.same_as(axis.var))
+    return next((loop for loop in loops if schedule.get(loop).loop_var.same_as(index)), None)
+
+
 def _realize(schedule: Schedule, block: Block, loops: list[Loop]) -> SBlockRealize:
     body = schedule.get(loops[-1]).body
     candidates = body.seq if isinstance(body, tirx.SeqStmt) else [body]

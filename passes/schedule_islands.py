@@ -23,7 +23,6 @@ from math import prod
 from typing import Any
 
 import tvm
-from tvm import tirx
 from tvm.ir import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import ScheduleError
@@ -39,12 +38,15 @@ from qcompile.passes.island_blocks import (
     is_output,
     is_plain,
     is_reduction,
+    loop_over_neighbours,
     nests,
+    outer_loops,
     own_loops,
     reduces_neighbours,
     trip_count,
     vector_factor,
 )
+from qcompile.passes.island_memory import with_stack_memory
 from qcompile.targets.target import Target
 
 SCHEDULED = "tirx.is_scheduled"
@@ -72,7 +74,7 @@ def scheduled(function: PrimFunc, target: Target) -> PrimFunc:
     """``function`` with the default schedule, or as it was with the attribute ``UNSCHEDULED``."""
     try:
         schedule = Schedule(IRModule({"main": function}))
-        result = _apply(schedule, target).mod["main"]
+        result = with_stack_memory(_apply(schedule, target).mod["main"])
     except (RuntimeError, ValueError) as error:  # ScheduleError is a RuntimeError, as all errors of TVM's analyses are
         return function.with_attr(UNSCHEDULED, str(error).strip().splitlines()[-1])
     return result.with_attr(SCHEDULED, True)
@@ -82,10 +84,14 @@ def _apply(schedule: Schedule, target: Target) -> Schedule:
     if not is_plain(schedule):
         raise ValueError("calls a library, or holds a nest that is not one store in parallel and reduction loops")
     _inline(schedule)
+    across = []
     for block in nests(schedule):
-        if is_reduction(schedule, block) and reduces_neighbours(schedule, block):
-            _add_partial_results(schedule, block, target.lanes)
-    schedule, rows = _row_by_row(schedule)
+        if is_reduction(schedule, block):
+            if reduces_neighbours(schedule, block):
+                _add_partial_results(schedule, block, target.lanes)
+            else:
+                across.append(block)
+    schedule, rows = _row_by_row(schedule, across)
     for block in nests(schedule):
         _vectorize(schedule, block, rows, target.lanes)
     if target.threads > 1:
@@ -123,36 +129,30 @@ def _add_partial_results(schedule: Schedule, block: Block, lanes: int) -> None:
     if width is None or extent <= lanes:
         return
     _, inner = schedule.split(loop, [None, width])
-    _attempt(schedule.rfactor, inner, 0)
+    _attempt(schedule.rfactor, inner, -1)
 
 
-def _row_by_row(schedule: Schedule) -> tuple[Schedule, int]:
+def _row_by_row(schedule: Schedule, across: list[Block]) -> tuple[Schedule, int]:
     """Computes all nests under the outer loops of the last one, as many of them as repeat no work.
 
-    Returns the schedule and the number of these loops, 0 if there are none.
+    Returns the schedule and the number of these loops, 0 if there are none. The reductions ``across`` rows each keep a
+    loop over neighbouring results for themselves: their vector.
     """
     *producers, last = nests(schedule)
-    outputs = schedule.get_output_blocks(schedule.get_sblock("root"))
-    if not producers or len(outputs) != 1:
+    if not producers or len(schedule.get_output_blocks(schedule.get_sblock("root"))) != 1:
         return schedule, 0
-    before = [trip_count(schedule, block) for block in producers]
-    for depth in range(_most_rows(schedule), 0, -1):
+    work = [trip_count(schedule, block) for block in producers]
+    for depth in range(len(own_loops(schedule, last)[0]), 0, -1):
         trial = schedule.copy()
         row = trial.get_loops(last)[depth - 1]
-        if not all(_attempt(trial.compute_at, block, row) for block in reversed(producers)):
-            continue
-        if [trip_count(trial, block) for block in producers] == before:
+        if (
+            all(_attempt(trial.compute_at, block, row) for block in reversed(producers))
+            and [trip_count(trial, block) for block in producers] == work
+            and all(own_loops(trial, block, depth)[0] for block in across)
+        ):
             _keep_rows_on_stack(trial, producers, depth)
             return trial, depth
     return schedule, 0
-
-
-def _most_rows(schedule: Schedule) -> int:
-    """Loops of the last nest that may be row loops: not the innermost (a vector) where a reduction crosses rows."""
-    *producers, last = nests(schedule)
-    loops = len(own_loops(schedule, last)[0])
-    across = any(is_reduction(schedule, b) and not reduces_neighbours(schedule, b) for b in producers)
-    return loops - 1 if across else loops
 
 
 def _keep_rows_on_stack(schedule: Schedule, producers: list[Block], depth: int) -> None:
@@ -172,24 +172,30 @@ def _vectorize(schedule: Schedule, block: Block, rows: int, lanes: int) -> None:
     width = vector_factor(extent, lanes)
     if width is None:
         return
-    vector = schedule.split(loop, [None, width])[1] if width < extent else loop
+    outer, vector = schedule.split(loop, [None, width]) if width < extent else (None, loop)
     if reduced:  # sums of neighbouring results, in one register while the reduction runs
         schedule.reorder(*reduced, vector)
+    elif outer is not None:
+        _tile_transpose(schedule, block, outer, vector, lanes)
     schedule.vectorize(vector)
     if reduced:
         schedule.decompose_reduction(block, reduced[0])
 
 
+def _tile_transpose(schedule: Schedule, block: Block, outer: Loop, vector: Loop, lanes: int) -> None:
+    """Square tiles where neighbours are read along another loop than they are written, to use cache lines up."""
+    loop = loop_over_neighbours(schedule, block)
+    if loop is None or schedule.get(loop).same_as(schedule.get(vector)):
+        return
+    width = vector_factor(*extents(schedule, [loop]), lanes)
+    if width is not None:
+        _, inner = schedule.split(loop, [None, width])
+        schedule.reorder(outer, inner, vector)
+
+
 def _parallelize(schedule: Schedule) -> None:
-    """The outer loops of each large nest, up to its first vector or reduction or inner nest, as one parallel loop."""
+    """The outer loops of every large nest become one parallel loop."""
     for block in nests(schedule):
-        parallel, _ = own_loops(schedule, block)
-        outermost = schedule.get_loops(block)[:1]
-        if trip_count(schedule, block) < _PARALLEL_FROM or not parallel or not _same(schedule, outermost, parallel[:1]):
-            continue
-        if schedule.get(parallel[0]).kind == tirx.ForKind.SERIAL:
-            _attempt(schedule.parallel, parallel[0])
-
-
-def _same(schedule: Schedule, first: list[Loop], second: list[Loop]) -> bool:
-    return [schedule.get(loop) for loop in first] == [schedule.get(loop) for loop in second]
+        loops = outer_loops(schedule, block)
+        if loops and trip_count(schedule, block) >= _PARALLEL_FROM:
+            _attempt(schedule.parallel, schedule.fuse(*loops))

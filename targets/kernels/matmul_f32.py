@@ -20,7 +20,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from qcompile.targets.kernels.builder import Buffer, Index, bind, load, loop, splat, store, tiles
+from qcompile.targets.kernels.builder import Buffer, Index, bind, load, loop, registers, splat, store, tiles
 from qcompile.targets.target import Target
 
 DTYPE = "float32"
@@ -140,7 +140,7 @@ def _pack(b: _Matrix, k: int, width: int, lanes: int) -> _Matrix:
 def _emit_tile(a: _Matrix, b: _Matrix, c: _Matrix, rows: int, width: int, k: int, lanes: int) -> None:
     """``c[:rows, :width] = a[:rows] @ b[:, :width]``; unrolled over both, so that LLVM keeps the sums in registers."""
     vectors = _vectors(width, lanes)
-    sums = T.alloc_buffer((rows * width,), DTYPE, scope="local")
+    sums = registers(rows * width, DTYPE)
     for i in range(rows):
         for start, size in vectors:
             store(sums, i * width + start, splat(0.0, DTYPE, size), size)

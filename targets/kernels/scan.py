@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from qcompile.targets.kernels.builder import cast, load, loop, store
+from qcompile.targets.kernels.builder import cast, load, loop, registers, store
 
 
 def scan(kind: str, shape: Sequence[int], axis: int, dtype: str, out_dtype: str, exclusive: bool) -> tirx.PrimFunc:
@@ -24,7 +24,7 @@ def scan(kind: str, shape: Sequence[int], axis: int, dtype: str, out_dtype: str,
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
         args = (T.arg("x", T.buffer(shape, dtype)), T.arg("y", T.buffer(shape, out_dtype)))
         x, y = (T.decl_buffer((prod(shape),), t, data=a.data) for a, t in zip(args, (dtype, out_dtype), strict=True))
-        so_far = T.alloc_buffer((1,), out_dtype, scope="local")
+        so_far = registers(1, out_dtype)
         with loop(outer) as o, loop(inner) as i:
             store(so_far, 0, neutral, 1)
             with loop(length) as step:
