@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -194,5 +195,7 @@ def _brief(error: Exception) -> str:
     """The line of a TVM error that says what is wrong, without the stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("File ", "at ", "Traceback", "^", "Stack", "from "))]
-    text = lines[-1] if lines else type(error).__name__
+    text = re.sub(
+        r'ir\.Op\(.*?name="([^"]*)".*?support_level=\d+\)', r"\1", lines[-1] if lines else type(error).__name__
+    )
     return text.removeprefix("InternalError:").removeprefix("Check failed:").strip()[:300]

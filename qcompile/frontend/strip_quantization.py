@@ -56,7 +56,6 @@ class _Stripper:
     def run(self) -> QuantPlan:
         self._take_inputs()
         for node in self.graph.nodes:
-            node = replace(node, inputs=tuple(self.alias.get(name, name) for name in node.inputs))
             if _is(node, "QuantizeLinear"):
                 self._quantize(node)
             elif _is(node, "DequantizeLinear"):
@@ -66,7 +65,7 @@ class _Stripper:
             elif node.op_type in MOVES and node.domain in DEFAULT_DOMAINS and self._moves_codes(node):
                 self._move(node)
             else:
-                self._emit(node.with_inputs(*(self._integers(n) if n in self.codes else n for n in node.inputs)))
+                self._emit(node.with_inputs(*map(self._read, node.inputs)))
         self._give_outputs()
         self.graph.nodes = self.nodes
         return QuantPlan(
@@ -123,10 +122,10 @@ class _Stripper:
     # Nodes
 
     def _quantize(self, node: Node) -> None:
-        x, out = node.inputs[0], node.outputs[0]
+        x, out = self._read(node.inputs[0]), node.outputs[0]
         quant = self._parameters(node, 1, None)
         if quant is None:
-            self._emit(node)
+            self._emit(node.with_inputs(*map(self._read, node.inputs)))
         elif x in self.constants:
             self.constants[out] = quant.quantize(self.constants[x])
         else:
@@ -137,7 +136,7 @@ class _Stripper:
         codes = self.constants.get(node.inputs[0])
         quant = self._parameters(node, 1, codes)
         if quant is None or not (codes is not None or node.inputs[0] in self.codes):
-            self._emit(node.with_inputs(*(self._integers(n) if n in self.codes else n for n in node.inputs)))
+            self._emit(node.with_inputs(*map(self._read, node.inputs)))
         else:
             self.alias[node.outputs[0]] = self._real(node.inputs[0], quant)
 
@@ -145,7 +144,7 @@ class _Stripper:
         if node.get("channels_last", 0):
             raise QCompileError("channels_last is not supported", node=node.label, remedy="quantize an NCHW model")
         quants = [self._operand(node, i) for i in rule.operands]
-        inputs = [node.inputs[i] for i in rule.plain]
+        inputs = [self._read(node.inputs[i]) for i in rule.plain]
         inputs += [self._real(node.inputs[i], q) for i, q in zip(rule.operands, quants, strict=True)]
         if rule.bias is not None and node.input(rule.bias):
             inputs.append(self._real(node.input(rule.bias), self._bias(node, quants)))
@@ -190,7 +189,7 @@ class _Stripper:
         quant = self.codes[first][1] if first in self.codes else self._declared(node.outputs[0])
         count = len(node.inputs) if node.op_type == "Concat" else 1
         reals = [self._real(name, quant) for name in node.inputs[:count]]
-        self._emit(node.with_inputs(*reals, *node.inputs[count:]))
+        self._emit(node.with_inputs(*reals, *map(self._read, node.inputs[count:])))
         for name in node.outputs[: None if node.op_type == "Split" else 1]:
             self._stands_for(name, name, quant)
 
@@ -217,13 +216,17 @@ class _Stripper:
             self.constants[real] = quant.dequantize(self.constants[name])
             self.dequantized[real] = quant
         elif real not in self.producer:
-            self._emit(Node("DequantizeLinear", (self._integers(name), *self._pair(name, quant)), (real,), real))
+            self._emit(Node("DequantizeLinear", (self._integers(name), *self._pair(real, quant)), (real,), real))
         return real
 
     def _fresh(self, name: str, quant: Quant) -> str:
         while name in self.dequantized and not self.dequantized[name].same(quant):
             name += "'"
         return name
+
+    def _read(self, name: str) -> str:
+        """What a node that is left as it is reads for ``name``: real values behind a DequantizeLinear, else the codes."""
+        return self.alias[name] if name in self.alias else self._integers(name)
 
     def _integers(self, name: str) -> str:
         """The codes themselves, computed for a reader that wants them."""
@@ -232,7 +235,7 @@ class _Stripper:
         real, quant = self.codes[name]
         codes = f"{name}~codes"
         if codes not in self.producer:
-            self._emit(Node("QuantizeLinear", (real, *self._pair(name, quant)), (codes,), codes))
+            self._emit(Node("QuantizeLinear", (real, *self._pair(codes, quant)), (codes,), codes))
         return codes
 
     def _pair(self, name: str, quant: Quant) -> tuple[str, str]:

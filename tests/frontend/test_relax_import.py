@@ -37,7 +37,9 @@ def test_nested_calls_tuples_and_two_blocks():
     assert len({o.name for o in imported.outputs}) == 5
     assert imported.layers["again"] == Layer("again", "negative")
     y = np.maximum(x @ w, 0)
-    for ours, expected in zip(run(imported, {"x": x}), [y[:, :2] + 1, y[:, 2:], x, y[:, :2] + 1, -y[:, :2] - 1], strict=True):
+    for ours, expected in zip(
+        run(imported, {"x": x}), [y[:, :2] + 1, y[:, 2:], x, y[:, :2] + 1, -y[:, :2] - 1], strict=True
+    ):
         np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
