@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 found a problem (or a defect of qcompile), 2 misused or un
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _run(arguments: list[str]) -> int:
         error_line("interrupted; nothing was left half-written")
         return 130
     except BrokenPipeError:  # `qcompile inspect out/ | head`
-        sys.stdout = None  # nothing left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
         return 0
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the parser

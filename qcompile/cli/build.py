@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from qcompile.targets.target import Target
 
 
-class Precision(str, Enum):  # noqa: UP042  (typer shows StrEnum in the same way, but needs Python 3.11)
+class Precision(StrEnum):
     int8 = "int8"
     fp32 = "fp32"
 
 
-class Method(str, Enum):  # noqa: UP042
+class Method(StrEnum):
     minmax = "minmax"
     percentile = "percentile"
     entropy = "entropy"

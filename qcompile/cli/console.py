@@ -15,9 +15,14 @@ from rich.text import Text
 WIDE = 200  # columns when stdout is no terminal
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with code 1
+
+
 def show(content: Table | str) -> None:
     """Prints a result."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+    console = _Console() if sys.stdout.isatty() else _Console(width=WIDE, color_system=None)
     console.print(Text(content) if isinstance(content, str) else content, soft_wrap=isinstance(content, str))
 
 

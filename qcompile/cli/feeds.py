@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +17,10 @@ Feed = dict[str, np.ndarray]
 def load_npz(path: Path) -> Feed:
     """The arrays of an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise ValueError("a single array")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("a single array")
+        with file:
             return {name: file[name] for name in file.files}
     except OSError as error:
         raise QCompileError(error.strerror or str(error), node=str(path), remedy="give an .npz file") from None
@@ -80,8 +82,10 @@ def save_npz(path: Path, results: Sequence[Feed]) -> None:
     }
     new = path.with_name(f".{path.name}.new")
     try:
-        with new.open("wb") as file:
-            np.savez(file, **joined)
+        with zipfile.ZipFile(new, "w", allowZip64=True) as file:  # numpy.savez cannot take an output named "file"
+            for name, array in joined.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array))
         new.replace(path)
     except OSError as error:
         raise QCompileError(

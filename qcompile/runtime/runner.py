@@ -31,7 +31,7 @@ def load(path: str | Path, *, verify: bool = True) -> Runner:
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """Time of one kernel of a run, in microseconds, averaged over the runs measured."""
+    """Time of one kernel of a run, in microseconds: the median over the runs measured."""
 
     kernel: str
     layer: str
@@ -117,8 +117,8 @@ class Runner:
             _bound(outputs or {}, self.manifest.outputs, "output"),
         )
 
-    def profile(self, feed: Feed, runs: int = 50) -> list[KernelTime]:
-        """Mean time of each kernel over ``runs`` runs, in the order of the run.
+    def profile(self, feed: Feed, runs: int = 200) -> list[KernelTime]:
+        """Median time of each kernel over ``runs`` runs, in the order of the run.
 
         The library's ``profile`` entry takes one more argument than ``main``: int64 stamps of the CPU's cycle counter,
         one before the first kernel and one after each. Raises ``QCompileError`` if the library has no such entry.
@@ -131,14 +131,15 @@ class Runner:
         stamps = aligned_empty((len(calls) + 1,), np.int64)
         entry, arguments = self._library["profile"], (*self._own._arguments, *self._memory, tvm_ffi.from_dlpack(stamps))
         self.run(feed, copy=False)
-        ticks, seconds = np.zeros(len(calls)), 0.0
+        seen = np.empty((runs, len(calls) + 1), np.int64)
         with self._lock:
-            for _ in range(runs):
-                start = time.perf_counter()
+            start = time.perf_counter()
+            for row in seen:
                 entry(*arguments)
-                seconds += time.perf_counter() - start
-                ticks += np.diff(stamps)
-        microseconds = ticks * (seconds * 1e6 / max(ticks.sum(), 1) / runs)
+                row[:] = stamps
+            seconds = time.perf_counter() - start
+        ticks = np.median(np.diff(seen), axis=0)
+        microseconds = ticks * (seconds * 1e6 / (seen[-1, -1] - seen[0, 0]))  # the counter runs at a constant rate
         return [KernelTime(c.kernel, c.layer, float(t)) for c, t in zip(calls, microseconds, strict=True)]
 
     def _call(self, arguments: list) -> None:
