@@ -1,4 +1,4 @@
-"""Runs a float model and shows every float tensor in it."""
+"""Runs a float model and shows the tensors that a plan may quantize."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ Executor = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]  # input 
 
 
 def default_executor(model: Model) -> Executor:
-    """An executor on this machine's CPU that gives all float32 variables of ``main`` by their names."""
-    import tvm
+    """The model compiled in float32 for this machine, giving the result of every layer by its name.
+
+    What a layer keeps to itself (a convolution before its bias and activation) is fused away and never quantized, so it is
+    not shown. Arrays are overwritten by the next call.
+    """
     from tvm import relax
-    from tvm.runtime.vm import VirtualMachine
 
-    from qcompile.graph import MAIN, MainBuilder, read, substitute
+    from qcompile.compile import runnable
+    from qcompile.graph import MainBuilder, read, substitute
+    from qcompile.passes.chain import find_chains
+    from qcompile.passes.pipeline import form_passes, run_passes
+    from qcompile.plan import QuantPlan
+    from qcompile.targets.select import select_target
 
-    graph = read(model.module)
-    builder = MainBuilder(graph.params, model.module)
+    main = read(model.module)
+    inner = {member for chain in find_chains(main) for member in chain.members[:-1]}
+    builder = MainBuilder(main.params, model.module)
     copies: dict[relax.Var, relax.Expr] = {}
-    for var, value in graph.bindings:
+    for var, value in main.bindings:
         copies[var] = builder.emit(substitute(value, copies), var.name)
-    shown = {
-        var.name: copy
+    shown = [
+        copy
         for var, copy in copies.items()
-        if isinstance(copy.ty, relax.TensorType) and str(copy.ty.dtype) == "float32"
-    }
-    machine = VirtualMachine(relax.build(builder.module(shown.values()), target="llvm"), tvm.cpu())
-    run, names, order = machine[MAIN], tuple(shown), [spec.name for spec in model.inputs]
-
-    def execute(feed: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        results = run(*(tvm.runtime.tensor(feed[name]) for name in order))
-        return {name: result.numpy() for name, result in zip(names, results, strict=True)}
-
-    return execute
+        if var not in inner and isinstance(copy.ty, relax.TensorType) and str(copy.ty.dtype) == "float32"
+    ]
+    return runnable(run_passes(builder.module(shown), form_passes(QuantPlan())), select_target("native"))
