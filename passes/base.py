@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import tvm
@@ -35,12 +36,13 @@ class Draft:
     names: other names that variables are to have in the end.
     """
 
-    def __init__(self, params: tuple[relax.Var, ...]):
-        self.params = params
+    def __init__(self, old: graph.Graph):
+        self.params = old.params
         self.bindings: list[tuple[relax.Var, relax.Expr]] = []
         self.names: dict[relax.Var, str] = {}
         self._definitions: dict[relax.Var, relax.Expr] = {}
         self._uses: dict[relax.Var, int] = {}
+        self._taken = {var.name for var in (*old.params, *(var for var, _ in old.bindings))}
         self._builder = relax.BlockBuilder()
 
     def normalize(self, value: relax.Expr) -> relax.Expr:
@@ -54,6 +56,13 @@ class Draft:
         self.bindings.append((var, value))
         self._definitions[var] = value
         return var
+
+    def step(self, name: str, what: str) -> str:
+        """A new name for a variable on the way to ``name``: "y~add", as the importer has it, or "y~add_2"."""
+        first = f"{name}~{what}"
+        unique = next(n for i in count(1) if (n := first if i == 1 else f"{first}_{i}") not in self._taken)
+        self._taken.add(unique)
+        return unique
 
     def definition(self, expr: relax.Expr) -> relax.Expr | None:
         """What a variable is bound to; None for a parameter or a constant."""
@@ -73,7 +82,7 @@ def sweep(module: IRModule, rewrite: Rewrite) -> IRModule:
     """``main`` with ``rewrite`` tried on every binding, in order, once; the same module if nothing was to do."""
     old = graph.read(module)
     outputs = {o for o in old.outputs if isinstance(o, relax.Var)}
-    draft = Draft(old.params)
+    draft = Draft(old)
     uses = _count_uses(old)
     for param in old.params:
         draft.replace(uses.get(param, 0), param)
@@ -156,11 +165,6 @@ def op_name(value: relax.Expr | None) -> str:
     if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
         return value.op.name.removeprefix("relax.")
     return ""
-
-
-def step(name: str, what: str) -> str:
-    """The name of a variable on the way to ``name``: "y~add", as the importer has it."""
-    return f"{name}~{what}"
 
 
 def with_args(call: relax.Call, *args: relax.Expr) -> relax.Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, shape_of, step, with_args
+from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, shape_of, with_args
 from qcompile.passes.remove_identities import permutation
 
 
@@ -32,7 +32,8 @@ def canonicalize_dense(draft: Draft, value: relax.Expr, name: str) -> relax.Expr
     extents = [shape_of(source)[axis] for axis in axes[1:]]
     back = np.argsort(axes[1:])  # rows stand in the permuted order; put them in the order of the source
     rows = array(weight).reshape(*extents, shape[1]).transpose(*back, len(back)).reshape(shape)
-    return with_args(value, draft.emit(relax.op.reshape(source, shape_of(x)), step(name, "reshape")), constant(rows))
+    reshaped = draft.emit(relax.op.reshape(source, shape_of(x)), draft.step(name, "reshape"))
+    return with_args(value, reshaped, constant(rows))
 
 
 def judge(draft: Draft, flat: relax.Call, permuted: relax.Call) -> bool:

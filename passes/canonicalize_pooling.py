@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import relax
 
-from qcompile.passes.base import Draft, local_pass, op_name, shape_of, step
+from qcompile.passes.base import Draft, local_pass, op_name, shape_of
 
 AVERAGES = ("nn.avg_pool1d", "nn.avg_pool2d")
 ADAPTIVE = ("nn.adaptive_avg_pool1d", "nn.adaptive_avg_pool2d")
@@ -45,5 +45,5 @@ def _mean(draft: Draft, value: relax.Call, spatial: list[int], name: str) -> rel
     if value.attrs.keepdims:
         spelled = [int(axis) for axis in value.attrs.axis] == spatial
         return None if spelled else relax.op.mean(value.args[0], spatial, keepdims=True)
-    mean = draft.emit(relax.op.mean(value.args[0], spatial, keepdims=True), step(name, "mean"))
+    mean = draft.emit(relax.op.mean(value.args[0], spatial, keepdims=True), draft.step(name, "mean"))
     return relax.op.reshape(mean, shape_of(value))

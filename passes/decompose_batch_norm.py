@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, refused, shape_of, step
+from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, refused, shape_of
 
 
 @local_pass("DecomposeBatchNorm")
@@ -24,7 +24,7 @@ def decompose_batch_norm(draft: Draft, value: relax.Expr, name: str) -> relax.Ex
     shift = (beta if norm.attrs.center else 0.0) - mean * scale
     x = norm.args[0]
     shape = [-1 if i == int(norm.attrs.axis) % len(shape_of(x)) else 1 for i in range(len(shape_of(x)))]
-    scaled = draft.emit(relax.op.multiply(x, constant(scale.reshape(shape))), step(name, "multiply"))
+    scaled = draft.emit(relax.op.multiply(x, constant(scale.reshape(shape))), draft.step(name, "multiply"))
     return relax.op.add(scaled, constant(shift.reshape(shape)))
 
 

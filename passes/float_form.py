@@ -15,6 +15,7 @@ from qcompile.passes.decompose_batch_norm import decompose_batch_norm
 from qcompile.passes.fold_constants import fold_constants
 from qcompile.passes.fold_input_scale import fold_input_scale
 from qcompile.passes.fold_scale_shift import fold_scale_shift
+from qcompile.passes.hoist_scales import hoist_scales
 from qcompile.passes.merge_affine import merge_affine
 from qcompile.passes.merge_common_subexpressions import merge_common_subexpressions
 from qcompile.passes.merge_movement import merge_movement
@@ -38,6 +39,7 @@ TIDY = [
     merge_pads,
     canonicalize_pooling,
     fold_scale_shift,
+    hoist_scales,
     merge_affine,
     fold_input_scale,
     fold_scale_shift,  # the bias that a shift in front of a layer became, into the layer's own

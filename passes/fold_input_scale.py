@@ -6,7 +6,7 @@ import numpy as np
 from tvm import relax
 
 from qcompile.passes import channels
-from qcompile.passes.base import Draft, array, local_pass, op_name, refused, shape_of, step, with_args
+from qcompile.passes.base import Draft, array, local_pass, op_name, refused, shape_of, with_args
 
 
 @local_pass("FoldInputScale")
@@ -36,7 +36,7 @@ def fold_input_scale(draft: Draft, value: relax.Expr, name: str) -> relax.Expr |
         return None
     if bias is None:
         return layer
-    product = draft.emit(layer, step(name, op_name(layer).rpartition(".")[2]))
+    product = draft.emit(layer, draft.step(name, op_name(layer).rpartition(".")[2]))
     return relax.op.add(product, channels.bias(bias, layer))
 
 

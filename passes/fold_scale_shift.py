@@ -32,7 +32,7 @@ def fold_scale_shift(draft: Draft, value: relax.Expr, name: str) -> relax.Expr |
     kind = op_name(value)
     if kind not in ("multiply", "divide", "add", "subtract") or array(value.args[1]) is None:
         return None
-    layer = match(draft, value.args[0])
+    layer = find_layer(draft, value.args[0])
     if layer is None:
         return None
     vector = by_output(array(value.args[1]), layer.call)
@@ -55,7 +55,7 @@ def fold_scale_shift(draft: Draft, value: relax.Expr, name: str) -> relax.Expr |
     return relax.op.add(conv, channels.bias(layer.bias * scale, layer.call))
 
 
-def match(draft: Draft, expr: relax.Expr) -> Biased | None:
+def find_layer(draft: Draft, expr: relax.Expr) -> Biased | None:
     """The layer that ``expr`` is the result of, with or without a bias."""
     value = draft.definition(expr)
     if channels.is_layer(value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, refused, shape_of, step
+from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, refused, shape_of
 from qcompile.passes.channels import is_layer
 
 
@@ -60,7 +60,7 @@ def _scale_first(draft: Draft, x: relax.Expr, a: relax.Expr, b: relax.Expr, name
     inner, scale = draft.definition(x), b
     if op_name(inner) == "multiply" and array(inner.args[1]) is not None and draft.uses(x) == 1:
         x, scale = inner.args[0], product(inner.args[1], b)
-    return relax.op.add(draft.emit(relax.op.multiply(x, scale), step(name, "multiply")), product(a, b))
+    return relax.op.add(draft.emit(relax.op.multiply(x, scale), draft.step(name, "multiply")), product(a, b))
 
 
 def _wide(expr: relax.Expr) -> np.ndarray:

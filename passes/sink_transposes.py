@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from qcompile import graph
-from qcompile.passes.base import Draft, array, constant, module_pass, op_name, rebuild, shape_of, step, with_args
+from qcompile.passes.base import Draft, array, constant, module_pass, op_name, rebuild, shape_of, with_args
 from qcompile.passes.canonicalize_shapes import compose
 from qcompile.passes.remove_identities import permutation
 
@@ -42,7 +42,7 @@ class _Attempt:
 
     def __init__(self, old: graph.Graph, pinned: set[relax.Var]):
         self.pinned = pinned
-        self.draft = Draft(old.params)
+        self.draft = Draft(old)
         self.plain: dict[relax.Var, relax.Expr] = {p: p for p in old.params}  # tensors in their own order of axes
         self.carried: dict[relax.Var, Carried] = {}
         self.paid: list[tuple[frozenset[relax.Var], int]] = []  # sources that met, and elements still transposed
@@ -65,7 +65,7 @@ class _Attempt:
         if var not in self.plain:
             held = self.carried[var]
             if held.stored.name == var.name:
-                self.names.setdefault(held.stored, step(var.name, "stored"))
+                self.names.setdefault(held.stored, self.draft.step(var.name, "stored"))
             self.plain[var] = self.draft.emit(relax.op.permute_dims(held.stored, held.axes), var.name)
             self.paid.append((held.sources, _elements(var)))
         return self.plain[var]

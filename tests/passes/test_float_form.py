@@ -118,7 +118,7 @@ STEPS = {
 }
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(networks())
 def test_random_networks_mean_the_same(mod):
     result = tidy(mod)
