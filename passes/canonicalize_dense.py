@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, shape_of, with_args
+from qcompile.passes.base import Draft, array, constant, dtype_of, local_pass, op_name, refused, shape_of, with_args
 from qcompile.passes.remove_identities import permutation
 
 
@@ -26,8 +26,10 @@ def canonicalize_dense(draft: Draft, value: relax.Expr, name: str) -> relax.Expr
         return with_args(value, x, constant(array(weight).reshape(shape[-2:])))
     flat = draft.definition(x)
     permuted = draft.definition(flat.args[0]) if op_name(flat) == "reshape" else None
-    if len(shape) != 2 or op_name(permuted) != "permute_dims" or not judge(draft, flat, permuted):
+    if len(shape) != 2 or op_name(permuted) != "permute_dims":
         return None
+    if (reason := judge(draft, flat, permuted)) is not None:
+        return refused(name, reason)
     source, axes = permuted.args[0], permutation(permuted)
     extents = [shape_of(source)[axis] for axis in axes[1:]]
     back = np.argsort(axes[1:])  # rows stand in the permuted order; put them in the order of the source
@@ -36,8 +38,8 @@ def canonicalize_dense(draft: Draft, value: relax.Expr, name: str) -> relax.Expr
     return with_args(value, reshaped, constant(rows))
 
 
-def judge(draft: Draft, flat: relax.Call, permuted: relax.Call) -> bool:
-    """Whether all but the first axis are flattened, the first stays, and nothing else needs the permuted tensor."""
-    axes, shape = permutation(permuted), shape_of(permuted)
-    once = draft.uses(flat.args[0]) == 1
-    return once and axes[0] == 0 and len(shape_of(flat)) == 2 and shape_of(flat)[0] == shape[0]
+def judge(draft: Draft, flat: relax.Call, permuted: relax.Call) -> str | None:
+    """Why the order of rows cannot make up for the transpose, None if it can."""
+    if permutation(permuted)[0] != 0 or len(shape_of(flat)) != 2 or shape_of(flat)[0] != shape_of(permuted)[0]:
+        return "the transpose is not within what is flattened to rows"
+    return None if draft.uses(flat.args[0]) == 1 else "the transposed tensor has another use"

@@ -50,13 +50,20 @@ def test_rows_are_ordered_as_the_image_is():
         check_same_results(mod, result)
 
 
-def test_a_transposed_image_with_another_use_is_left():
-    check_unchanged(canonicalize_dense, module(lambda b, x: flattened(b, x, (0, 2, 3, 1), 60, [1]), x=(2, 3, 4, 5)))
+def refused(caplog, reason, mod):
+    with caplog.at_level("DEBUG", "qcompile.passes"):
+        check_unchanged(canonicalize_dense, mod)
+    assert f"y: {reason}" in caplog.text
 
 
-def test_a_batch_that_moves_is_left():
+def test_a_transposed_image_with_another_use_is_left(caplog):
+    mod = module(lambda b, x: flattened(b, x, (0, 2, 3, 1), 60, [1]), x=(2, 3, 4, 5))
+    refused(caplog, "the transposed tensor has another use", mod)
+
+
+def test_a_batch_that_moves_is_left(caplog):
     def write(b, x):
         t = b.emit(op.permute_dims(x, (1, 0, 2)), "t")
         return [b.emit(op.matmul(b.emit(op.reshape(t, (3, 8)), "flat"), weight(8, 7)), "y")]
 
-    check_unchanged(canonicalize_dense, module(write, x=(2, 3, 4)))
+    refused(caplog, "the transpose is not within what is flattened to rows", module(write, x=(2, 3, 4)))
