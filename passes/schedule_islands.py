@@ -92,10 +92,12 @@ def _apply(schedule: Schedule, target: Target) -> Schedule:
             else:
                 across.append(block)
     schedule, rows = _row_by_row(schedule, across)
-    for block in nests(schedule):
-        _vectorize(schedule, block, rows, target.lanes)
+    sums = [(block, _vectorize(schedule, block, rows, target.lanes)) for block in nests(schedule)]
     if target.threads > 1:
         _parallelize(schedule)
+    for block, loop in sums:  # last, as a reduction without its initialization is none to TVM
+        if loop is not None:
+            schedule.decompose_reduction(block, loop)
     return schedule
 
 
@@ -162,24 +164,24 @@ def _keep_rows_on_stack(schedule: Schedule, producers: list[Block], depth: int) 
             schedule.set_scope(block, 0, "local")
 
 
-def _vectorize(schedule: Schedule, block: Block, rows: int, lanes: int) -> None:
+def _vectorize(schedule: Schedule, block: Block, rows: int, lanes: int) -> Loop | None:
+    """Answers with the loop before which the vectors of a reduction must be initialized."""
     parallel, reduced = own_loops(schedule, block, rows)
     if not parallel or (reduced and reduces_neighbours(schedule, block)):
-        return
+        return None
     flat = rows == 0 and len(parallel) > 1 and is_flat(schedule, block)
     loop = schedule.fuse(*parallel) if flat else parallel[-1]
     (extent,) = extents(schedule, [loop])
     width = vector_factor(extent, lanes)
     if width is None:
-        return
+        return None
     outer, vector = schedule.split(loop, [None, width]) if width < extent else (None, loop)
     if reduced:  # sums of neighbouring results, in one register while the reduction runs
         schedule.reorder(*reduced, vector)
     elif outer is not None:
         _tile_transpose(schedule, block, outer, vector, lanes)
     schedule.vectorize(vector)
-    if reduced:
-        schedule.decompose_reduction(block, reduced[0])
+    return reduced[0] if reduced else None
 
 
 def _tile_transpose(schedule: Schedule, block: Block, outer: Loop, vector: Loop, lanes: int) -> None:
