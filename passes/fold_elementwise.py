@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import tvm
 
@@ -10,7 +10,9 @@ from qcompile.passes.composite_elementwise import binary, concat, function
 from qcompile.passes.fold_layer import fold_pass
 
 
-def fold_elementwise(layers: Mapping[str, str] | None = None) -> tvm.ir.transform.ModulePass:
+def fold_elementwise(
+    layers: Mapping[str, str] | None = None, keep: Collection[str] = ()
+) -> tvm.ir.transform.ModulePass:
     """Element by element, on codes::
 
         y = add(dequantize(a), dequantize(b));  z = relu(y);  z.q = quantize(z)    ->    z = binary(a, b)
@@ -21,4 +23,4 @@ def fold_elementwise(layers: Mapping[str, str] | None = None) -> tvm.ir.transfor
     concatenation to float32.
     """
     folds = {"binary": binary, "function": function, "concat": concat}
-    return fold_pass("FoldElementwise", folds, layers, fold_elementwise.__doc__)
+    return fold_pass("FoldElementwise", folds, layers, keep, fold_elementwise.__doc__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import tvm
@@ -56,13 +56,22 @@ Fold = Callable[[Layer], "Folded | str"]
 
 
 def fold_pass(
-    name: str, folds: Mapping[str, Fold], layers: Mapping[str, str] | None, doc: str | None
+    name: str,
+    folds: Mapping[str, Fold],
+    layers: Mapping[str, str] | None,
+    keep: Collection[str],
+    doc: str | None,
 ) -> tvm.ir.transform.ModulePass:
-    """A pass that folds integer layers. folds: kind of chain -> the function that writes its composite or says why not.
+    """A pass that folds integer layers.
 
-    layers: variable -> ONNX node, for reports.
+    folds: kind of chain -> the function that writes its composite or says why not. layers: variable -> ONNX node, for
+    reports. keep: names of layers that stay in float32 although they read codes.
     """
-    return module_pass(name, lambda module: rewrite(module, folds, layers or {}, name, integer_layer), doc)
+
+    def judge(chain: Chain, uses: Uses) -> Layer | str:
+        return "float32 by the plan" if chain.name in keep else integer_layer(chain, uses)
+
+    return module_pass(name, lambda module: rewrite(module, folds, layers or {}, name, judge), doc)
 
 
 def rewrite(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import tvm
 
@@ -10,7 +10,7 @@ from qcompile.passes.composite_pooling import avg_pool, mean, resize, softmax
 from qcompile.passes.fold_layer import fold_pass
 
 
-def fold_pooling(layers: Mapping[str, str] | None = None) -> tvm.ir.transform.ModulePass:
+def fold_pooling(layers: Mapping[str, str] | None = None, keep: Collection[str] = ()) -> tvm.ir.transform.ModulePass:
     """What sums codes of one tensor::
 
         y = mean(dequantize(x));  y.q = quantize(y)      ->      y = mean(x)          a composite
@@ -18,4 +18,4 @@ def fold_pooling(layers: Mapping[str, str] | None = None) -> tvm.ir.transform.Mo
     So for avg_pool2d, resize2d (linear), softmax. Refused: sums that may exceed int32, unusual coordinates of a resize.
     """
     folds = {"avg_pool": avg_pool, "mean": mean, "resize": resize, "softmax": softmax}
-    return fold_pass("FoldPooling", folds, layers, fold_pooling.__doc__)
+    return fold_pass("FoldPooling", folds, layers, keep, fold_pooling.__doc__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import tvm
 
@@ -12,7 +12,7 @@ from qcompile.passes.fold_layer import fold_pass
 KINDS = ("conv", "conv_transpose", "dense", "scale")
 
 
-def fold_weighted(layers: Mapping[str, str] | None = None) -> tvm.ir.transform.ModulePass:
+def fold_weighted(layers: Mapping[str, str] | None = None, keep: Collection[str] = ()) -> tvm.ir.transform.ModulePass:
     """A convolution or dense layer between codes, with bias, residual and activation, is one composite::
 
         y = conv2d(dequantize(x), dequantize(w))
@@ -24,4 +24,4 @@ def fold_weighted(layers: Mapping[str, str] | None = None) -> tvm.ir.transform.M
     Without the quantize the result is float32. Refused: a weight that is not symmetric int8 by output channel, a bias
     of another scale than the sum's, sums that may exceed int32, a float32 residual added to codes.
     """
-    return fold_pass("FoldWeighted", dict.fromkeys(KINDS, weighted), layers, fold_weighted.__doc__)
+    return fold_pass("FoldWeighted", dict.fromkeys(KINDS, weighted), layers, keep, fold_weighted.__doc__)

@@ -24,6 +24,7 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
     Afterwards ``main`` has composites, operators that move codes, and what stayed in float: see ``passes.islands``.
     """
     nodes = {name: layer.node for name, layer in (layers or {}).items()}
+    keep = {name for name, layer in plan.layers.items() if layer.format != "int8"}
     return [
         insert_qdq(plan),
         # What stands between two layers is gone before layers are looked for.
@@ -31,9 +32,9 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
         fold_requantize(nodes),
         fold_channel_shuffle(nodes),
         # Each kind of layer by itself.
-        fold_weighted(nodes),
-        fold_pooling(nodes),
-        fold_elementwise(nodes),
+        fold_weighted(nodes, keep),
+        fold_pooling(nodes, keep),
+        fold_elementwise(nodes, keep),
         # What the plan left in float32.
         fuse_float(nodes),
     ]

@@ -26,8 +26,9 @@ def choose_formats(
 ) -> dict[str, LayerPlan]:
     """Layer name -> format, for every chain, and for every float operator that is in none.
 
-    A layer with weights is int8 unless refused. Any other is int8 where its operands are codes anyway (an int8 layer
-    makes them, or one with weights reads them) and its result is wanted as codes; a mean, for whatever result.
+    A layer with weights is int8 unless refused. Any other is int8 where its operands can be codes (an int8 layer makes
+    them, or one with weights reads them), and either its result is wanted as codes or its operands are stored as codes
+    anyway; a mean always, because codes are less to read.
     """
     reasons: dict[str, str] = {}
     for chain in structure.chains:
@@ -79,7 +80,7 @@ def _without_reason_to_be(
 ) -> dict[str, str]:
     """Layers of ``int8`` without weights that gain nothing from being there, and why."""
     wanted = {structure.root(v) for chain in int8 for v in structure.data(chain)}
-    read = {structure.root(v) for chain in int8 if chain.weight is not None for v in structure.data(chain)}
+    read = {structure.root(v) for chain in int8 if _has_weights(chain) for v in structure.data(chain)}
     for out in structure.outputs:
         if isinstance(out, relax.Var) and out.name in integer_outputs:
             wanted.add(structure.root(out))
@@ -87,15 +88,27 @@ def _without_reason_to_be(
         if chain.residual is not None and chain.out in wanted:
             wanted.add(structure.root(chain.residual))
     names = {chain.name for chain in int8}
+
+    def made_as_codes(root: relax.Var) -> bool:
+        maker = structure.maker(root)
+        return root.name in integer_inputs or (maker is not None and maker.name in names)
+
+    firm = [c for c in int8 if _has_weights(c) or c.kind in REDUCTIONS or c.out in wanted]
+    stored = {root for c in firm for v in structure.data(c) if made_as_codes(root := structure.root(v))}
     dropped = {}
     for chain in int8:
-        if chain.weight is not None and chain.kind != "scale":
+        if _has_weights(chain):
             continue
-        for operand in structure.data(chain):
-            root, maker = structure.root(operand), structure.maker(operand)
-            given = root.name in integer_inputs or root in read
-            if not given and (maker is None or maker.name not in names):
+        roots = [structure.root(operand) for operand in structure.data(chain)]
+        for root in roots:
+            if root not in read and not made_as_codes(root):
                 dropped[chain.name] = f"reads {root.name}, which is float32"
-        if chain.out not in wanted and chain.kind not in REDUCTIONS:
+        free = chain.kind != "concat" and all(root in stored for root in roots)
+        if chain not in firm and not free:
             dropped.setdefault(chain.name, "its result is wanted as float32")
     return dropped
+
+
+def _has_weights(chain: Chain) -> bool:
+    """Whether a layer is worth computing in integers for itself; scaling by channel is as cheap in float32."""
+    return chain.weight is not None and chain.kind != "scale"
