@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from qcompile.frontend.imported_scales import WHY
 from qcompile.frontend.onnx_graph import Node, OnnxGraph
 from qcompile.frontend.quant_params import Quant
 from qcompile.plan import TensorPlan
@@ -82,5 +83,5 @@ def _rewrite(match: _Match, constants: dict[str, np.ndarray], tensors: dict[str,
     quant = Quant.of(match.scale, zero, str(codes.dtype), axis, codes.ndim)
     weight = f"{out}~weight"
     constants[weight] = quant.dequantize(codes)
-    tensors[f"{out}.weight"] = quant.as_weight().to_plan("scale of the imported model")
+    tensors[f"{out}.weight"] = quant.as_weight().to_plan(WHY)
     return Node(FLOAT_OPERATORS[node.op_type], (match.x, weight), (out,), node.name, node.attributes)

@@ -16,16 +16,16 @@ from dataclasses import replace
 import numpy as np
 
 from qcompile.errors import QCompileError
+from qcompile.frontend.imported_scales import WEIGHTED, ImportedScales
 from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, MICROSOFT, InputInfo, Node, OnnxGraph
 from qcompile.frontend.qoperators import QRule, rule_for, weight_axis
 from qcompile.frontend.quant_params import ACTIVATION_DTYPES, Quant
-from qcompile.plan import QuantPlan, TensorPlan
+from qcompile.plan import QuantPlan
 
 MOVES = {  # operators that only move or choose elements: they mean the same for codes and for real values
     *("Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Gather", "GatherElements"),
     *("Slice", "Split", "Concat", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "MaxPool", "GlobalMaxPool"),
 }
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 RANGES = {*WEIGHTED, "Add", "Sum", "Sub", "BatchNormalization"}  # results that a dropped Relu may have bounded
 
 
@@ -48,8 +48,7 @@ class _Stripper:
         self.producer: dict[str, int] = {}  # tensor -> index in nodes
         self.codes: dict[str, tuple[str, Quant]] = {}  # tensor of codes -> the real tensor that stands for it
         self.alias: dict[str, str] = {}  # result of a DequantizeLinear -> the real tensor
-        self.dequantized: dict[str, Quant] = {}  # constant that was codes -> how
-        self.tensors: dict[str, TensorPlan] = {}
+        self.scales = ImportedScales()
         self.integer_inputs: list[str] = []
         self.integer_outputs: list[str] = []
 
@@ -69,7 +68,7 @@ class _Stripper:
         self._give_outputs()
         self.graph.nodes = self.nodes
         return QuantPlan(
-            tensors=self.tensors,
+            tensors=self.scales.tensors,
             integer_inputs=tuple(self.integer_inputs),
             integer_outputs=tuple(self.integer_outputs),
             method="imported",
@@ -95,7 +94,7 @@ class _Stripper:
             if name in self.codes:
                 real, quant = self.codes[name]
                 self.integer_outputs.append(name)
-                self._plan(name, quant)
+                self.scales.activation(name, quant)
             if real != name:
                 self._emit(Node("Identity", (real,), (name,), name))
 
@@ -214,18 +213,18 @@ class _Stripper:
         real = self._fresh(f"{name}~real", quant)
         if name in self.constants:
             self.constants[real] = quant.dequantize(self.constants[name])
-            self.dequantized[real] = quant
+            self.scales.constants[real] = quant
         elif real not in self.producer:
             self._emit(Node("DequantizeLinear", (self._integers(name), *self._pair(real, quant)), (real,), real))
         return real
 
     def _fresh(self, name: str, quant: Quant) -> str:
-        while name in self.dequantized and not self.dequantized[name].same(quant):
+        while name in self.scales.constants and not self.scales.constants[name].same(quant):
             name += "'"
         return name
 
     def _read(self, name: str) -> str:
-        """What a node that is left as it is reads for ``name``: real values behind a DequantizeLinear, else the codes."""
+        """What a node that stays reads for ``name``: real values behind a DequantizeLinear, else the codes."""
         return self.alias[name] if name in self.alias else self._integers(name)
 
     def _integers(self, name: str) -> str:
@@ -246,11 +245,7 @@ class _Stripper:
 
     def _stands_for(self, codes: str, real: str, quant: Quant) -> None:
         self.codes[codes] = (real, quant)
-        self._plan(real, quant)
-
-    def _plan(self, name: str, quant: Quant) -> None:
-        if quant.per_tensor and quant.dtype in ACTIVATION_DTYPES and name not in self.tensors:
-            self.tensors[name] = quant.to_plan("scale of the imported model")
+        self.scales.activation(real, quant)
 
     def _restore_clip(self, name: str, quant: Quant, quantized_only: bool = True) -> None:
         """Bounds ``name`` as its quantization does, if that starts at 0 and the producer's range does not."""
@@ -261,37 +256,19 @@ class _Stripper:
         others = [u for u in self.users.get(name, []) if not _is(u, "QuantizeLinear")]
         if node.op_type not in RANGES or (quantized_only and (others or name in self.graph.outputs)):
             return
-        if node.op_type in ("Add", "Sum") and all(self._starts_at_zero(n) for n in node.inputs):
+        if node.op_type in ("Add", "Sum") and all(self.scales.starts_at_zero(n) for n in node.inputs):
             return
         linear, bounds = f"{name}~linear", (f"{name}~min", f"{name}~max")
         for bound, value in zip(bounds, quant.real_limits, strict=True):
             self.constants[bound] = np.asarray(value, np.float32)
         self.nodes[at] = replace(node, outputs=(linear, *node.outputs[1:]))
         self.producer[linear] = at
-        for part in ("weight", "bias"):
-            if f"{name}.{part}" in self.tensors:
-                self.tensors[f"{linear}.{part}"] = self.tensors.pop(f"{name}.{part}")
+        self.scales.rename_layer(name, linear)
         self._append(Node("Clip", (linear, *bounds), (name,), node.name))
-
-    def _starts_at_zero(self, name: str) -> bool:
-        plan = self.tensors.get(name)
-        return plan is not None and plan.affine.zero_point == plan.affine.qmin
 
     def _emit(self, node: Node) -> None:
         self._append(node)
-        if node.op_type not in WEIGHTED or node.domain not in DEFAULT_DOMAINS:
-            return
-        for part, index, factor in (("weight", 1, "alpha"), ("bias", 2, "beta")):
-            quant = self.dequantized.get(node.input(index))
-            if quant is not None:
-                quant = quant.times(node.get(factor, 1.0)) if node.op_type == "Gemm" else quant
-                if part == "weight":
-                    quant = quant.as_weight()
-                    if node.op_type == "Gemm" and node.get("transB", 0) and not quant.per_tensor:
-                        quant = quant.along(1 - quant.axis)  # the importer transposes the constant
-                entry = quant.to_plan("scale of the imported model")
-                if entry is not None:
-                    self.tensors[f"{node.outputs[0]}.{part}"] = entry
+        self.scales.layer(node)
 
     def _append(self, node: Node) -> None:
         for name in node.outputs:
