@@ -64,7 +64,7 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
     spread_shape = (n, c, (height - 1) * spec.strides[0] + 1, (width - 1) * spec.strides[1] + 1)
     border = needed_border(conv, spread_shape, turned.shape, out.image)
     fill = spec.x.zero_point if spec.x else 0
-    spread = blocked(Storage(spread_shape, source.dtype, BLOCK), border, fill)
+    spread = blocked(Storage(spread_shape, source.dtype, BLOCK, fill=fill), border, fill)  # fill: also between pixels
     apart = lowering.step(
         dilate(spec.strides, source, spread, lowering.target), [lowering.place(x, source)], spread, var, "dilate"
     )

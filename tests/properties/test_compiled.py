@@ -14,6 +14,7 @@ from qcompile.ops import Affine, AvgPool2d, Epilogue
 from qcompile.reference import arithmetic, interpreter
 from qcompile.targets.select import select_target
 from tests.properties import cases, graphs
+from tests.properties.cases import Case
 from tests.properties.graphs import IntegerGraph, composite, module_of
 
 
@@ -56,6 +57,15 @@ def test_layers(name):
 @given(graphs.integer_graphs())
 def test_graphs(drawn):
     assert_equals_oracle(drawn)
+
+
+def test_pixels_of_a_transposed_convolution_are_spread_among_zero_points():
+    """A filter of one tap and strides of two need no border, and half of the result is the bias alone."""
+    q = Affine(0.05, 128)
+    spec = ops.ConvTranspose2d((1, 2), (0, 0, 0, 0), (0, 0), (1, 1), 1, q, Epilogue(out=q))
+    x = np.array([[[[217, 163]]]], np.uint8)
+    constants = (np.full((1, 1, 1, 1), 3, np.int8), np.zeros(1, np.int32), np.full(1, 0.1, np.float32))
+    assert_equals_oracle(module_of(Case(spec, (x, *constants), (1, 1, 1, 3), "uint8")))
 
 
 def test_a_kernel_reads_what_the_kernel_before_it_wrote():
