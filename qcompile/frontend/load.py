@@ -15,7 +15,7 @@ from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, InputInfo, Node, OnnxG
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes that a serialised message can have
 LEFT_TO_THE_IMPORTER = ("Field 'shape' of 'type'", "No Op registered for")  # it infers the one and names the other
-OLDEST_OPSET = 6  # before it, elementwise operators had no numpy broadcasting
+OLDEST_OPSET = 7  # before it, elementwise operators had no numpy broadcasting
 
 
 def load_graph(source: str | Path | onnx.ModelProto) -> OnnxGraph:
@@ -198,6 +198,10 @@ def _input(value: onnx.ValueInfoProto, where: str) -> InputInfo:
             "is a sequence, map or optional", node=f"{where}: input {value.name}", remedy="only tensors can be inputs"
         )
     tensor = value.type.tensor_type
+    if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        raise QCompileError(
+            "is not a tensor of numbers", node=f"{where}: input {value.name}", remedy="only numbers can be computed with"
+        )
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if not tensor.HasField("shape"):
         return InputInfo(value.name, dtype, None)

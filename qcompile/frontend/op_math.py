@@ -153,6 +153,8 @@ def batch_norm(ctx: NodeContext) -> Result:
     """``x * f + g`` with constants of shape (1, C, 1, ...), computed in double precision."""
     if ctx.get("training_mode", 0) or any(ctx.wanted[1:]):
         raise ctx.fail("batch normalisation in training mode is not supported", "export the model for inference")
+    if not ctx.get("spatial", 1):
+        raise ctx.unsupported("batch normalisation with statistics for each pixel")
     gamma, beta, mean_, var = (ctx.constant(i, "parameter").astype(np.float64) for i in range(1, 5))
     factor = gamma / np.sqrt(var + ctx.get("epsilon", 1e-5))
     shape = (1, -1, *[1] * (len(ctx.shape()) - 2)) if len(ctx.shape()) > 1 else (-1,)

@@ -85,6 +85,11 @@ def test_checker():
     )
 
 
+def test_strings():
+    words = model([node("StringNormalizer", "x")], {"x": (3,)}, dtypes={"x": np.str_, "y": np.str_})
+    assert message(words) == "tiny: input x: is not a tensor of numbers; only numbers can be computed with"
+
+
 def test_empty_proto():
     assert message(onnx.ModelProto()) == "model: the model has no graph; give an ONNX model"
 
@@ -107,7 +112,7 @@ def test_unsupported_opset(opset):
     newest = onnx.defs.onnx_opset_version()
     text = message(model([node("Relu", "x")], {"x": (3,)}, opset=opset))
     assert text == (
-        f"tiny: opset {opset} is not supported; convert it to an opset from 6 to {newest}: "
+        f"tiny: opset {opset} is not supported; convert it to an opset from 7 to {newest}: "
         "onnx.version_converter.convert_version"
     )
 
