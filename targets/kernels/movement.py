@@ -85,13 +85,13 @@ def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, 
 
     def body(source: Buffer, y: Buffer) -> None:
         operand = Operand(y, out)
-        for start, lanes, count in chunks(out.numel, 64 // operand.lane_bytes):
+        for start, lanes, count in chunks(out.numel, 64 // operand.item_bytes):
             with loop(count) as i:
                 store(y, start + i * lanes, constant(lanes), lanes)
         inner = replace(whole(Operand(source, x), [None] * len(x.shape)), start=tuple(before))
         pieces = [inner]
         if out.blocked:
-            # There, a pixel is written with all of its channels: the added ones read any channel and drop what it holds.
+            # There, a pixel is written with all its channels: the added ones read any channel and drop what it holds.
             first, last = before[1], before[1] + x.shape[1]
             for begin, end in ((0, first), (last, out.shape[1])):
                 if begin < end:

@@ -203,7 +203,7 @@ class _Pool:
             else:
                 nearest = tirx.Max(tirx.Min(h, tirx.IntImm("int32", height.inputs - 1)), tirx.IntImm("int32", 0))
                 taps.append((x.storage.pixel(n, group, nearest, 0), bind(height.inside(oh, tap))))
-        for start, lanes, count in chunks(length, 64 if x.lane_bytes == 1 else 16):
+        for start, lanes, count in chunks(length, 64 if x.item_bytes == 1 else 16):
             with loop(count) as i:
                 value = None
                 for base, inside in taps:

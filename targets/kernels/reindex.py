@@ -134,7 +134,7 @@ def _rows(axes: tuple[int, ...], x: Operand, out: Operand, target: Target) -> No
             rest = rest // extent
         index.append(0)
         read = x.storage.at(*(index[i] for i in inverse))
-        for start, lanes, count in chunks(length, 64 // x.lane_bytes):
+        for start, lanes, count in chunks(length, 64 // x.item_bytes):
             with loop(count) as i:
                 at = start + i * lanes
                 store(out.buffer, row * length + at, load(x.buffer, read + at, lanes), lanes)

@@ -131,7 +131,7 @@ def _pixels(pieces: list[Piece], out: Operand, fork: bool) -> None:
             k = run.sources[0]
             source = pieces[k].source
             base = pixel(k, blocks[0], n, h, 0)
-            for offset, lanes, count in chunks(width * s.block, 64 if source.lane_bytes == 1 else 16):
+            for offset, lanes, count in chunks(width * s.block, 64 if source.item_bytes == 1 else 16):
                 with loop(count) as c:
                     at = offset + c * lanes
                     store(out.buffer, start + at, pieces[k].value(load(source.buffer, base + at, lanes), lanes), lanes)
@@ -171,7 +171,7 @@ def _stretches(piece: Piece, out: Operand, fork: bool) -> None:
         where = [*index, *rest]
         read = piece.source.storage.at(*(to(i) for to, i in zip(maps, where, strict=True)))
         written = out.storage.at(*(a + i * b for a, b, i in zip(piece.start, piece.step, where, strict=True)))
-        for start, lanes, count in chunks(length, 64 if piece.source.lane_bytes == 1 else 16):
+        for start, lanes, count in chunks(length, 64 if piece.source.item_bytes == 1 else 16):
             with loop(count) as i:
                 at = start + i * lanes
                 value = piece.value(load(piece.source.buffer, read + at, lanes), lanes)

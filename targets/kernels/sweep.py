@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -33,8 +34,8 @@ class Operand:
     storage: Storage
 
     @property
-    def lane_bytes(self) -> int:
-        return self.storage.nbytes // max(1, self.storage.numel)
+    def item_bytes(self) -> int:
+        return np.dtype(self.storage.dtype).itemsize
 
 
 def parallel(target: Target, *storages: Storage) -> bool:
@@ -74,7 +75,7 @@ def elementwise(
     lanes: widest vector on contiguous memory; by default one register of codes, four of float32 if any tensor is float.
     """
     storages = [o.storage for o in (*operands, out)]
-    wide = lanes or (_CODES if all(o.lane_bytes == 1 for o in (*operands, out)) else min(_CODES, 4 * target.lanes))
+    wide = lanes or (_CODES if all(o.item_bytes == 1 for o in (*operands, out)) else min(_CODES, 4 * target.lanes))
     fork = parallel(target, *storages)
     if all(_alike(s, out.storage) for s in storages):
         _stretches(operands, out, compute, wide, fork)
@@ -102,13 +103,15 @@ def each_element(out: Operand, value: Callable[[tuple[Index, ...]], Expr], in_pa
 
 
 def clear_padding(out: Operand) -> None:
-    """Makes the padding channels of a float32 output 0, and the channels beside them, which are still to be written."""
+    """Makes the padding channels of a float32 output 0."""
     s = out.storage
-    if not (s.blocked and s.shape[1] % s.block and s.dtype == "float32"):
+    used = s.shape[1] % s.block if s.blocked else 0
+    if not used or s.dtype != "float32":
         return
     n, _, height, width = s.image
     with loop(n) as i, loop(height) as h, loop(width) as w:
-        store(out.buffer, s.pixel(i, s.blocks - 1, h, w), splat(0.0, "float32", s.block), s.block)
+        lanes = s.block - used
+        store(out.buffer, s.pixel(i, s.blocks - 1, h, w) + used, splat(0.0, "float32", lanes), lanes)
 
 
 def pixel_lanes(storage: Storage) -> list[tuple[int, int, int]]:
@@ -194,7 +197,7 @@ def _whole_block(s: Storage, out: Storage) -> bool:
     padding = out.blocks * out.block - out.shape[1]
     if padding and s.dtype == out.dtype == "float32":
         return False  # what lies behind the operand may be NaN
-    return _channel_stride(s, out) == 1 and padding * s.nbytes // s.numel <= SLACK
+    return _channel_stride(s, out) == 1 and padding * np.dtype(s.dtype).itemsize <= SLACK
 
 
 def _block_vector(operand: Operand, out: Storage, n: Index, block: Index, h: Index, w: Index, lanes: int) -> Expr:

@@ -33,7 +33,7 @@ def convert(x: Operand, out: Operand, target: Target, compute: Compute) -> None:
     fork = parallel(target, x.storage, out.storage)
     if height * width == 1:
         _one_pixel(x, out, compute)
-    elif block in (1, 2, 3, 4, BLOCK) and blocked.lane_bytes in (1, 4):
+    elif block in (1, 2, 3, 4, BLOCK) and blocked.item_bytes in (1, 4):
         one_row = blocked.storage.contiguous_pixels
         lines, length = (1, height * width) if one_row else (height, width)
         for first, channels, count in pixel_lanes(blocked.storage):

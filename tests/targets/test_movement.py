@@ -165,3 +165,11 @@ def test_depth_to_space_and_back(mode, block, target):
     np.testing.assert_array_equal(result, expected)
     if mode == "DCR":
         np.testing.assert_array_equal(run(space_to_depth(2, out, source, target), [(out, expected)], source, target), x)
+
+
+def test_pad_constant_between_blocks():
+    x = data_for((1, 17, 3, 2), "float32")
+    expected = np.pad(x, ((0, 0), (3, 0), (1, 0), (0, 2)), constant_values=9)
+    source, out = stored(x.shape, 4, dtype="float32"), stored(expected.shape, 16, BORDER, "float32")
+    result = run(pad_constant((0, 3, 1, 0), 9.0, source, out, AVX2), [(source, x)], out, AVX2)
+    np.testing.assert_array_equal(result, expected)
