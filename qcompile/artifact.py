@@ -163,9 +163,17 @@ def _write_library(module: Any, library: Path, triple: str) -> None:
     if llvm.imports:
         raise QCompileError(f"the compiled module imports others: {', '.join(m.kind for m in llvm.imports)}")
     code = library.with_suffix(".o")
-    llvm.write_to_file(str(code))
+    code.write_bytes(_object_code(llvm))
     link_shared(code, library, triple)
     code.unlink()
+
+
+def _object_code(llvm: Any) -> bytes:
+    """By way of memory: LLVM ends the process when a disk is full."""
+    handle = os.memfd_create("object code")
+    with os.fdopen(handle, "rb") as memory:
+        llvm.write_to_file(f"/proc/self/fd/{handle}", "o")
+        return memory.read()
 
 
 def _swap(new: Path, place: Path) -> None:

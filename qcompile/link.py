@@ -6,7 +6,9 @@ there is nothing to link against, and a bare ``ld`` is enough.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -20,9 +22,14 @@ _FLAGS = ("-shared", "-s", "--build-id=none", "--gc-sections", "--hash-style=gnu
 
 
 def link_shared(source: Path, output: Path, triple: str) -> None:
-    """Links one relocatable object into ``output``. Raises ``QCompileError`` if no linker is there or it fails."""
+    """Links one relocatable object into ``output``.
+
+    Raises ``QCompileError`` if no linker is there or it fails, ``OSError`` if the disk is full.
+    """
     command = [*_linker(triple), "-o", output.name, source.name]
     done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, check=False)
+    if os.strerror(errno.ENOSPC) in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode:
         raise QCompileError(f"linking failed: {done.stderr.strip()}", node=" ".join(command[:1]))
 
