@@ -1,8 +1,8 @@
 """Float functions that LLVM can vectorize: exp, erf, tanh, sigmoid and what is made of them, as tensor expressions.
 
-TVM lowers ``exp`` and ``erf`` to scalar calls of libm; these are polynomials, accurate to a few units of the last place.
-Arguments are clamped: ``exp(-inf)`` is 1e-38, infinity 2e38, and NaN becomes a number. Islands promise float tolerance,
-not IEEE's special values.
+TVM lowers ``exp`` and ``erf`` to scalar calls of libm; these are polynomials, accurate to some units of the last place.
+Arguments are clamped: ``exp(-inf)`` is 1.2e-38, ``exp(inf)`` 2.4e38, and NaN becomes a number. Islands promise float
+tolerance, not IEEE's special values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import log, sqrt
 from tvm import te, tirx, topi
 from tvm.ir import Expr
 
-_EXP_LOW, _EXP_HIGH = -87.33654, 88.3762626647949  # results from 2^-126 to the largest float32 with room to spare
+_EXP_LOW, _EXP_HIGH = -87.33654, 88.37  # so that n is in [-126, 127]: results from 1.2e-38 to 2.4e38
 _LN2_HIGH = 0.693359375  # 9 bits: its product with an exponent is exact
 _LN2_LOW = log(2) - _LN2_HIGH
 _EXP = (

@@ -7,13 +7,15 @@ Where several row tiles read one panel of B (all its rows, ``vectors`` vectors w
 contiguous memory: in place, its rows lie N apart, on different pages and often in the same cache sets.
 A panel narrower than a vector is read, computed and written with vectors of just that width: LLVM splits them, and
 nothing outside a tensor is ever touched.
+
+Few rows times a transposed B are dot products of neighbouring elements, and vectors run along k instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 from tvm import tirx
@@ -30,7 +32,10 @@ _MAX_VECTORS = 8  # wide panels for few rows: 512 neighbouring bytes of each row
 
 @dataclass(frozen=True, slots=True)
 class MatmulTile:
-    """rows: rows of A a tile. vectors: vectors of B, and of the result, a row. packed: panels of B are copied first."""
+    """rows: rows of A a tile. vectors: vectors of B, and of the result, a row. packed: panels of B are copied first.
+
+    A transposed B that is not packed is read along k: ``vectors`` are then columns of the result.
+    """
 
     rows: int
     vectors: int
@@ -39,11 +44,14 @@ class MatmulTile:
 
 def default_tile(m: int, n: int, target: Target, b_transposed: bool) -> MatmulTile:
     """Fills the registers: ``rows * vectors`` accumulators, ``vectors`` of B and two for values of A on their way."""
-    registers = target.vector_registers - 2
-    most = registers // 2 - 1
+    free = target.vector_registers - 2
+    most = free // 2 - 1
     row_tiles = -(-m // most)
     rows = -(-m // row_tiles)
-    vectors = max(1, min(registers // (rows + 1), _MAX_VECTORS, -(-n // target.lanes)))
+    if b_transposed and row_tiles == 1:
+        side = isqrt(free)  # side * side sums, side vectors of B, one of A
+        return MatmulTile(min(m, side), min(n, side), False)
+    vectors = max(1, min(free // (rows + 1), _MAX_VECTORS, -(-n // target.lanes)))
     return MatmulTile(rows, vectors, b_transposed or row_tiles >= _PACK_FROM)
 
 
@@ -66,7 +74,8 @@ def matmul_f32(
     if prod(batch_shape_b) == 1 and prod(batch_shape_a) == prod(batch):
         m, batch, batch_shape_a, batch_shape_b = m * prod(batch), (), (), ()  # one B: the batch is more rows
     tile = tile or default_tile(m, n, target, b_transposed)
-    panels = tiles(n, tile.vectors * target.lanes)
+    dots = b_transposed and not tile.packed
+    panels = tiles(n, tile.vectors if dots else tile.vectors * target.lanes)
     parallel_batch = target.threads > 1 and prod(batch) >= target.threads
     parallel_panels = target.threads > 1 and not parallel_batch
     with IRBuilder() as builder, T.prim_func(s_tir=True):
@@ -90,7 +99,7 @@ def matmul_f32(
                             row = row_start + row_tile * rows
                             a_rows = _Matrix(a, a_matrix.at(row, 0), k, 1)
                             c_tile = _Matrix(c, c_matrix.at(row, column), n, 1)
-                            _emit_tile(a_rows, b_panel, c_tile, rows, width, k, target.lanes)
+                            (_emit_dots if dots else _emit_tile)(a_rows, b_panel, c_tile, rows, width, k, target.lanes)
     return builder.get().without_attr("global_symbol")
 
 
@@ -131,9 +140,12 @@ def _pack(b: _Matrix, k: int, width: int, lanes: int) -> _Matrix:
         with loop(k) as row:
             for start, size in _vectors(width, lanes):
                 store(panel, row * width + start, load(b.buffer, b.at(row, start), size), size)
-    else:
-        with loop(width) as column, loop(k) as row:
-            store(panel, row * width + column, load(b.buffer, b.at(row, column), 1), 1)
+    else:  # in blocks of rows that stay in the first-level cache until all their columns are written
+        for start, rows, blocks in tiles(k, lanes):
+            with loop(blocks) as block, loop(width) as column:
+                for i in range(rows):
+                    row = start + block * rows + i
+                    store(panel, row * width + column, load(b.buffer, b.at(row, column), 1), 1)
     return _Matrix(panel, 0, width, 1)
 
 
@@ -155,3 +167,26 @@ def _emit_tile(a: _Matrix, b: _Matrix, c: _Matrix, rows: int, width: int, k: int
     for i in range(rows):
         for start, size in vectors:
             store(c.buffer, c.at(i, start), load(sums, i * width + start, size), size)
+
+
+def _emit_dots(a: _Matrix, b: _Matrix, c: _Matrix, rows: int, columns: int, k: int, lanes: int) -> None:
+    """``c[:rows, :columns]``, each a dot product along k: ``lanes`` partial sums, added up in halves."""
+    sums = registers(rows * columns * lanes, DTYPE)
+    for at in range(0, rows * columns * lanes, lanes):
+        store(sums, at, splat(0.0, DTYPE, lanes), lanes)
+    for start, size, count in tiles(k, lanes):
+        with loop(count) as step:
+            along = start + step * size
+            b_rows = [bind(load(b.buffer, b.at(along, j), size)) for j in range(columns)]
+            for i in range(rows):
+                a_row = bind(load(a.buffer, a.at(i, along), size))
+                for j, b_row in enumerate(b_rows):
+                    at = (i * columns + j) * lanes
+                    store(sums, at, load(sums, at, size) + a_row * b_row, size)
+    for i in range(rows):
+        for j in range(columns):
+            at, half = (i * columns + j) * lanes, lanes // 2
+            while half:
+                store(sums, at, load(sums, at, half) + load(sums, at + half, half), half)
+                half //= 2
+            store(c.buffer, c.at(i, j), load(sums, at, 1), 1)

@@ -114,6 +114,12 @@ def test_functions(operator, function):
     np.testing.assert_allclose(result, function(x.astype(np.float64)), rtol=2e-6, atol=1e-6)
 
 
+def test_exp_saturates():
+    x = np.array([-np.inf, -1e30, -100, 100, 1e30, np.inf], np.float32)
+    (result,) = run([x], one(op.exp))
+    np.testing.assert_allclose(result, [1.17e-38] * 3 + [2.39e38] * 3, rtol=0.01)
+
+
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize(("operator", "function"), [(op.mean, np.mean), (op.max, np.max), (op.sum, np.sum)])

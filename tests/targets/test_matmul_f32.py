@@ -45,18 +45,21 @@ def test_batches_that_do_not_broadcast_are_refused():
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 20), st.integers(1, 70), st.integers(1, 7), st.integers(1, 4), st.booleans())
-def test_any_tile_gives_the_same_product(m, k, n, rows, vectors, packed):
-    check(m, k, n, tile=MatmulTile(rows, vectors, packed))
+@given(st.data())
+def test_any_tile_gives_the_same_product(data):
+    m, k, n, rows, vectors = (data.draw(st.integers(1, most)) for most in (40, 20, 70, 7, 4))
+    packed, b_transposed = data.draw(st.booleans()), data.draw(st.booleans())
+    check(m, k, n, b_transposed=b_transposed, tile=MatmulTile(rows, vectors, packed))
 
 
 @pytest.mark.parametrize("target", ROWS, ids=lambda row: row.name)
 def test_default_tile_fits_the_registers(target):
     for m in (1, 2, 5, 14, 15, 64, 1000):
         for n in (1, 16, 100, 4096):
-            tile = default_tile(m, n, target, b_transposed=False)
-            assert tile.rows * tile.vectors + tile.vectors + 1 <= target.vector_registers
-            assert tile.rows >= 1 and tile.vectors >= 1
+            for b_transposed in (False, True):
+                tile = default_tile(m, n, target, b_transposed)
+                assert tile.rows * tile.vectors + tile.vectors + 1 <= target.vector_registers
+                assert tile.rows >= 1 and tile.vectors >= 1
 
 
 @pytest.mark.parametrize("batch", [(), (4,)])
