@@ -23,6 +23,7 @@ from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target
 
 _PIXELS = 16  # pixels transposed at once
+_DTYPES = ("uint8", "int8", "float32")
 
 
 def convert(x: Operand, out: Operand, target: Target, compute: Compute) -> None:
@@ -33,7 +34,7 @@ def convert(x: Operand, out: Operand, target: Target, compute: Compute) -> None:
     fork = parallel(target, x.storage, out.storage)
     if height * width == 1:
         _one_pixel(x, out, compute)
-    elif block in (1, 2, 3, 4, BLOCK) and blocked.item_bytes in (1, 4):
+    elif block in (1, 2, 3, 4, BLOCK) and blocked.storage.dtype in _DTYPES:
         one_row = blocked.storage.contiguous_pixels
         lines, length = (1, height * width) if one_row else (height, width)
         for first, channels, count in pixel_lanes(blocked.storage):

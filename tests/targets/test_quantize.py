@@ -49,6 +49,14 @@ def test_relayout(shape, block, dtype):
         np.testing.assert_array_equal(run(relayout(source, to, AVX2), [(source, data)], to, AVX2), data)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_relayout_of_other_integers(dtype):
+    data = np.random.default_rng(0).integers(-(2**31), 2**31, (1, 17, 3, 5)).astype(dtype)
+    plain, blocked = stored(data.shape, dtype=dtype), stored(data.shape, 16, (1, 0, 0, 1), dtype)
+    for source, to in ((plain, blocked), (blocked, plain)):
+        np.testing.assert_array_equal(run(relayout(source, to, AVX2), [(source, data)], to, AVX2), data)
+
+
 @each_target
 @pytest.mark.parametrize("q", [Affine(0.02, 128), Affine(0.1, 0), Affine(0.1, 255), Affine(0.07, -3, "int8")], ids=str)
 def test_odd_numbers(q, target):
