@@ -6,11 +6,22 @@ from math import prod
 
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Mean
 from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
-from qcompile.targets.kernels.builder import Buffer, Index, cast, finish, kernel, load, loop, rounded, splat, store
+from qcompile.targets.kernels.builder import (
+    Buffer,
+    Index,
+    cast,
+    finish,
+    kernel,
+    load,
+    loop,
+    registers,
+    rounded,
+    splat,
+    store,
+)
 from qcompile.targets.kernels.sweep import Operand, borders, each_element, parallel, pixel_lanes, store_pixel
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
@@ -52,7 +63,7 @@ def _over_pixels(x: Operand, out: Operand, dtype: str, result, fork: bool) -> No
     for first, valid, count in pixel_lanes(s):
         with loop(images * count, fork) as i:
             n, group = i // count, first + i % count
-            total = T.alloc_buffer((block,), dtype, scope="local")
+            total = registers(block, dtype)
             store(total, 0, splat(0, dtype, block), block)
             with loop(height) as h, loop(width) as w:
                 part = load(x.buffer, s.pixel(n, group, h, w), block)
@@ -73,7 +84,7 @@ def _over_elements(
 
     def value(index: tuple[Index, ...]) -> Expr:
         kept = [i for axis, i in enumerate(index) if not (keepdims and axis in axes)]
-        total = T.alloc_buffer((1,), dtype, scope="local")
+        total = registers(1, dtype)
         store(total, 0, splat(0, dtype, 1), 1)
 
         def nest(axis: int, source: tuple[Index, ...], left: list[Index]) -> None:

@@ -19,6 +19,7 @@ from qcompile.targets.kernels.builder import (
     kernel,
     load,
     loop,
+    registers,
     rounded,
     store,
 )
@@ -52,8 +53,8 @@ def softmax(spec: Softmax, x: Storage, out: Storage, target: Target) -> tirx.Pri
             def at(s: Storage, i: Index) -> Index:
                 return s.at(*index[:axis], i, *index[axis:])
 
-            peak = T.alloc_buffer((1,), "int32", scope="local")
-            total = T.alloc_buffer((1,), "int32", scope="local")
+            peak = registers(1, "int32")
+            total = registers(1, "int32")
             powers = T.alloc_buffer((extent,), "int32")
             store(peak, 0, tirx.const(spec.x.qmin, "int32"), 1)
             store(total, 0, tirx.const(0, "int32"), 1)
