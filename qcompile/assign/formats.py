@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tvm import relax
 
@@ -20,11 +20,13 @@ REDUCTIONS = ("mean", "avg_pool")  # cheaper from codes even if the result is fl
 
 def choose_formats(
     structure: Structure,
-    excluded: set[str],
+    refused: Mapping[str, str],
     integer_inputs: Sequence[str] = (),
     integer_outputs: Sequence[str] = (),
 ) -> dict[str, LayerPlan]:
     """Layer name -> format, for every chain, and for every float operator that is in none.
+
+    refused: layers that are to stay in float32, and why.
 
     A layer with weights is int8 unless refused. Any other is int8 where its operands can be codes (an int8 layer makes
     them, or one with weights reads them), and either its result is wanted as codes or its operands are stored as codes
@@ -32,7 +34,7 @@ def choose_formats(
     """
     reasons: dict[str, str] = {}
     for chain in structure.chains:
-        reason = "excluded" if chain.name in excluded else refusal(chain)
+        reason = refused.get(chain.name) or refusal(chain)
         if reason is not None:
             reasons[chain.name] = reason
     int8 = [chain for chain in structure.chains if chain.name not in reasons]

@@ -5,31 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qcompile import graph
+from qcompile.assign.constants import constant_plans
 from qcompile.assign.formats import choose_formats
 from qcompile.assign.scales import activation_plans
 from qcompile.assign.structure import Structure
 from qcompile.calibrate.methods import PERCENTILE, tensor_range
-from qcompile.calibrate.scales import symmetric_weight_scales
 from qcompile.calibrate.stats import TensorStats
 from qcompile.errors import QCompileError, nearest
 from qcompile.model import Model
-from qcompile.ops import Affine
-from qcompile.passes.base import array
-from qcompile.passes.chain import WEIGHTED, Chain
-from qcompile.passes.weights import (
-    INT32_MAX,
-    bias_scales,
-    bias_vector,
-    groups_of_scales,
-    largest_sum,
-    quantize_bias,
-    quantize_weight,
-    weight_axis,
-)
-from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
+from qcompile.plan import LayerPlan, QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.targets.target import Target
@@ -92,7 +77,7 @@ def plan_uniform(
     layers = dict(formats)
     for chain in structure.chains:
         if layers[chain.name].format == "int8":
-            constants = _constants(chain, tensors)
+            constants = constant_plans(chain, tensors)
             if isinstance(constants, str):
                 layers[chain.name] = LayerPlan("fp32", constants)
             else:
@@ -100,59 +85,19 @@ def plan_uniform(
     return QuantPlan(tensors, layers, tuple(integer_inputs), tuple(integer_outputs), method)
 
 
-def _constants(chain: Chain, tensors: dict[str, TensorPlan]) -> dict[str, TensorPlan] | str:
-    """The plans of a layer's weight and bias, or why it cannot be in integers after all."""
-    if chain.kind == "binary":
-        plans = {}
-        for operand in chain.inputs:
-            values = array(operand)
-            if values is not None:
-                plans[f"{chain.name}.weight"] = _own(_constant_affine(values))
-        return plans
-    if chain.kind not in WEIGHTED:
-        return {}
-    x = tensors[chain.inputs[0].name].affine
-    weight, axis, groups = array(chain.weight), weight_axis(chain), groups_of_scales(chain)
-    bias = bias_vector(chain)
-    # Groups of a transposed convolution share their scales, so the largest bias of them counts.
-    scale = symmetric_weight_scales(weight, np.abs(bias.reshape(groups, -1)).max(axis=0), x.scale, axis)
-    codes = quantize_bias(chain, x, scale)
-    total = largest_sum(quantize_weight(weight, scale, axis), codes, groups)
-    if total > INT32_MAX:
-        return f"its sums may reach {total}, beyond int32"
-    zeros = (0,) * scale.size
-    plans = {f"{chain.name}.weight": TensorPlan(tuple(map(float, scale)), zeros, "int8", axis)}
-    if chain.bias is not None:
-        scales = bias_scales(chain, x, scale).astype(np.float32)
-        zeros = (0,) * scales.size
-        source = chain.inputs[0].name
-        plans[f"{chain.name}.bias"] = TensorPlan(tuple(map(float, scales)), zeros, "int32", 0, "derived", source)
-    return plans
-
-
-def _constant_affine(values: np.ndarray) -> Affine:
-    from qcompile.calibrate.scales import affine
-
-    return affine(float(values.min(initial=0)), float(values.max(initial=0)))
-
-
-def _own(q: Affine) -> TensorPlan:
-    return TensorPlan((q.scale,), (q.zero_point,), q.dtype)
-
-
-def _excluded(model: Model, structure: Structure, names: Sequence[str]) -> set[str]:
-    """Names of the chains that the user wants in float."""
+def _excluded(model: Model, structure: Structure, names: Sequence[str]) -> dict[str, str]:
+    """The layers that the user wants in float, and by which name."""
     nodes = {layer.node for layer in model.layers.values()}
     kinds = {layer.op_type for layer in model.layers.values()}
     tensors = {var.name for var in structure.definitions}
     _check_names("node, layer or operator type", names, sorted(nodes | kinds | tensors | set(model.layers)))
-    wanted, result = set(names), set()
+    wanted, result = set(names), {}
     for chain in structure.chains:
         for var in chain.members:
             layer = model.layers.get(var.name) or model.layers.get(var.name.partition("~")[0])
             titles = {var.name} | ({layer.node, layer.op_type} if layer else set())
-            if titles & wanted:
-                result.add(chain.name)
+            for name in titles & wanted:
+                result[chain.name] = f"excluded as {name}"
     return result
 
 
