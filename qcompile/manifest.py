@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcompile.errors import QCompileError
+from qcompile.model import TensorSpec
 from qcompile.ops import Affine
 
 FORMAT = "qcompile.artifact"
@@ -23,6 +24,11 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: str
     quantization: Affine | None = None
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Without the meaning of codes."""
+        return TensorSpec(self.name, self.shape, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)

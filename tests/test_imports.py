@@ -19,8 +19,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = (  # imports point from later to earlier; within a layer a member imports itself only
     {"errors"},
     {"ops"},
-    {"plan", "manifest", "link"},
-    {"model", "graph", "artifact"},
+    {"plan", "link"},
+    {"model", "graph"},
+    {"manifest"},
+    {"artifact"},
     {"runtime"},
     {"reference"},
     {"targets"},

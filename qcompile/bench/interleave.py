@@ -65,7 +65,8 @@ def in_turns(blocks: Sequence[Callable[[float], list[float]]], duration: float) 
 
 def timed_block(call: Call, seconds: float) -> list[float]:
     """Times of single calls for ``seconds``, in seconds, the first left out; the garbage collector waits."""
-    clock, times = time.perf_counter, []
+    clock = time.perf_counter
+    times: list[float] = []
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -5,10 +5,13 @@ Exit codes: 0 done, 1 found a problem (or a defect of qcompile), 2 misused or un
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -17,6 +20,8 @@ import qcompile
 from qcompile.cli import bench, build, inspect, run, targets
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     add_completion=False,
@@ -60,21 +65,47 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
+    with _interrupts() as interrupted:
+        code = _command(arguments, interrupted)
+    if code == INTERRUPTED:
+        error_line("interrupted; nothing was left half-written")
+    return code
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Remembers Ctrl-C: on its way through TVM's C++ a KeyboardInterrupt turns into a RuntimeError without words."""
+    seen: list[int] = []
+
+    def interrupt(signum: int, frame: object) -> None:
+        seen.append(signum)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _command(arguments: list[str], interrupted: list[int]) -> int:
     try:
         code = app(arguments, prog_name="qcompile", standalone_mode=False)
-        if code == 130:
-            error_line("interrupted; nothing was left half-written")
         return code if isinstance(code, int) else 0
     except QCompileError as error:
         error_line(str(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        error_line("interrupted; nothing was left half-written")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `qcompile inspect out/ | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
         return 0
     except Exception as error:
+        if interrupted:
+            return INTERRUPTED
         if hasattr(error, "format_message"):  # a usage error of the parser
             return _misused(error)
         if "-v" in arguments or "--verbose" in arguments:

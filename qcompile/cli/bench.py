@@ -56,7 +56,7 @@ def bench(
             node=str(path),
             remedy=f"build it with --threads {threads}",
         )
-    feed = next(iter(random_data(manifest.inputs, 1)))
+    feed = next(iter(random_data([t.spec for t in manifest.inputs], 1)))
     format = "int8" if any(layer.format == "int8" for layer in manifest.layers) else "fp32"
     contenders = [Contender("qcompile", format, path, threads, feed)]
     if peers:

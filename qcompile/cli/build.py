@@ -114,6 +114,7 @@ class _Wish:
 def _calibrated_plan(model: Model, target: Target, wish: _Wish, times: dict[str, float]) -> QuantPlan:
     import qcompile as qc
     from qcompile.calibrate import RANDOM_DATA_WARNING, calibration_data, random_data
+    from qcompile.calibrate.methods import PERCENTILE
 
     if wish.data is None:
         remark(RANDOM_DATA_WARNING)
@@ -124,9 +125,9 @@ def _calibrated_plan(model: Model, target: Target, wish: _Wish, times: dict[str,
         stats = qc.calibrate(model, data, wish.method, progress=lambda done: update(f"{done} samples"))
     for note in data.notes:
         remark(f"note: {note}")
-    options = {} if wish.percentile is None else {"percent": wish.percentile}
+    percent = PERCENTILE if wish.percentile is None else wish.percentile
     with _timed("plan", times, "planning"):
-        return qc.plan_uniform(model, stats, "int8", target, method=wish.method, exclude=wish.exclude, **options)
+        return qc.plan_uniform(model, stats, "int8", target, exclude=wish.exclude, method=wish.method, percent=percent)
 
 
 @contextlib.contextmanager

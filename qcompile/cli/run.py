@@ -67,7 +67,7 @@ def _feeds(runner: Runner, inputs: Path | None) -> list[Feed]:
         from qcompile.calibrate import random_data
 
         remark("note: no --inputs, so the model runs on noise")
-        return list(random_data(runner.inputs, 1))
+        return list(random_data([t.spec for t in runner.inputs], 1))
     from qcompile.cli.feeds import load_npz, runs_of
 
     return list(runs_of(load_npz(inputs), runner.inputs, str(inputs)))
