@@ -105,6 +105,10 @@ class MainBuilder:
         self._bindings.append(relax.VarBinding(var, normal))
         return var
 
+    def rename_last(self, name: str) -> relax.Var:
+        """The variable that was emitted last, under another name; nothing may read it yet."""
+        return self.emit(self._bindings.pop().value, name)
+
     def add_function(self, function: tvm.ir.BaseFunc, hint: str) -> GlobalVar:
         """Adds a private function to the module; its name is ``hint`` and a number."""
         name = next(n for i in count() if (n := f"{hint}_{i}") not in self._taken)

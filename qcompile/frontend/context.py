@@ -40,8 +40,14 @@ class NodeContext:
             raise self.fail(f"input {index} is missing", "mend or re-export the model")
         return self.as_expr(self.inputs[index])
 
-    def constant(self, index: int, what: str) -> np.ndarray | None:
-        """Input as a constant, None if absent. A run-time value is an error that calls it ``what``."""
+    def constant(self, index: int, what: str) -> np.ndarray:
+        """Input as a constant. An absent or run-time value is an error that calls it ``what``."""
+        value = self.optional_constant(index, what)
+        if value is None:
+            raise self.fail(f"its {what} is missing", "mend or re-export the model")
+        return value
+
+    def optional_constant(self, index: int, what: str) -> np.ndarray | None:
         value = self.inputs[index] if self.has(index) else None
         if value is None or isinstance(value, np.ndarray):
             return value
@@ -50,11 +56,17 @@ class NodeContext:
             "qcompile needs static shapes: make it a constant, or cut the model before this node",
         )
 
-    def ints(self, index: int, attribute: str, what: str) -> list[int] | None:
+    def ints(self, index: int, attribute: str, what: str) -> list[int]:
         """A list of integers that older opsets give as an attribute and newer ones as an input."""
+        value = self.optional_ints(index, attribute, what)
+        if value is None:
+            raise self.fail(f"its {what} is missing", "mend or re-export the model")
+        return value
+
+    def optional_ints(self, index: int, attribute: str, what: str) -> list[int] | None:
         if self.node.get(attribute) is not None:
             return [int(i) for i in self.node.get(attribute)]
-        value = self.constant(index, what)
+        value = self.optional_constant(index, what)
         return None if value is None else [int(i) for i in value.reshape(-1)]
 
     def shape(self, index: int = 0) -> tuple[int, ...]:

@@ -33,13 +33,18 @@ class Emitter:
         self._te = relax.BlockBuilder()
         self._functions: dict[GlobalVar, GlobalVar] = {}
         self._node: Node | None = None
+        self._last: relax.Var | None = None  # the latest step of the node, while nothing reads it
 
     def begin(self, node: Node) -> None:
         """What follows belongs to ``node``."""
-        self._node = node
+        self._node, self._last = node, None
 
     def finish(self, value: relax.Expr, name: str) -> relax.Expr:
-        """``value`` under the name of an ONNX tensor; a variable that exists already is returned as it is."""
+        """``value`` under the name of an ONNX tensor; what other nodes have made is returned as it is."""
+        if self._last is not None and value.same_as(self._last):
+            self.layers[name] = self.layers.pop(self._last.name)
+            self._last = None
+            return self.main.rename_last(name)
         if isinstance(value, relax.Var | tvm.ir.GenericConst):
             return value
         return self._bind(self._flat(value, nested=False), name)
@@ -95,7 +100,7 @@ class Emitter:
         return self._functions[gvar]
 
     def _bind(self, value: relax.Expr, name: str) -> relax.Var:
-        var = self.main.emit(value, name)
+        var = self._last = self.main.emit(value, name)
         if not _is_static(var.ty):
             raise self.data_dependent()
         if self._node is not None:

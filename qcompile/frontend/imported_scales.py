@@ -20,8 +20,9 @@ class ImportedScales:
 
     def activation(self, name: str, quant: Quant) -> None:
         """Notes the first 8-bit per-tensor quantization of a tensor; a plan has no words for others."""
-        if quant.per_tensor and quant.dtype in ACTIVATION_DTYPES and name not in self.tensors:
-            self.tensors[name] = quant.to_plan(WHY)
+        entry = quant.to_plan(WHY)
+        if entry and quant.per_tensor and quant.dtype in ACTIVATION_DTYPES and name not in self.tensors:
+            self.tensors[name] = entry
 
     def layer(self, node: Node) -> None:
         """Notes weight and bias of a float node, in the form that they have after import."""

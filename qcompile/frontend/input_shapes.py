@@ -27,7 +27,8 @@ def resolve_inputs(
     for info in inputs:
         if info.name in given:
             _unify(info, tuple(given[info.name]), symbols)
-    specs, batches = [], []
+    specs: list[TensorSpec] = []
+    batches: list[str] = []
     for info in inputs:
         shape = tuple(given[info.name]) if info.name in given else _default(info, symbols, batches)
         specs.append(TensorSpec(info.name, tuple(int(d) for d in shape), info.dtype))

@@ -200,7 +200,9 @@ def _input(value: onnx.ValueInfoProto, where: str) -> InputInfo:
     tensor = value.type.tensor_type
     if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
         raise QCompileError(
-            "is not a tensor of numbers", node=f"{where}: input {value.name}", remedy="only numbers can be computed with"
+            "is not a tensor of numbers",
+            node=f"{where}: input {value.name}",
+            remedy="only numbers can be computed with",
         )
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if not tensor.HasField("shape"):

@@ -11,7 +11,7 @@ from qcompile.frontend.context import NodeContext, Result
 
 def _axes(ctx: NodeContext) -> list[int] | None:
     """Axes to reduce, counted from the front; None for nothing to do."""
-    axes, rank = ctx.ints(1, "axes", "axes"), len(ctx.shape())
+    axes, rank = ctx.optional_ints(1, "axes", "axes"), len(ctx.shape())
     if not axes:
         return None if ctx.get("noop_with_empty_axes", 0) else list(range(rank))
     return sorted(a % rank for a in axes)

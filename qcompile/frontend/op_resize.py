@@ -65,11 +65,13 @@ def _target(ctx: NodeContext) -> tuple[tuple[int, ...], tuple[float, ...]]:
     where = 1 if ctx.node.op_type == "Upsample" or ctx.opset < 11 else 2
     scales = ctx.get("scales")
     if scales is None:
-        scales = ctx.constant(where, "scales")
-    sizes = ctx.constant(3, "sizes") if ctx.opset >= 11 else None
+        scales = ctx.optional_constant(where, "scales")
+    sizes = ctx.optional_constant(3, "sizes") if ctx.opset >= 11 else None
     axes = [a % len(shape) for a in ctx.get("axes") or range(len(shape))]
     if sizes is not None and len(sizes):
         return _from_sizes(ctx, dict(zip(axes, (int(s) for s in sizes), strict=True)))
+    if scales is None:
+        raise ctx.fail("it has neither scales nor sizes", "mend or re-export the model")
     factors = dict(zip(axes, (float(np.float32(s)) for s in scales), strict=True))
     every = tuple(factors.get(i, 1.0) for i in range(len(shape)))
     return tuple(floor(n * s) for n, s in zip(shape, every, strict=True)), every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -36,7 +37,7 @@ def reshape(ctx: NodeContext) -> Result:
     return _reshaped(ctx, tuple(want))
 
 
-def _x(shape: object) -> str:
+def _x(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
 
 
@@ -49,7 +50,7 @@ def flatten(ctx: NodeContext) -> Result:
 
 def squeeze(ctx: NodeContext) -> Result:
     shape = ctx.shape()
-    axes = ctx.ints(1, "axes", "axes")
+    axes = ctx.optional_ints(1, "axes", "axes")
     gone = {a % len(shape) for a in axes} if axes else {i for i, n in enumerate(shape) if n == 1}
     if any(shape[i] != 1 for i in gone):
         raise ctx.fail(f"cannot squeeze axes {sorted(gone)} of {_x(shape)}", "mend or re-export the model")
@@ -97,7 +98,7 @@ def concat(ctx: NodeContext) -> Result:
 def split(ctx: NodeContext) -> Result:
     axis, parts = ctx.axis(0), len(ctx.node.outputs)
     extent = ctx.shape()[axis]
-    sizes = ctx.ints(1, "split", "sizes")
+    sizes = ctx.optional_ints(1, "split", "sizes")
     if not sizes:
         each = -(-extent // parts)
         sizes = [each] * (parts - 1) + [extent - each * (parts - 1)]
@@ -114,7 +115,9 @@ def slice_(ctx: NodeContext) -> Result:
     if ctx.opset < 10:
         starts, ends, axes, steps = ctx.get("starts"), ctx.get("ends"), ctx.get("axes"), None
     else:
-        starts, ends, axes, steps = (ctx.ints(i, "", w) for i, w in enumerate(("starts", "ends", "axes", "steps"), 1))
+        starts, ends, axes, steps = (
+            ctx.optional_ints(i, "", what) for i, what in enumerate(("starts", "ends", "axes", "steps"), 1)
+        )
     shape = ctx.shape()
     axes = [a % len(shape) for a in axes] if axes else list(range(len(starts)))
     steps = steps or [1] * len(starts)
@@ -189,9 +192,9 @@ def pad(ctx: NodeContext) -> Result:
     rank, shape = len(ctx.shape()), ctx.shape()
     mode = ctx.get("mode", "constant")
     pads = ctx.ints(1, "pads", "padding")
-    value = ctx.get("value", 0.0) if ctx.opset < 11 else ctx.constant(2, "padding value")
+    value = ctx.get("value", 0.0) if ctx.opset < 11 else ctx.optional_constant(2, "padding value")
     value = 0.0 if value is None else float(np.asarray(value).item())
-    axes = ctx.ints(3, "", "axes") or list(range(rank))
+    axes = ctx.optional_ints(3, "", "axes") or list(range(rank))
     if mode not in PAD_MODES:
         raise ctx.unsupported(f"padding mode {mode!r}")
     before, after = [0] * rank, [0] * rank

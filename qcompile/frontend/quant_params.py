@@ -48,7 +48,9 @@ class Quant:
     @property
     def real_limits(self) -> tuple[float, float]:
         """Smallest and largest real value of a per-tensor quantization."""
-        return tuple(float(self.scale[0]) * (q - int(self.zero[0])) for q in self.limits)
+        low, high = self.limits
+        scale, zero = float(self.scale[0]), int(self.zero[0])
+        return scale * (low - zero), scale * (high - zero)
 
     def same(self, other: Quant) -> bool:
         return (

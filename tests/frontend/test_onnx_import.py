@@ -136,3 +136,11 @@ def test_main_is_well_formed_and_flat():
     assert len(imported.module["main"].body.blocks) == 1
     for _, value in read(imported.module).bindings:
         assert all(isinstance(arg, relax.Var | tvm.ir.GenericConst) for arg in value.args)
+
+
+def test_results_of_many_steps_bear_the_name_of_the_output():
+    scales = {"s": np.float32([1, 1, 1.5, 1])}
+    nodes = [node("Resize", "x _ s", "r"), node("FastGelu", "r", "g", domain="com.microsoft"), node("Relu", "g")]
+    imported = check(model(nodes, {"x": (1, 2, 4, 4)}, constants=scales, domains=["com.microsoft"]))
+    assert names(imported)[0] == "r" and names(imported)[-2:] == ["g", "y"]
+    assert set(imported.layers) == set(names(imported))
