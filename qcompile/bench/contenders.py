@@ -32,7 +32,14 @@ class Contender:
         return f"{self.engine} {self.format}"
 
     def open(self) -> Call:
-        return {"qcompile": _qcompile, "onnxruntime": _onnxruntime, "openvino": _openvino}[self.engine](self)
+        """Raises ``QCompileError`` if the engine refuses the model."""
+        try:
+            return {"qcompile": _qcompile, "onnxruntime": _onnxruntime, "openvino": _openvino}[self.engine](self)
+        except QCompileError:
+            raise
+        except Exception as error:  # each engine has its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise QCompileError(f"cannot run it: {reason}", node=f"{self.label} {self.path.name}") from error
 
 
 def _qcompile(self: Contender) -> Call:

@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,22 +35,33 @@ def check_peers(names: Sequence[str]) -> None:
 
 
 def peer_contenders(
-    names: Sequence[str], model: Path, calibration: Sequence[Feed], feed: Feed, threads: int = 1
+    names: Sequence[str],
+    model: Path,
+    calibration: Sequence[Feed],
+    feed: Feed,
+    threads: int = 1,
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[Contender]:
-    """Float and int8 contenders of each peer; int8 models are made from ``calibration`` unless the cache has them."""
+    """Float and int8 contenders of each peer; int8 models are made from ``calibration`` unless the cache has them.
+
+    A peer whose own tool cannot quantize the model has no int8 contender; ``note`` is told why.
+    """
     check_peers(names)
-    return [
-        contender
-        for name in names
-        for contender in (
-            Contender(name, "fp32", model, threads, feed),
-            Contender(name, "int8", int8_model(name, model, calibration), threads, feed),
-        )
-    ]
+    contenders = []
+    for name in names:
+        contenders.append(Contender(name, "fp32", model, threads, feed))
+        try:
+            contenders.append(Contender(name, "int8", int8_model(name, model, calibration), threads, feed))
+        except QCompileError as error:
+            note(str(error))
+    return contenders
 
 
 def int8_model(peer: str, model: Path, calibration: Sequence[Feed]) -> Path:
-    """The file of the peer's int8 model: ONNX (QDQ, per channel, uint8 x int8) or OpenVINO IR (NNCF's default)."""
+    """The file of the peer's int8 model: ONNX (QDQ, per channel, uint8 x int8) or OpenVINO IR (NNCF's default).
+
+    Raises ``QCompileError`` if the peer's tool fails.
+    """
     folder = _cache() / _key(peer, model, calibration)
     file = folder / ("model.onnx" if peer == "onnxruntime" else "model.xml")
     if not file.exists():
@@ -58,9 +69,12 @@ def int8_model(peer: str, model: Path, calibration: Sequence[Feed]) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quiet():
             new = Path(scratch) / "new"
             new.mkdir()
-            (_quantize_onnxruntime if peer == "onnxruntime" else _quantize_openvino)(
-                model, calibration, new / file.name
-            )
+            quantize = _quantize_onnxruntime if peer == "onnxruntime" else _quantize_openvino
+            try:
+                quantize(model, calibration, new / file.name)
+            except Exception as error:  # the tools raise whatever they meet
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise QCompileError(f"no int8 model: its own tool fails ({reason})", node=peer) from error
             with contextlib.suppress(OSError):  # another process was first
                 new.rename(folder)
     return file

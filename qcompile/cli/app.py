@@ -103,16 +103,25 @@ def _command(arguments: list[str], interrupted: list[int]) -> int:
     except BrokenPipeError:  # `qcompile inspect out/ | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
         return 0
+    except OSError as error:
+        if error.filename is None:
+            return _defect(error, arguments)
+        error_line(f"{error.filename}: {error.strerror}")
+        return 2
     except Exception as error:
         if interrupted:
             return INTERRUPTED
         if hasattr(error, "format_message"):  # a usage error of the parser
             return _misused(error)
-        if "-v" in arguments or "--verbose" in arguments:
-            traceback.print_exc()
-        first = (str(error).strip().splitlines() or [""])[0]
-        error_line(f"{type(error).__name__}: {first}; this is a defect of qcompile (-v shows where)")
-        return 1
+        return _defect(error, arguments)
+
+
+def _defect(error: Exception, arguments: Sequence[str]) -> int:
+    if "-v" in arguments or "--verbose" in arguments:
+        traceback.print_exception(error)
+    first = (str(error).strip().splitlines() or [""])[0]
+    error_line(f"{type(error).__name__}: {first}; this is a defect of qcompile (-v shows where)")
+    return 1
 
 
 def _misused(error: Exception) -> int:

@@ -63,7 +63,9 @@ def bench(
         source = _source(manifest, model)
         peer_feeds = _calibration(source, manifest, calib_data, num_samples)
         with step("making the peers' int8 models"):
-            contenders += peer_contenders(peers, source, peer_feeds, peer_feeds[0], threads)
+            contenders += peer_contenders(
+                peers, source, peer_feeds, peer_feeds[0], threads, lambda text: remark(f"note: {text}")
+            )
     with step(f"measuring {len(contenders)} contenders"):
         latencies = measure(contenders, duration)
     _report(manifest, latencies, as_json)

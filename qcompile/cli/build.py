@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
-    from qcompile.model import Model
+    from qcompile.model import Model, TensorSpec
     from qcompile.targets.target import Target
 
 
@@ -55,8 +55,16 @@ def build(
     ] = None,
     num_samples: Annotated[int | None, typer.Option("--num-samples", help="Use the first N samples only.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan.json instead of calibration.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude-nodes", help="Leave nodes in float: a,b.")] = None,
-    shapes: Annotated[list[str] | None, typer.Option("--input-shapes", help='"x:[1,3,224,224]"; repeatable.')] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude-nodes", metavar="a,b", help="Nodes, layers, operator types left in float."),
+    ] = None,
+    integer_io: Annotated[
+        bool, typer.Option("--integer-io", help="Model inputs and outputs are codes, not float32.")
+    ] = False,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--input-shapes", metavar="x:[1,3,8,8]", help="Fix inputs; repeatable.")
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that kernels are split for.")] = 1,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Folder for the module after each pass.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Summary for machines.")] = False,
@@ -93,7 +101,7 @@ def build(
     elif calib_data is None and imported.imported_plan is not None:
         chosen = imported.imported_plan
     else:
-        wish = _Wish(calib_data, method.value, percentile, num_samples, names(exclude or []))
+        wish = _Wish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
         chosen = _calibrated_plan(imported, row, wish, times)
     with _timed("compile", times, "compiling"):
         artifact = qc.build(imported, chosen, target=row, threads=threads, out=out, dump_ir=dump_ir)
@@ -109,6 +117,7 @@ class _Wish:
     percentile: float | None
     num_samples: int | None
     exclude: tuple[str, ...]
+    integer_io: bool
 
 
 def _calibrated_plan(model: Model, target: Target, wish: _Wish, times: dict[str, float]) -> QuantPlan:
@@ -127,7 +136,21 @@ def _calibrated_plan(model: Model, target: Target, wish: _Wish, times: dict[str,
         remark(f"note: {note}")
     percent = PERCENTILE if wish.percentile is None else wish.percentile
     with _timed("plan", times, "planning"):
-        return qc.plan_uniform(model, stats, "int8", target, exclude=wish.exclude, method=wish.method, percent=percent)
+        return qc.plan_uniform(
+            model,
+            stats,
+            "int8",
+            target,
+            exclude=wish.exclude,
+            integer_inputs=_float_names(model.inputs) if wish.integer_io else (),
+            integer_outputs=_float_names(model.outputs) if wish.integer_io else (),
+            method=wish.method,
+            percent=percent,
+        )
+
+
+def _float_names(specs: Sequence[TensorSpec]) -> list[str]:
+    return [spec.name for spec in specs if spec.dtype == "float32"]
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ class Runner:
         """
         calls = self.manifest.calls
         if not calls or not self._library.implements_function("profile"):
-            raise QCompileError("the library has no profile entry", remedy="build it with --profile")
+            raise QCompileError("the library has no profile entry", remedy="build the model again")
         import tvm_ffi
 
         stamps = aligned_empty((len(calls) + 1,), np.int64)

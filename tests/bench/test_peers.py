@@ -53,11 +53,13 @@ def test_int8_models_are_kept_by_model_and_data(model, monkeypatch):
 def test_a_failed_quantization_leaves_nothing(model, tmp_path, monkeypatch):
     def fail(source, calibration, out):
         out.write_text("half")
-        raise RuntimeError
+        raise RuntimeError("no such\nluck")
 
     monkeypatch.setattr(peers, "_quantize_onnxruntime", fail)
-    with pytest.raises(RuntimeError):
-        int8_model("onnxruntime", model, FEEDS)
+    notes = []
+    (only,) = peer_contenders(["onnxruntime"], model, FEEDS, FEEDS[0], note=notes.append)
+    assert only.format == "fp32"
+    assert notes == ["onnxruntime: no int8 model: its own tool fails (no such)"]
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
@@ -75,6 +77,13 @@ def test_inputs_of_a_contender_need_not_outlive_it(model):
     """Bound memory belongs to the call, not to whoever made the feed."""
     call = Contender("onnxruntime", "fp32", model, 1, {"x": FEEDS[0]["x"][:, :, ::-1]}).open()
     call()
+
+
+def test_an_engine_that_refuses_the_model(tmp_path):
+    (tmp_path / "m.onnx").write_text("hello")
+    with pytest.raises(QCompileError) as caught:
+        Contender("onnxruntime", "fp32", tmp_path / "m.onnx").open()
+    assert str(caught.value).startswith("onnxruntime fp32 m.onnx: cannot run it: ")
 
 
 def test_unknown_and_missing_peers(monkeypatch):

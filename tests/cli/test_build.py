@@ -110,6 +110,20 @@ def test_excluded_nodes_stay_in_float(cli, tmp_path):
     assert code == 0 and "int8" not in json.loads(out)["layers"]
 
 
+def test_integer_inputs_and_outputs(cli, tmp_path):
+    code, _, _ = cli(
+        "build", "model.onnx", "--target", "x86-avx2", "--calib-data", "calib.npz", "-o", tmp_path / "out",
+        "--integer-io",
+    )  # fmt: skip
+    assert code == 0
+    runner = qc.load(tmp_path / "out")
+    x, y = runner.inputs[0], runner.outputs[0]
+    assert (x.dtype, y.dtype) == ("uint8", "uint8")
+    codes = np.clip(np.rint(SAMPLES[:1] / x.quantization.scale) + x.quantization.zero_point, 0, 255).astype(np.uint8)
+    real = (runner.run({"x": codes})["y"].astype(np.float32) - y.quantization.zero_point) * y.quantization.scale
+    assert np.abs(real - expected(SAMPLES[:1])).max() < 0.2
+
+
 def test_ir_is_dumped_in_order(cli, tmp_path):
     code, _, _ = cli(
         "build", "model.onnx", "--target", "x86-avx2", "--fp32", "-o", tmp_path / "out", "--dump-ir", tmp_path / "ir"

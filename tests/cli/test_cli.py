@@ -140,7 +140,7 @@ def test_profile_is_a_row_a_kernel(cli, built, tmp_path):
 def test_profile_without_an_entry(cli, tmp_path):
     out = handmade.build(tmp_path / "out", profile=False).path
     code, _, err = cli("run", out, "--profile")
-    assert code == 2 and err.endswith("error: the library has no profile entry; build it with --profile\n")
+    assert code == 2 and err.endswith("error: the library has no profile entry; build the model again\n")
 
 
 def test_inspect_an_artifact(cli, built):

@@ -112,7 +112,7 @@ def test_profile_names_every_kernel(runner):
 
 def test_profile_needs_an_entry_in_the_library(tmp_path):
     runner = qc.load(handmade.build(tmp_path / "out", profile=False).path)
-    assert refusal(runner.profile, {"x": X}) == "the library has no profile entry; build it with --profile"
+    assert refusal(runner.profile, {"x": X}) == "the library has no profile entry; build the model again"
 
 
 def test_empty_weights_and_workspace(tmp_path):
