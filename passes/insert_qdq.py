@@ -96,13 +96,16 @@ class _Inserter:
         chain = self.chain_of.get(var)
         # A split has no codes of its own, its fields have.
         takes_codes = self.is_int8(chain) or var.name in self.plan.tensors or op_name(value) == "split"
-        replace = {**self.real, **self.decoded} if takes_codes else dict(self.real)
-        value = graph.substitute(value, replace)
+        value = graph.substitute(value, {old: self._read(old, takes_codes) for old in graph.reads(value)})
         constants = self.constants.get(var)
         if constants:
             args = [constants.get(arg, arg) for arg in value.args]
             return relax.Call(value.op, args, value.attrs, value.ty_args)
         return value
+
+    def _read(self, old: relax.Var, as_codes: bool) -> relax.Expr:
+        """What stands for an old variable: its dequantized codes, or what others read of it."""
+        return self.decoded[old] if as_codes and old in self.decoded else self.real[old]
 
     def _quantize_constants(self, chain: Chain) -> None:
         """Emits the integer weight, bias or constant operand of an int8 layer."""

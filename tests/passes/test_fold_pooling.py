@@ -50,6 +50,19 @@ def test_one_composite_within_a_step(name):
     assert_within_a_step(mod, plan, ["y"])
 
 
+def test_pooling_of_sequences():
+    def write(b, x):
+        c = b.emit(op.nn.conv1d(x, weight(5, 4, 3)), "c")
+        y = b.emit(op.nn.avg_pool1d(c, 3, strides=2, padding=(1, 1)), "y")
+        m = b.emit(op.mean(b.emit(op.nn.max_pool1d(y, 2), "p"), [2], keepdims=True), "m")
+        return [b.emit(op.nn.conv1d(m, weight(3, 5, 1)), "wants codes")]
+
+    mod = module(write, x=(2, 4, 12))
+    plan = plan_of(mod)
+    assert kinds(integer_of(mod, plan)) == ["quantize", "CONV2D", "AVG_POOL2D", "max_pool1d", "MEAN", "CONV2D"]
+    assert_within_a_step(mod, plan, ["y"])
+
+
 def test_an_activation_is_part_of_it():
     def write(b, x):
         c = b.emit(op.nn.conv2d(x, weight(5, 4, 1, 1)), "c")
