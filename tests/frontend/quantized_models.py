@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,34 +53,42 @@ def network() -> onnx.ModelProto:
 
 
 class _Reader(quantization.CalibrationDataReader):
-    def __init__(self) -> None:
-        self.samples = iter([{"x": weights(1, 3, 8, 8, seed=i)} for i in range(4)])
+    def __init__(self, samples: Iterable[dict[str, np.ndarray]]) -> None:
+        self.samples = iter(samples)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self.samples, None)
 
 
-def quantize(folder: Path, kind: str, per_channel: bool, dtype: str) -> str:
-    """Path of the network quantized by ONNX Runtime.
+def quantize(
+    folder: Path,
+    kind: str,
+    per_channel: bool,
+    dtype: str,
+    source: Path | None = None,
+    samples: Iterable[dict[str, np.ndarray]] = (),
+) -> str:
+    """Path of a model, by default of the network, quantized by ONNX Runtime.
 
     kind: "QDQ", "QOperator" or "dynamic". dtype: of activations, for "dynamic" of weights.
     """
     logging.disable(logging.WARNING)
-    source, target = str(folder / "float.onnx"), str(folder / f"{kind}.onnx")
-    onnx.save(network(), source)
+    if source is None:
+        source, samples = folder / "float.onnx", [{"x": weights(1, 3, 8, 8, seed=i)} for i in range(4)]
+        onnx.save(network(), source)
+    target = str(folder / f"{kind}.onnx")
+    types = quantization.QuantType
     if kind == "dynamic":
-        quantization.quantize_dynamic(
-            source, target, per_channel=per_channel, weight_type=quantization.QuantType[dtype]
-        )
+        quantization.quantize_dynamic(source, target, per_channel=per_channel, weight_type=types[dtype])
     else:
         quantization.quantize_static(
             source,
             target,
-            _Reader(),
+            _Reader(samples),
             quant_format=quantization.QuantFormat[kind],
             per_channel=per_channel,
-            activation_type=quantization.QuantType[dtype],
-            weight_type=quantization.QuantType.QInt8,
+            activation_type=types[dtype],
+            weight_type=types.QInt8,
         )
     return target
 

@@ -1,5 +1,6 @@
 """Real models against ONNX Runtime (marked bench)."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from qcompile.errors import QCompileError
 from qcompile.frontend import import_onnx
 from tests.frontend.onnx_models import names, operators, random_feeds, run, run_onnxruntime
+from tests.frontend.quantized_models import quantize, simulated
 
 BENCH = Path(os.environ.get("QCOMPILE_BENCH", Path(__file__).parents[2] / "../shared/bench")).resolve()
 REAL = ["ad_fc_ae", "ic_resnet8", "imagenet_mnv1_025", "imagenet_mnv2", "kws_dscnn", "sww_dscnn1d", "vww_mnv1"]
@@ -49,3 +51,22 @@ def test_generated(generated, name):
 def test_lstm():
     with pytest.raises(QCompileError, match=r"^lstm0 \(LSTM\): LSTM is not supported yet; "):
         import_onnx(BENCH / "rnn_charrnn" / "model.onnx")
+
+
+def calibration(name, count):
+    spec = importlib.util.spec_from_file_location("bench_load", BENCH / "load.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    feeds, _ = module.load(BENCH / name / "calib.npz", count)
+    return [{key: value[i : i + 1] for key, value in feeds.items()} for i in range(count)]
+
+
+@pytest.mark.parametrize("name", ["kws_dscnn", "ic_resnet8", "sww_dscnn1d", "ad_fc_ae"])
+@pytest.mark.parametrize("kind", ["QDQ", "QOperator"])
+def test_quantized(tmp_path, name, kind):
+    samples = calibration(name, 5)
+    path = quantize(tmp_path, kind, True, "QUInt8", BENCH / name / "model.onnx", samples[:4])
+    imported = import_onnx(path)
+    step = imported.imported_plan.tensors[names(imported)[-1]].affine.scale
+    ours, theirs = run(simulated(imported), samples[4])[0], run_onnxruntime(path, samples[4])[0]
+    assert np.abs(ours - theirs).max() <= 2.01 * step
