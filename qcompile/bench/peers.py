@@ -57,12 +57,17 @@ def peer_contenders(
     return contenders
 
 
-def int8_model(peer: str, model: Path, calibration: Sequence[Feed]) -> Path:
-    """The file of the peer's int8 model: ONNX (QDQ, per channel, uint8 x int8) or OpenVINO IR (NNCF's default).
+def int8_model(
+    peer: str, model: Path, calibration: Sequence[Feed], activations: str = "uint8", operators: Sequence[str] = ()
+) -> Path:
+    """The file of the peer's int8 model: ONNX (QDQ, weights int8 per channel) or OpenVINO IR (NNCF's default).
+
+    activations, operators: for ONNX Runtime, "uint8" or "int8", and the operator types to quantize if not all.
 
     Raises ``QCompileError`` if the peer's tool fails.
     """
-    folder = _cache() / _key(peer, model, calibration)
+    options = (activations, tuple(operators)) if peer == "onnxruntime" else ()
+    folder = _cache() / _key(peer, model, calibration, *options)
     file = folder / ("model.onnx" if peer == "onnxruntime" else "model.xml")
     if not file.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,9 +76,9 @@ def int8_model(peer: str, model: Path, calibration: Sequence[Feed]) -> Path:
             new.mkdir()
             quantize = _quantize_onnxruntime if peer == "onnxruntime" else _quantize_openvino
             try:
-                quantize(model, calibration, new / file.name)
+                quantize(model, calibration, new / file.name, *options)
             except Exception as error:  # the tools raise whatever they meet
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 raise QCompileError(f"no int8 model: its own tool fails ({reason})", node=peer) from error
             with contextlib.suppress(OSError):  # another process was first
                 new.rename(folder)
@@ -84,8 +89,8 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcompile" / "peers"
 
 
-def _key(peer: str, model: Path, calibration: Sequence[Feed]) -> str:
-    digest = hashlib.sha256(model.read_bytes())
+def _key(peer: str, model: Path, calibration: Sequence[Feed], *options: object) -> str:
+    digest = hashlib.sha256(model.read_bytes() + repr(options).encode())
     for feed in calibration:
         for name in sorted(feed):
             digest.update(name.encode() + np.ascontiguousarray(feed[name]).tobytes())
@@ -103,7 +108,9 @@ class _Reader:
         return None if feed is None else dict(feed)
 
 
-def _quantize_onnxruntime(model: Path, calibration: Sequence[Feed], out: Path) -> None:
+def _quantize_onnxruntime(
+    model: Path, calibration: Sequence[Feed], out: Path, activations: str, operators: Sequence[str]
+) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -114,8 +121,9 @@ def _quantize_onnxruntime(model: Path, calibration: Sequence[Feed], out: Path) -
         str(out),
         _Reader(calibration),
         quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
+        activation_type={"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}[activations],
         weight_type=QuantType.QInt8,
+        op_types_to_quantize=list(operators) or None,
         per_channel=True,
     )
     prepared.unlink()
