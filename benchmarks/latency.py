@@ -1,0 +1,45 @@
+"""Latency of one inference, ours and the peers', measured in turns; batch 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.builds import Builds
+from benchmarks.models import BenchModel
+from qcompile.bench import Latency, measure
+
+PEERS = ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino int8")
+COLUMNS = ("qcompile int8", "qcompile fp32", *PEERS)
+
+
+def latency(model: BenchModel, builds: Builds, seconds: float, threads: int) -> dict[str, Any]:
+    """Microseconds by column, median and minimum, and our ratios to the fastest peer and to ONNX Runtime's fp32."""
+    contenders = builds.contenders(model, threads)
+    builds.tell(f"{model.name}: measuring, {threads} thread(s)")
+    measured = measure([c for found in contenders.values() for c in found], seconds)
+    best: dict[str, Latency] = {
+        column: min((measured[c] for c in found), key=lambda latency: latency.median)
+        for column, found in contenders.items()
+    }
+    return {
+        "model": model.name,
+        "threads": threads,
+        "median_us": {column: 1e6 * best[column].median for column in COLUMNS},
+        "min_us": {column: 1e6 * best[column].minimum for column in COLUMNS},
+        "int8_over_fastest_peer": best["qcompile int8"].median / min(best[peer].median for peer in PEERS),
+        "fp32_over_onnxruntime_fp32": best["qcompile fp32"].median / best["onnxruntime fp32"].median,
+    }
+
+
+def row(result: dict[str, Any]) -> list[str]:
+    """A table's row: "median / min" for each column, then the ratios."""
+    median, minimum = result["median_us"], result["min_us"]
+    return [
+        result["model"],
+        *(f"{median[column]:.0f} / {minimum[column]:.0f}" for column in COLUMNS),
+        f"{result['int8_over_fastest_peer']:.2f}",
+        f"{result['fp32_over_onnxruntime_fp32']:.2f}",
+    ]
+
+
+HEADERS = ["model", *COLUMNS, "int8 / fastest peer", "fp32 / ORT fp32"]
