@@ -36,9 +36,7 @@ class NodeContext:
 
     def tensor(self, index: int) -> relax.Expr:
         """Input as a Relax expression."""
-        if not self.has(index):
-            raise self.fail(f"input {index} is missing", "mend or re-export the model")
-        return self.as_expr(self.inputs[index])
+        return self.as_expr(self.value(index))
 
     def constant(self, index: int, what: str) -> np.ndarray:
         """Input as a constant. An absent or run-time value is an error that calls it ``what``."""
@@ -69,12 +67,19 @@ class NodeContext:
         value = self.optional_constant(index, what)
         return None if value is None else [int(i) for i in value.reshape(-1)]
 
+    def value(self, index: int) -> Value:
+        """Input as it is: a numpy array or a variable."""
+        value = self.inputs[index] if self.has(index) else None
+        if value is None:
+            raise self.fail(f"input {index} is missing", "mend or re-export the model")
+        return value
+
     def shape(self, index: int = 0) -> tuple[int, ...]:
-        value = self.inputs[index]
+        value = self.value(index)
         return value.shape if isinstance(value, np.ndarray) else tuple(int(d) for d in value.ty.shape.values)
 
     def dtype(self, index: int = 0) -> str:
-        value = self.inputs[index]
+        value = self.value(index)
         return str(value.dtype if isinstance(value, np.ndarray) else value.ty.dtype)
 
     def is_float(self, index: int = 0) -> bool:

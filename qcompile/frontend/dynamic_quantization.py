@@ -59,8 +59,10 @@ def _match(node: Node, graph: OnnxGraph, producers: dict[str, Node], users: dict
     ):
         return None
     cast = _only_user(node, users)
-    result = _only_user(cast, users) if cast is not None and cast.op_type == "Cast" else None
-    if result is None or result.op_type != "Mul" or cast.get("to") != onnx.TensorProto.FLOAT:
+    if cast is None or cast.op_type != "Cast" or cast.get("to") != onnx.TensorProto.FLOAT:
+        return None
+    result = _only_user(cast, users)
+    if result is None or result.op_type != "Mul":
         return None
     factor = producers.get(next((n for n in result.inputs if n != cast.outputs[0]), ""))
     if factor is None or factor.op_type != "Mul" or dynamic.outputs[1] not in factor.inputs:
@@ -83,5 +85,7 @@ def _rewrite(match: _Match, constants: dict[str, np.ndarray], tensors: dict[str,
     quant = Quant.of(match.scale, zero, str(codes.dtype), axis, codes.ndim)
     weight = f"{out}~weight"
     constants[weight] = quant.dequantize(codes)
-    tensors[f"{out}.weight"] = quant.as_weight().to_plan(WHY)
+    entry = quant.as_weight().to_plan(WHY)
+    if entry is not None:
+        tensors[f"{out}.weight"] = entry
     return Node(FLOAT_OPERATORS[node.op_type], (match.x, weight), (out,), node.name, node.attributes)

@@ -19,7 +19,7 @@ def evaluate(node: Node, inputs: Sequence[np.ndarray | None], opset: int) -> tup
         return None
     try:
         message = node_message(node)
-        feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
+        feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if value is not None}
         declared = [onnx.helper.make_tensor_value_info(n, _code(v), v.shape) for n, v in feeds.items()]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
         graph = onnx.helper.make_graph([message], "fold", declared, outputs)

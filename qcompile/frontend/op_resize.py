@@ -6,6 +6,7 @@ The matrix is what the onnx package's own Resize makes of the identity matrix, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import floor, prod
 
 import numpy as np
@@ -109,26 +110,26 @@ def _whole(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
 
 def _nearest(ctx: NodeContext, have: int, want: int, scale: float, options: dict) -> np.ndarray:
     """Index of the element that each output element takes, in float32 as ONNX Runtime computes it."""
-    at, scale = np.arange(want, dtype=np.float32), np.float32(scale)
-    half = np.float32(0.5)
+    at, factor, half = np.arange(want, dtype=np.float32), np.float32(scale), np.float32(0.5)
     coordinates = options.get("coordinate_transformation_mode", "half_pixel")
     if coordinates == "asymmetric":
-        at = at / scale
+        at = at / factor
     elif coordinates == "align_corners":
         at = at * np.float32(have - 1) / np.float32(max(want - 1, 1))
     elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and want > 1):
-        at = (at + half) / scale - half
+        at = (at + half) / factor - half
     elif coordinates == "pytorch_half_pixel":
         at = at * 0
     else:
         raise ctx.unsupported(f"coordinate_transformation_mode {coordinates} of nearest neighbours")
-    rounding = {
+    rounding: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "floor": np.floor,
         "ceil": np.ceil,
         "round_prefer_floor": lambda x: np.ceil(x - half),
         "round_prefer_ceil": lambda x: np.floor(x + half),
-    }[options.get("nearest_mode", "round_prefer_floor")]
-    return np.clip(rounding(at), 0, have - 1).astype(np.int64)
+    }
+    nearest = rounding[options.get("nearest_mode", "round_prefer_floor")](at)
+    return np.clip(nearest, 0, have - 1).astype(np.int64)
 
 
 def _matrix(ctx: NodeContext, have: int, want: int, scale: float, options: dict) -> np.ndarray:

@@ -70,7 +70,7 @@ class Quant:
         return np.clip(np.rint(real / scale) + zero, *self.limits).astype(self.dtype)
 
     def _aligned(self, rank: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        if self.block:
+        if self.block and self.axis is not None:
             cut = (*[slice(None)] * self.axis, slice(0, shape[self.axis]))
             scale, zero = (np.repeat(v, self.block, self.axis)[cut] for v in (self.scale, self.zero))
             return scale, zero

@@ -61,8 +61,8 @@ class _Stripper:
                 self._dequantize(node)
             elif rule := rule_for(node):
                 self._qoperator(node, rule)
-            elif node.op_type in MOVES and node.domain in DEFAULT_DOMAINS and self._moves_codes(node):
-                self._move(node)
+            elif node.op_type in MOVES and node.domain in DEFAULT_DOMAINS and (quant := self._moved(node)):
+                self._move(node, quant)
             else:
                 self._emit(node.with_inputs(*map(self._read, node.inputs)))
         self._give_outputs()
@@ -176,16 +176,18 @@ class _Stripper:
         scale = (x.scale * w.scale * np.float32(node.get("alpha", 1.0))).astype(np.float32)
         return Quant(scale, np.zeros(scale.shape, np.int64), "int32", None if w.per_tensor else 0)
 
-    def _moves_codes(self, node: Node) -> bool:
+    def _moved(self, node: Node) -> Quant | None:
+        """The one quantization of the codes that a data-moving operator reads, None if it reads something else."""
         data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
         if len(data) == 1 and data[0] in self.constants:
-            return str(self.constants[data[0]].dtype) in ACTIVATION_DTYPES and bool(self._declared(node.outputs[0]))
-        quants = [self.codes[n][1] if n in self.codes else None for n in data]
-        return all(q is not None and q.per_tensor and q.same(quants[0]) for q in quants)
+            codes = str(self.constants[data[0]].dtype) in ACTIVATION_DTYPES
+            return self._declared(node.outputs[0]) if codes else None
+        quants = [self.codes[n][1] for n in data if n in self.codes]
+        if len(quants) < len(data) or not all(q.per_tensor and q.same(quants[0]) for q in quants):
+            return None
+        return quants[0]
 
-    def _move(self, node: Node) -> None:
-        first = node.inputs[0]
-        quant = self.codes[first][1] if first in self.codes else self._declared(node.outputs[0])
+    def _move(self, node: Node, quant: Quant) -> None:
         count = len(node.inputs) if node.op_type == "Concat" else 1
         reals = [self._real(name, quant) for name in node.inputs[:count]]
         self._emit(node.with_inputs(*reals, *map(self._read, node.inputs[count:])))
