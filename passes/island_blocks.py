@@ -97,6 +97,8 @@ def _realize(schedule: Schedule, block: Block, loops: list[Loop]) -> SBlockReali
 def neighbouring_axis(schedule: Schedule, block: Block) -> IterVar | None:
     """The axis of a nest that runs over neighbouring elements of the largest tensor that it reads."""
     statement = schedule.get(block)
+    if not statement.reads:
+        return None
     largest = max(statement.reads, key=lambda region: prod(int(extent) for extent in region.source.shape))
     wide = [r.min for r, extent in zip(largest.region, largest.source.shape, strict=True) if int(extent) > 1]
     if not wide:
@@ -112,25 +114,6 @@ def reduces_neighbours(schedule: Schedule, block: Block) -> bool:
     """Whether a nest is a reduction over neighbouring elements."""
     axis = neighbouring_axis(schedule, block)
     return axis is not None and axis.iter_type == IterVar.CommReduce
-
-
-def is_flat(schedule: Schedule, block: Block) -> bool:
-    """Whether every tensor of a data-parallel nest is read and written at the same index, or at a constant one."""
-    statement = schedule.get(block)
-    axes = [axis.var for axis in statement.iter_vars]
-    shape = [int(extent) for extent in statement.writes[0].source.shape]
-
-    def same(region: Any) -> bool:
-        if [int(extent) for extent in region.source.shape] != shape or len(shape) != len(axes):
-            return False
-        # An axis of extent 1 is indexed by the constant 0.
-        indices = zip(region.region, axes, shape, strict=True)
-        return all(r.min.same_as(axis) or extent == 1 for r, axis, extent in indices)
-
-    def constant(region: Any) -> bool:
-        return not any(_depends(r.min, axis) for r in region.region for axis in axes)
-
-    return same(statement.writes[0]) and all(same(region) or constant(region) for region in statement.reads)
 
 
 def is_cheap(expr: Any) -> bool:

@@ -42,8 +42,15 @@ _FLATTEN = tvm.ir.transform.Sequential(
 
 
 def with_stack_memory(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """A scheduled function, its loops and indices made flat, with its small temporaries on the stack."""
+    """A scheduled function, its loops and indices made flat, with its small temporaries on the stack.
+
+    The same function where the build, which runs these passes again, could not: they refuse some vector indices.
+    """
     flat = _FLATTEN(IRModule({"main": function}))["main"]
+    try:
+        _FLATTEN(IRModule({"main": flat}))
+    except RuntimeError:
+        return function
     if not isinstance(flat.body, tirx.SeqStmt):
         return flat
     room = _STACK_BYTES

@@ -34,7 +34,6 @@ from qcompile.passes.island_blocks import (
     Loop,
     extents,
     is_cheap,
-    is_flat,
     is_output,
     is_plain,
     is_reduction,
@@ -92,7 +91,8 @@ def _apply(schedule: Schedule, target: Target) -> Schedule:
             else:
                 across.append(block)
     schedule, rows = _row_by_row(schedule, across)
-    sums = [(block, _vectorize(schedule, block, rows, target.lanes)) for block in nests(schedule)]
+    used = [b for b in nests(schedule) if is_output(schedule, b) or schedule.get_consumers(b)]
+    sums = [(block, _vectorize(schedule, block, rows, target.lanes)) for block in used]
     if target.threads > 1:
         _parallelize(schedule)
     for block, loop in sums:  # last, as a reduction without its initialization is none to TVM
@@ -141,7 +141,7 @@ def _row_by_row(schedule: Schedule, across: list[Block]) -> tuple[Schedule, int]
     loop over neighbouring results for themselves: their vector.
     """
     *producers, last = nests(schedule)
-    if not producers or len(schedule.get_output_blocks(schedule.get_sblock("root"))) != 1:
+    if not producers or not all(schedule.get_consumers(block) for block in producers):
         return schedule, 0
     work = [trip_count(schedule, block) for block in producers]
     for depth in range(len(own_loops(schedule, last)[0]), 0, -1):
@@ -169,8 +169,7 @@ def _vectorize(schedule: Schedule, block: Block, rows: int, lanes: int) -> Loop 
     parallel, reduced = own_loops(schedule, block, rows)
     if not parallel or (reduced and reduces_neighbours(schedule, block)):
         return None
-    flat = rows == 0 and len(parallel) > 1 and is_flat(schedule, block)
-    loop = schedule.fuse(*parallel) if flat else parallel[-1]
+    loop = parallel[-1]
     (extent,) = extents(schedule, [loop])
     width = vector_factor(extent, lanes)
     if width is None:

@@ -247,3 +247,28 @@ def test_kernels_of_the_module_are_left_alone():
 def test_an_operator_without_static_shape_is_refused_by_name():
     with pytest.raises(QCompileError, match=r"^where/it is: operator .* has no static kernel"):
         lowered([tensor(3, 4)], lambda emit, x: [emit(op.nonzero(x), "where/it is")])
+
+
+def test_batch_norm_with_unused_results():
+    x, gamma, beta, mean = tensor(1, 16, 5, 3), tensor(16, seed=1), tensor(16, seed=2), tensor(16, seed=3)
+    variance = abs(tensor(16, seed=4)) + 1
+
+    def build(emit, x, *rest):
+        both = emit(op.nn.batch_norm(x, *rest, axis=1, epsilon=1e-3, training=False), "all")
+        return [emit(relax.TupleGetItem(both, 0), "y")]
+
+    scale, offset, shift, spread = (v[:, None, None] for v in (gamma, beta, mean, np.sqrt(variance + 1e-3)))
+    check([x, gamma, beta, mean, variance], build, (x - shift) / spread * scale + offset)
+
+
+def test_image_operators_without_a_template():
+    x = tensor(1, 3, 8, 28)
+    pooled = x.reshape(1, 3, 4, 2, 14, 2).mean((3, 5))
+    larger = x.repeat(2, 2).repeat(2, 3)
+
+    def build(emit, x):
+        nearest = {"method": "nearest_neighbor", "coordinate_transformation_mode": "asymmetric", "layout": "NCHW"}
+        resized = emit(op.image.resize2d(x, (16, 56), **nearest, rounding_method="floor"), "larger")
+        return [emit(op.nn.avg_pool2d(x, (2, 2), (2, 2)), "pooled"), emit(op.concat([resized, resized], 1), "twice")]
+
+    check([x], build, pooled, np.concatenate([larger, larger], 1))
