@@ -86,11 +86,12 @@ def read(module: IRModule) -> Graph:
 class MainBuilder:
     """Writes a new ``main``. Variables keep the names that they are given, verbatim.
 
-    ``base``: the module whose other functions are kept, less the Relax functions that nothing calls any more.
+    ``base``: the module whose attributes of ``main`` and other functions are kept, less the Relax functions that nothing calls any more.
     """
 
     def __init__(self, params: Sequence[relax.Var], base: IRModule | None = None):
         self.params = tuple(params)
+        self._attrs = base[MAIN].attrs if base and MAIN in base else None
         self._bindings: list[relax.VarBinding] = []
         self._builder = relax.BlockBuilder()
         self._functions: dict[GlobalVar, tvm.ir.BaseFunc] = {
@@ -128,5 +129,5 @@ class MainBuilder:
         out = relax.Var("outputs", result.ty)
         block = relax.DataflowBlock([*self._bindings, relax.VarBinding(out, result)])
         body = self._builder.normalize(relax.SeqExpr([block], out))
-        main = relax.Function(list(self.params), body, out.ty).with_attr("global_symbol", MAIN)
+        main = relax.Function(list(self.params), body, out.ty, attrs=self._attrs).with_attr("global_symbol", MAIN)
         return relax.transform.DeadCodeElimination([MAIN])(IRModule({GlobalVar(MAIN): main, **self._functions}))
