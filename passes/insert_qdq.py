@@ -10,6 +10,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from qcompile import graph
+from qcompile.errors import QCompileError, nearest
 from qcompile.graph import MainBuilder
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
@@ -17,7 +18,8 @@ from qcompile.passes.chain import WEIGHTED, Chain, chain_members, find_chains
 from qcompile.passes.movement import moved_from
 from qcompile.passes.quantized import QuantizedConstant, dequantize, dequantize_constant, quantize
 from qcompile.passes.weights import bias_scales, bias_vector, quantize_bias, quantize_weight, weight_axis
-from qcompile.plan import QuantPlan
+from qcompile.plan import QuantPlan, TensorPlan
+from qcompile.reference.arithmetic import quantize as encode
 
 
 def insert_qdq(plan: QuantPlan) -> tvm.ir.transform.ModulePass:
@@ -41,12 +43,16 @@ class _Inserter:
     def __init__(self, module: IRModule, plan: QuantPlan):
         self.module, self.plan = module, plan
         self.main = graph.read(module)
-        self.definitions = self.main.definitions()
+        self.definitions, self.users = self.main.definitions(), self.main.users()
         self.chain_of = chain_members(find_chains(self.main))
         self.real: dict[relax.Var, relax.Expr] = {}  # old variable -> what readers of its float32 value read
         self.decoded: dict[relax.Var, relax.Expr] = {}  # old variable -> its codes, dequantized
         self.codes: dict[relax.Var, relax.Expr] = {}
         self.constants: dict[relax.Var, dict[relax.Expr, relax.Expr]] = {}  # member -> its quantized constants
+        made = [var.name for var, _ in self.main.bindings]
+        for name in plan.layers:
+            if name not in made:
+                raise QCompileError("the plan has a layer that the model lacks", node=name, remedy=nearest(name, made))
 
     def run(self) -> IRModule:
         params = [self._param(p) for p in self.main.params]
@@ -64,8 +70,14 @@ class _Inserter:
     def is_int8(self, chain: Chain | None) -> bool:
         return chain is not None and chain.name in self.plan.layers and self.plan.layers[chain.name].format == "int8"
 
-    def _affine(self, name: str) -> Affine | None:
-        return self.plan.tensors[name].affine if name in self.plan.tensors else None
+    def _plan_of(self, name: str) -> TensorPlan:
+        if name not in self.plan.tensors:
+            remedy = "add the tensor, or make the layer that reads it fp32"
+            raise QCompileError("the plan has no scale of this tensor", node=name, remedy=remedy)
+        return self.plan.tensors[name]
+
+    def _affine(self, name: str) -> Affine:
+        return self._plan_of(name).affine
 
     def _param(self, param: relax.Var) -> relax.Var:
         if param.name not in self.plan.integer_inputs:
@@ -76,9 +88,9 @@ class _Inserter:
     def _behind(self, old: relax.Var, new: relax.Var) -> None:
         """The codes of a tensor that was just defined, and who reads what of it."""
         self.real[old] = new
-        q = self._affine(old.name)
-        if q is None or not isinstance(old.ty, relax.TensorType) or dtype_of(old) != "float32":
+        if old.name not in self.plan.tensors or not isinstance(old.ty, relax.TensorType) or dtype_of(old) != "float32":
             return
+        q = self._affine(old.name)
         given = old.name in self.plan.integer_inputs
         codes = new if given else self.builder.emit(quantize(new, q), f"{old.name}.q")
         self.codes[old] = codes
@@ -93,15 +105,20 @@ class _Inserter:
         return self.is_int8(self.chain_of.get(var)) or var.name in self.plan.integer_inputs
 
     def _value(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        chain = self.chain_of.get(var)
-        # A split has no codes of its own, its fields have.
-        takes_codes = self.is_int8(chain) or var.name in self.plan.tensors or op_name(value) == "split"
-        value = graph.substitute(value, {old: self._read(old, takes_codes) for old in graph.reads(value)})
+        as_codes = self._takes_codes(var, value)
+        value = graph.substitute(value, {old: self._read(old, as_codes) for old in graph.reads(value)})
         constants = self.constants.get(var)
         if constants:
             args = [constants.get(arg, arg) for arg in value.args]
             return relax.Call(value.op, args, value.attrs, value.ty_args)
         return value
+
+    def _takes_codes(self, var: relax.Var, value: relax.Expr) -> bool:
+        """Whether an operator reads codes of what exists as float32 too: int8 layers, and what moves codes to them."""
+        if op_name(value) == "split":
+            return any(user.name in self.plan.tensors for user in self.users[var])
+        moves = moved_from(value, self.definitions) is not None
+        return self.is_int8(self.chain_of.get(var)) or (moves and var.name in self.plan.tensors)
 
     def _read(self, old: relax.Var, as_codes: bool) -> relax.Expr:
         """What stands for an old variable: its dequantized codes, or what others read of it."""
@@ -116,17 +133,20 @@ class _Inserter:
         elif chain.kind == "binary":
             for operand in chain.inputs:
                 name = f"{chain.name}.weight"
-                if array(operand) is not None and name in self.plan.tensors:
+                if array(operand) is not None:
                     self._constant(chain.anchor, operand, _encode(array(operand), self._affine(name)), name)
 
     def _weighted(self, chain: Chain) -> None:
         name = f"{chain.name}.weight"
-        scale = np.array(self.plan.tensors[name].scale, np.float32)
-        weight = quantize_weight(array(chain.weight), scale, weight_axis(chain))
+        scale, axis = np.array(self._plan_of(name).scale, np.float32), weight_axis(chain)
+        if scale.size not in (1, shape_of(chain.weight)[axis]):
+            wanted = f"give one, or {shape_of(chain.weight)[axis]}"
+            raise QCompileError(f"the plan has {scale.size} scales of this weight", node=name, remedy=wanted)
+        weight = quantize_weight(array(chain.weight), scale, axis)
         self._constant(chain.anchor, chain.weight, weight, name)
         if chain.bias is None:
             return
-        x = self._input_affine(chain)
+        x = self._affine(chain.inputs[0].name)
         channels = weight_channels(chain)
         bias = QuantizedConstant(
             quantize_bias(chain, x, scale).reshape(channels),
@@ -135,9 +155,6 @@ class _Inserter:
             axis_of(channels),
         )
         self._constant(chain.members[1], chain.bias, bias, f"{chain.name}.bias")
-
-    def _input_affine(self, chain: Chain) -> Affine:
-        return self._affine(chain.inputs[0].name)
 
     def _constant(self, member: relax.Var, old: relax.Expr, new: QuantizedConstant, name: str) -> None:
         self.constants.setdefault(member, {})[old] = self.builder.emit(dequantize_constant(new), name)
@@ -160,7 +177,5 @@ def axis_of(channels: Sequence[int]) -> int:
 
 
 def _encode(values: np.ndarray, q: Affine) -> QuantizedConstant:
-    from qcompile.reference.arithmetic import quantize as encode
-
     codes = encode(values, q)
     return QuantizedConstant(codes, np.float32(q.scale), np.array(q.zero_point, q.dtype), -1)

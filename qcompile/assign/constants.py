@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcompile.calibrate.scales import affine, symmetric_weight_scales
+from qcompile.errors import QCompileError
 from qcompile.ops import Affine
 from qcompile.passes.base import array
 from qcompile.passes.chain import WEIGHTED, Chain
@@ -40,7 +41,10 @@ def constant_plans(
     if scale is None:
         # Groups of a transposed convolution share their scales, so the largest bias of them counts.
         bias = np.abs(bias_vector(chain).reshape(groups, -1)).max(axis=0)
-        scale = symmetric_weight_scales(weight, bias, x.scale, axis)
+        try:
+            scale = symmetric_weight_scales(weight, bias, x.scale, axis)
+        except QCompileError as error:
+            raise QCompileError(error.reason, node=chain.name, remedy=error.remedy) from None
     total = largest_sum(quantize_weight(weight, scale, axis), quantize_bias(chain, x, scale), groups)
     if total > INT32_MAX:
         return f"its sums may reach {total}, beyond int32"

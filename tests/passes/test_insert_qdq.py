@@ -3,11 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from tvm import relax
 
 from qcompile import graph
+from qcompile.errors import QCompileError
 from qcompile.passes.insert_qdq import insert_qdq
 from qcompile.passes.quantized import affine_of, constant_of
+from qcompile.plan import LayerPlan
 from qcompile.reference.interpreter import run
 from tests.passes.float_modules import const, module, names, values, weight
 from tests.passes.quantized_modules import feeds_of, kinds, plan_of, qdq_of
@@ -126,3 +129,41 @@ def test_scalar_constants_stay():
 
     result = qdq_of(module(write, x=(1, 4, 5, 5)))
     assert "h.weight" not in names(result) and "h.q" in names(result)
+
+
+def edited(plan, **changes):
+    return replace(plan, **{field: {**getattr(plan, field), **new} for field, new in changes.items()})
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda p: edited(p, layers={"R": LayerPlan("int8")}), "R: the plan has a layer that the model lacks"),
+        (lambda p: replace(p, tensors={"x": p.tensors["x"]}), "r.weight: the plan has no scale of this tensor"),
+        (
+            lambda p: edited(p, tensors={"r.weight": replace(p.tensors["r.weight"], scale=(1.0, 2.0))}),
+            "r.weight: the plan has 2 scales of this weight; give one, or 6",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit(make, message):
+    mod = module(conv_relu_conv, x=(1, 4, 5, 5))
+    with pytest.raises(QCompileError) as error:
+        insert_qdq(make(plan_of(mod)))(mod)
+    assert message in str(error.value)
+
+
+def test_islands_with_codes_read_float32():
+    def write(b, x):
+        first = b.emit(op.nn.layer_norm(x, weight(6), weight(6), axes=[-1]), "first")
+        second = b.emit(op.nn.layer_norm(first, weight(6), weight(6), axes=[-1]), "second")
+        parts = b.emit(op.split(first, 2, axis=0), "parts")
+        half = b.emit(relax.TupleGetItem(parts, 0), "half")
+        return [
+            *(b.emit(op.matmul(t, weight(6, 3)), f"{t.name} y") for t in (first, second)),
+            b.emit(op.exp(half), "e"),
+        ]
+
+    result = graph.read(qdq_of(module(write, x=(2, 6))))
+    reads = {v.name: [r.name for r in graph.reads(value)] for v, value in result.bindings}
+    assert reads["second"] == reads["parts"] == ["first"] and reads["first y"][0] == "first.dq"
