@@ -132,7 +132,7 @@ class _Importer:
             raise
         except Exception as error:
             raise QCompileError(
-                f"cannot be imported: {_brief(error)}",
+                f"cannot be imported with inputs of {_shapes(ctx)}: {_brief(error)}",
                 node=node.label,
                 remedy="check its attributes and input shapes, or cut the model before this node",
             ) from error
@@ -191,11 +191,18 @@ def _converter(node: Node) -> Callable[[NodeContext], Result]:
     )
 
 
+def _shapes(ctx: NodeContext) -> str:
+    return ", ".join("x".join(map(str, ctx.shape(i))) or "no axes" for i in range(len(ctx.inputs)) if ctx.has(i))
+
+
 def _brief(error: Exception) -> str:
-    """The line of a TVM error that says what is wrong, without the stack."""
+    """The line of a TVM error that says what is wrong, without the stack and the spelling of IR."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("File ", "at ", "Traceback", "^", "Stack", "from "))]
+    text = lines[-1] if lines else type(error).__name__
+    text = re.sub(r'ir\.Op\(.*?name="([^"]*)".*?support_level=\d+\)', r"\1", text)
     text = re.sub(
-        r'ir\.Op\(.*?name="([^"]*)".*?support_level=\d+\)', r"\1", lines[-1] if lines else type(error).__name__
+        r"T\.int64\((\d+)\)", r"\1", re.sub(r"# Metadata omitted\..*?script\(\) method to show it\.", "", text)
     )
-    return text.removeprefix("InternalError:").removeprefix("Check failed:").strip()[:300]
+    text = re.sub(r".* has shape R\.shape\(.*?\)\. ", "", text)
+    return text.removeprefix("InternalError:").removeprefix("Check failed:").strip().rstrip(".")[:300]

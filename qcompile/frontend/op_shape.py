@@ -242,6 +242,8 @@ def dropout(ctx: NodeContext) -> Result:
 def depth_to_space(ctx: NodeContext) -> Result:
     block, (n, c, h, w) = ctx.get("blocksize"), ctx.shape()
     depth = c // block**2
+    if c % block**2:
+        raise ctx.fail(f"{_x(ctx.shape())} does not divide into blocks of {block}", "mend or re-export the model")
     if ctx.get("mode", "DCR") == "DCR":
         apart = relax.op.reshape(ctx.tensor(0), (n, block, block, depth, h, w))
         order = [0, 3, 4, 1, 5, 2]
@@ -253,6 +255,8 @@ def depth_to_space(ctx: NodeContext) -> Result:
 
 def space_to_depth(ctx: NodeContext) -> Result:
     block, (n, c, h, w) = ctx.get("blocksize"), ctx.shape()
+    if h % block or w % block:
+        raise ctx.fail(f"{_x(ctx.shape())} does not divide into blocks of {block}", "mend or re-export the model")
     apart = relax.op.reshape(ctx.tensor(0), (n, c, h // block, block, w // block, block))
     moved = relax.op.permute_dims(apart, [0, 3, 5, 1, 2, 4])
     return relax.op.reshape(moved, (n, c * block**2, h // block, w // block))
