@@ -91,7 +91,10 @@ def _realize(schedule: Schedule, block: Block, loops: list[Loop]) -> SBlockReali
     body = schedule.get(loops[-1]).body
     candidates = body.seq if isinstance(body, tirx.SeqStmt) else [body]
     nest = schedule.get(block)
-    return next(c for c in candidates if isinstance(c, SBlockRealize) and c.block.same_as(nest))
+    realize = next((c for c in candidates if isinstance(c, SBlockRealize) and c.block.same_as(nest)), None)
+    if realize is None:
+        raise ValueError("a nest is not directly under its loops")
+    return realize
 
 
 def neighbouring_axis(schedule: Schedule, block: Block) -> IterVar | None:

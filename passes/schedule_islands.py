@@ -177,7 +177,7 @@ def _vectorize(schedule: Schedule, block: Block, rows: int, lanes: int) -> Loop 
     outer, vector = schedule.split(loop, [None, width]) if width < extent else (None, loop)
     if reduced:  # sums of neighbouring results, in one register while the reduction runs
         schedule.reorder(*reduced, vector)
-    elif outer is not None:
+    elif outer is not None and not rows:
         _tile_transpose(schedule, block, outer, vector, lanes)
     schedule.vectorize(vector)
     return reduced[0] if reduced else None
