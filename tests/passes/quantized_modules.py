@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,3 +90,17 @@ def assert_within_a_step(module: IRModule, plan: QuantPlan, tensors: Sequence[st
         assert actual[name].dtype == expected[f"{name}.q"].dtype
         assert np.abs(codes - want).max() <= 1
         assert np.unique(want).size > 2
+
+
+def assert_bodies_agree(result: IRModule, values_of: Mapping[str, np.ndarray]) -> None:
+    """Each composite's Relax body, run on the codes that it met, is within a step of its specification.
+
+    values_of: every variable of ``result``, as the oracle has it.
+    """
+    for var, call in graph.read(result).bindings:
+        if isinstance(call, relax.Call) and isinstance(call.op, GlobalVar):
+            body = IRModule({"main": result[call.op].with_attr("global_symbol", "main")})
+            args = [values_of[a.name] if isinstance(a, relax.Var) else a.value.numpy() for a in call.args]
+            told = next(iter(run(body, {f"arg{i}": arg for i, arg in enumerate(args)}).values()))
+            step = 1 if told.dtype == np.uint8 else 1e-4 * max(1, np.abs(told).max())
+            assert np.abs(told.astype(np.float64) - values_of[var.name]).max() <= step, var.name
