@@ -22,8 +22,8 @@ _PARALLEL_MACS = 200_000  # multiply-adds below which waking a second thread cos
 class Contraction:
     """Emits the loop nest of one ``Reduction``.
 
-    Operands are buffers: x, weight (``reduction.pack``), bias (int32 or float32, ``pad_channels``), multiplier (float32, integer
-    kernels only), residual (or None), out. ``dot`` is None in float32.
+    Its buffers: x, weight (``reduction.pack``), bias (int32 or float32, ``pad_channels``), multiplier (float32, integer
+    kernels only), residual (if the reduction has one), y. ``dot`` is None in float32.
     """
 
     def __init__(
@@ -42,8 +42,9 @@ class Contraction:
         self.lanes = target.lanes
         self.vectors = -(-reduction.outputs // self.lanes)  # of a group
 
-    def emit(self, x: b.Buffer, weight: b.Buffer, bias: b.Buffer, multiplier: b.Buffer, residual: b.Buffer, out: b.Buffer) -> None:
-        self.x, self.weight, self.bias, self.multiplier, self.residual, self.out = x, weight, bias, multiplier, residual, out
+    def emit(self, buffers: dict[str, b.Buffer]) -> None:
+        """buffers: x, weight, bias, multiplier (integer), residual (if any), y."""
+        self.buffers = buffers
         r, tile = self.r, self.tile
         macs = r.batch * r.height * r.width * r.groups * r.outputs * r.steps * r.group
         parallel = self.target.threads > 1 and macs > _PARALLEL_MACS
@@ -54,9 +55,16 @@ class Contraction:
                 column_parts = b.tiles(r.width, tile.columns)
                 if split_columns:
                     for x0, columns, column_tiles in column_parts:
-                        self._walk(parallel, (v0, vectors, channel_tiles), (x0, columns, column_tiles), self._one_column(y0, rows))
+                        self._walk(
+                            parallel,
+                            (v0, vectors, channel_tiles),
+                            (x0, columns, column_tiles),
+                            self._one_column(y0, rows),
+                        )
                 else:
-                    self._walk(parallel, (v0, vectors, channel_tiles), (y0, rows, row_tiles), self._columns(column_parts))
+                    self._walk(
+                        parallel, (v0, vectors, channel_tiles), (y0, rows, row_tiles), self._columns(column_parts)
+                    )
 
     def _walk(
         self,
@@ -104,25 +112,35 @@ class Contraction:
             return (p * vectors + v) * lanes
 
         for v in range(vectors):
-            start = b.bind(b.load(self.bias, (vector + v) * lanes, lanes))
+            start = b.bind(b.load(self.buffers["bias"], (vector + v) * lanes, lanes))
             for p in range(len(pixels)):
                 b.store(acc, slot(p, v), start, lanes)
 
         base = _corner(r.x, n, y, x) + group * r.group_stride
         stream = vector * (r.steps * lanes * r.group)
         for segment in r.segments:
-            self._segment(segment, base + segment.start, stream, [dy * r.x.row + dx * r.x.pixel for dy, dx in pixels], vectors, acc, slot)
+            self._segment(
+                segment,
+                base + segment.start,
+                stream,
+                [dy * r.x.row + dx * r.x.pixel for dy, dx in pixels],
+                vectors,
+                acc,
+                slot,
+            )
             stream = stream + segment.length * vectors * lanes * r.group
 
         for v in range(vectors):
-            m = b.bind(b.load(self.multiplier, (vector + v) * lanes, lanes)) if self.dot else None
+            m = b.bind(b.load(self.buffers["multiplier"], (vector + v) * lanes, lanes)) if self.dot else None
             for p, (dy, dx) in enumerate(pixels):
                 value = b.load(acc, slot(p, v), lanes)
                 if m is not None:
                     value = b.rounded(b.cast("float32", value, lanes) * m, lanes)
                 other = None
                 if r.residual is not None:
-                    other = b.load(self.residual, self._offset(r.residual, n, group, vector + v, y + dy, x + dx), lanes)
+                    other = b.load(
+                        self.buffers["residual"], self._offset(r.residual, n, group, vector + v, y + dy, x + dx), lanes
+                    )
                 result = b.finish(value, self.epilogue, self.bounds, lanes, other)
                 self._store(self._offset(r.out, n, group, vector + v, y + dy, x + dx), result, vector + v)
 
@@ -144,18 +162,23 @@ class Contraction:
                 for p, offset in enumerate(offsets):
                     operand = self._operand(base + offset + step * group)
                     for v in range(vectors):
-                        b.store(acc, slot(p, v), self._accumulate(b.load(acc, slot(p, v), lanes), operand, weights[v]), lanes)
+                        b.store(
+                            acc,
+                            slot(p, v),
+                            self._accumulate(b.load(acc, slot(p, v), lanes), operand, weights[v]),
+                            lanes,
+                        )
 
         nest(segment.loops, base, stream)
 
     def _weight(self, offset) -> Expr:
-        vector = b.load(self.weight, offset, self.lanes * self.r.group)
+        vector = b.load(self.buffers["weight"], offset, self.lanes * self.r.group)
         return b.bind(self.dot.widen(vector) if self.dot else vector)
 
     def _operand(self, offset) -> Expr:
         if self.dot:
-            return b.bind(self.dot.spread(b.load(self.x, offset, self.r.group)))
-        return b.bind(tirx.Broadcast(self.x[offset], self.lanes))
+            return b.bind(self.dot.spread(b.load(self.buffers["x"], offset, self.r.group)))
+        return b.bind(tirx.Broadcast(self.buffers["x"][offset], self.lanes))
 
     def _accumulate(self, acc: Expr, operand: Expr, weight: Expr) -> Expr:
         return self.dot.accumulate(acc, operand, weight) if self.dot else acc + operand * weight
@@ -168,19 +191,19 @@ class Contraction:
     def _store(self, offset, value: Expr, vector) -> None:
         tail = self.r.outputs % self.lanes
         if not (self.exact_rows and tail):
-            b.store(self.out, offset, value, self.lanes)
+            b.store(self.buffers["y"], offset, value, self.lanes)
             return
         # A plain row ends inside its last vector: that one goes out element by element.
         value = b.bind(value)
 
         def whole() -> None:
-            b.store(self.out, offset, value, self.lanes)
+            b.store(self.buffers["y"], offset, value, self.lanes)
 
         def part() -> None:
             last = b.registers(self.lanes, self.epilogue.out.dtype if self.epilogue.out else "float32")
             b.store(last, 0, value, self.lanes)
             with T.serial(0, tail) as i:
-                T.buffer_store(self.out, last[i], [offset + i])
+                T.buffer_store(self.buffers["y"], last[i], [offset + i])
 
         if isinstance(vector, int):
             (part if vector == self.vectors - 1 else whole)()

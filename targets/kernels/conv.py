@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +48,13 @@ class Kernel:
 
 
 def conv2d(
-    spec: Conv2d, constants: Constants, x: Storage, out: Storage, residual: Storage | None, target: Target, tile: Tile | None = None
+    spec: Conv2d,
+    constants: Constants,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    target: Target,
+    tile: Tile | None = None,
 ) -> Kernel:
     """Any convolution that is not depthwise. x, out, residual: blocked (x: 16 channels or all of at most 4); weight OIHW or OIW."""
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
@@ -60,7 +67,13 @@ def conv2d(
 
 
 def dense(
-    spec: Dense, constants: Constants, x: Storage, out: Storage, residual: Storage | None, target: Target, tile: Tile | None = None
+    spec: Dense,
+    constants: Constants,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    target: Target,
+    tile: Tile | None = None,
 ) -> Kernel:
     """x (..., K), out (..., N), residual (..., N): plain; weight (N, K)."""
     outputs, inputs = constants.weight.shape
@@ -81,34 +94,49 @@ def _kernel(
     tile: Tile | None,
 ) -> Kernel:
     dot = target.dot if spec.x else None
-    vectors = -(-reduction.outputs // target.lanes)
+    lanes = target.lanes
     if tile is None:
+        vectors = -(-reduction.outputs // lanes)
         widened = dot is not None and dot.group == 2
         tile = default_tile(reduction.height, reduction.width, vectors, reduction.steps, widened, target)
         tile = order(tile, x.nbytes, constants.weight.nbytes, target)
-    weight = pack(constants.weight.reshape(constants.weight.shape[0], -1), reduction, target.lanes, tile.vectors)
-    arrays = [weight, pad_channels(shifted_bias(spec, constants), reduction, target.lanes)]
-    buffers = [("x", x.dtype, x.numel), ("weight", str(weight.dtype), weight.size), ("bias", str(arrays[1].dtype), arrays[1].size)]
-    if spec.x:
-        arrays.append(pad_channels(constants.multiplier.astype(np.float32), reduction, target.lanes))
-        buffers.append(("multiplier", "float32", arrays[2].size))
+    arrays = {
+        "weight": pack(constants.weight.reshape(constants.weight.shape[0], -1), reduction, lanes, tile.vectors),
+        "bias": pad_channels(shifted_bias(spec, constants), reduction, lanes),
+    }
+    if constants.multiplier is not None:
+        arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes)
+    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
+    nest = Contraction(reduction, tile, target, dot, spec.epilogue, bounds, exact_rows=not out.blocked)
+
+    def emit(args: dict[str, b.Buffer]) -> None:
+        if any(out.border):
+            with b.loop(out.image[0]) as n, b.loop(out.blocks) as block:
+                b.fill_border(args["y"], out, n, block)
+        nest.emit(args)
+
+    note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * lanes}"
+    return layer_kernel(name, arrays, x, out, residual, emit, note)
+
+
+def layer_kernel(
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    emit: Callable[[dict[str, b.Buffer]], None],
+    note: str,
+) -> Kernel:
+    """The kernel of a layer with weights over (x, arrays..., residual if any, y); ``emit`` gets the buffers by name."""
+    buffers = [("x", x.dtype, x.numel)]
+    buffers += [(key, str(array.dtype), array.size) for key, array in arrays.items()]
     if residual is not None:
         buffers.append(("residual", residual.dtype, residual.numel))
     buffers.append(("y", out.dtype, out.numel))
-    epilogue = spec.epilogue
-    bounds = code_bounds(epilogue.out, epilogue.clip) if epilogue.out else None
-    nest = Contraction(reduction, tile, target, dot, epilogue, bounds, exact_rows=not out.blocked)
-
-    def body(*args: b.Buffer) -> None:
-        named = dict(zip([buffer[0] for buffer in buffers], args, strict=True))
-        y = named["y"]
-        if any(out.border):
-            with b.loop(out.image[0]) as n, b.loop(out.blocks) as block:
-                b.fill_border(y, out, n, block)
-        nest.emit(named["x"], named["weight"], named["bias"], named.get("multiplier"), named.get("residual"), y)
-
-    note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * target.lanes}"
-    return Kernel(b.kernel(name, buffers, body), tuple(arrays), note)
+    names = [buffer[0] for buffer in buffers]
+    function = b.kernel(name, buffers, lambda *args: emit(dict(zip(names, args, strict=True))))
+    return Kernel(function, tuple(arrays.values()), note)
 
 
 def shifted_bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:

@@ -18,17 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Conv2d
 from qcompile.reference.arithmetic import code_bounds
-from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels import builder as b
-from qcompile.targets.kernels.conv import Constants, Kernel, shifted_bias
+from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shifted_bias
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
-_PARALLEL_MACS = 200_000
+_PARALLEL_MACS = 200_000  # multiply-adds below which waking a second thread costs more than it saves
 _COLUMNS = 16  # output pixels of a tile: as many accumulators, the rest of the registers hold weights
 
 
@@ -49,15 +47,15 @@ class Chunks:
             return Chunks(group, (0,), (group - width) // stride + 1)
         return Chunks(group, tuple(range(0, width, group)), 1)
 
-    def weights(self, window: np.ndarray, stride: int) -> np.ndarray:
-        """(C, KH, KW) -> (KH, chunk, output pixel of the chunk, C, group)."""
-        channels, rows, width = window.shape
-        packed = np.zeros((rows, len(self.taps), self.shared, channels, self.group), window.dtype)
-        for c, first in enumerate(self.taps):
-            taps = window[:, :, first : first + self.group]
+    def sources(self, width: int, stride: int) -> list[list[int | None]]:
+        """For each chunk and each output pixel that it serves: the tap that meets each element, None for none."""
+        rows = []
+        for first in self.taps:
+            end = min(width, first + self.group)
             for j in range(self.shared):
-                packed[:, c, j, :, j * stride : j * stride + taps.shape[2]] = taps.transpose(1, 0, 2)
-        return packed
+                taps = [first + g - j * stride for g in range(self.group)]
+                rows.append([t if first <= t < end else None for t in taps])
+        return rows
 
 
 def is_depthwise(spec: Conv2d, weight_shape: tuple[int, ...]) -> bool:
@@ -66,69 +64,145 @@ def is_depthwise(spec: Conv2d, weight_shape: tuple[int, ...]) -> bool:
 
 
 def depthwise_conv2d(
-    spec: Conv2d, constants: Constants, x: Storage, out: Storage, residual: Storage | None, target: Target, columns: int | None = None
+    spec: Conv2d,
+    constants: Constants,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    target: Target,
+    columns: int | None = None,
 ) -> Kernel:
     """x, out, residual: blocked, x's border at least the padding. weight: (C, 1, KH, KW) or (C, 1, KW)."""
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
-    kh, kw = weight.shape[2:]
-    dot = target.dot if spec.x else None
-    lanes = target.lanes
-    chunks = Chunks.of(kw, spec.strides[1], spec.dilation[1], dot.group if dot else 1)
-    batch, channels, height, width = out.image
-    filled = out.blocks * out.block  # channels with the padding of the last block
-    per_lane = np.zeros((filled, kh, kw), weight.dtype)
-    per_lane[:channels] = weight[:, 0]
-    packed = chunks.weights(per_lane, spec.strides[1])
-    packed = packed.reshape(*packed.shape[:3], filled // lanes, lanes, chunks.group).transpose(3, 0, 1, 2, 4, 5)
+    nest = _Nest(spec, weight.shape[2:], x, out, residual, target, columns)
+    channels, filled, lanes = out.image[1], out.blocks * out.block, target.lanes
 
     def fill(values: np.ndarray) -> np.ndarray:
-        return np.concatenate([values, np.zeros(filled - channels, values.dtype)])
+        return np.concatenate([values, np.zeros((filled - channels, *values.shape[1:]), values.dtype)])
 
-    arrays = [np.ascontiguousarray(packed).reshape(-1), fill(shifted_bias(spec, constants))]
-    buffers = [("x", x.dtype, x.numel), ("weight", str(packed.dtype), packed.size), ("bias", str(arrays[1].dtype), filled)]
-    if spec.x:
-        arrays.append(fill(constants.multiplier.astype(np.float32)))
-        buffers.append(("multiplier", "float32", filled))
-    if residual is not None:
-        buffers.append(("residual", residual.dtype, residual.numel))
-    buffers.append(("y", out.dtype, out.numel))
-    columns = columns or _balanced(width, chunks.shared)
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
-    parallel = target.threads > 1 and batch * channels * height * width * kh * kw > _PARALLEL_MACS
-    vectors = filled // lanes
-    vector_weights = kh * len(chunks.taps) * chunks.shared * lanes * chunks.group
+    by_vector = fill(weight[:, 0]).reshape(filled // lanes, lanes, *weight.shape[2:])
+    arrays = {
+        "weight": np.ascontiguousarray(by_vector.transpose(0, 2, 3, 1)).reshape(-1),
+        "bias": fill(shifted_bias(spec, constants)),
+    }
+    if constants.multiplier is not None:
+        arrays["multiplier"] = fill(constants.multiplier.astype(np.float32))
+    return layer_kernel("depthwise_conv2d", arrays, x, out, residual, nest.emit, nest.note)
 
-    def body(*args: b.Buffer) -> None:
-        named = dict(zip([buffer[0] for buffer in buffers], args, strict=True))
-        y = named["y"]
-        with b.loop(batch * out.blocks, parallel) as plane:
+
+class _Nest:
+    """Loops over images, channel blocks, vectors of a block, rows and tiles of a row."""
+
+    def __init__(
+        self,
+        spec: Conv2d,
+        window: tuple[int, int],
+        x: Storage,
+        out: Storage,
+        residual: Storage | None,
+        target: Target,
+        columns: int | None,
+    ):
+        self.spec, self.window, self.x, self.out, self.residual = spec, window, x, out, residual
+        self.lanes = target.lanes
+        self.dot = target.dot if spec.x else None
+        self.chunks = Chunks.of(window[1], spec.strides[1], spec.dilation[1], self.dot.group if self.dot else 1)
+        batch, channels, height, width = out.image
+        self.columns = columns or _balanced(width, self.chunks.shared)
+        macs = batch * channels * height * width * window[0] * window[1]
+        self.parallel = target.threads > 1 and macs > _PARALLEL_MACS
+        self.bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
+        self.note = f"{self.dot.name if self.dot else 'fma'} {self.columns} pixels, {self.chunks.shared} a chunk"
+
+    def emit(self, buffers: dict[str, b.Buffer]) -> None:
+        self.buffers = buffers
+        out, parts = self.out, self.out.block // self.lanes
+        batch, _, height, width = out.image
+        with b.loop(batch * out.blocks, self.parallel) as plane:
             n, block = plane // out.blocks, plane % out.blocks
-            b.fill_border(y, out, n, block)
-            with b.loop(out.block // lanes) as part:
-                vector = block * (out.block // lanes) + part
-                rows = _Rows(named, chunks, dot, target, vector * vector_weights, kh)
-                bias = b.bind(b.load(named["bias"], vector * lanes, lanes))
-                m = b.bind(b.load(named["multiplier"], vector * lanes, lanes)) if dot else None
+            b.fill_border(buffers["y"], out, n, block)
+            with b.loop(parts) as part:
+                vector = block * parts + part
+                weights = self._weights(vector)
+                bias = b.bind(b.load(buffers["bias"], vector * self.lanes, self.lanes))
+                m = b.bind(b.load(buffers["multiplier"], vector * self.lanes, self.lanes)) if self.dot else None
                 with b.loop(height) as row:
-                    for start, size, count in b.tiles(width, columns):
+                    for start, size, count in b.tiles(width, self.columns):
                         with b.loop(count) as i:
-                            column = start + i * size
-                            corner = x.pixel(n, block, row * spec.strides[0] - spec.padding[0], column * spec.strides[1] - spec.padding[1])
-                            acc = rows.sum(spec, x, corner + part * lanes, bias, size)
-                            for p in range(size):
-                                value = b.load(acc, p * lanes, lanes)
-                                if m is not None:
-                                    value = b.rounded(b.cast("float32", value, lanes) * m, lanes)
-                                other = None
-                                if residual is not None:
-                                    at = residual.pixel(n, block, row, column + p) + part * lanes
-                                    other = b.load(named["residual"], at, lanes)
-                                result = b.finish(value, spec.epilogue, bounds, lanes, other)
-                                b.store(y, out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
+                            self._tile(n, block, part, row, start + i * size, size, weights, bias, m)
 
-    note = f"{dot.name if dot else 'fma'} {columns} pixels, {chunks.shared} a chunk"
-    assert vectors * lanes == filled
-    return Kernel(b.kernel("depthwise_conv2d", buffers, body), tuple(arrays), note)
+    def _weights(self, vector: b.Index) -> list[Expr]:
+        """The operands of one channel vector, row by row: of each chunk, and each output pixel that it serves."""
+        lanes, (height, width) = self.lanes, self.window
+        operands = []
+        for row in range(height):
+            start = vector * (height * width * lanes) + row * width * lanes
+            taps = [b.bind(b.load(self.buffers["weight"], start + i * lanes, lanes)) for i in range(width)]
+            for chosen in self.chunks.sources(width, self.spec.strides[1]):
+                operands.append(self._gathered(taps, chosen) if self.dot else taps[chosen[0]])
+        return operands
+
+    def _gathered(self, taps: list[Expr], chosen: list[int | None]) -> Expr:
+        """[channel][element of the group] out of [tap][channel]."""
+        zero = b.splat(0, "int8", self.lanes)
+        vectors = [
+            *taps,
+            zero,
+            *[zero] * (self.chunks.group - len(taps)),
+        ]  # a shuffle may not be longer than its sources
+        index = [(len(taps) if t is None else t) * self.lanes + lane for lane in range(self.lanes) for t in chosen]
+        return b.bind(self.dot.widen(_shuffle(vectors, index)))
+
+    def _tile(self, n, block, part, row, column, size: int, weights: list[Expr], bias: Expr, m: Expr | None) -> None:
+        lanes, spec = self.lanes, self.spec
+        top, left, _, _ = spec.padding
+        corner = self.x.pixel(n, block, row * spec.strides[0] - top, column * spec.strides[1] - left) + part * lanes
+        acc = self._sum(corner, size, weights, bias)
+        for p in range(size):
+            value = b.load(acc, p * lanes, lanes)
+            if m is not None:
+                value = b.rounded(b.cast("float32", value, lanes) * m, lanes)
+            other = None
+            if self.residual is not None:
+                at = self.residual.pixel(n, block, row, column + p) + part * lanes
+                other = b.load(self.buffers["residual"], at, lanes)
+            result = b.finish(value, spec.epilogue, self.bounds, lanes, other)
+            b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
+
+    def _sum(self, corner: b.Index, columns: int, weights: list[Expr], bias: Expr) -> b.Buffer:
+        """Accumulators of ``columns`` output pixels whose first window starts at ``corner``."""
+        lanes, chunks, spec = self.lanes, self.chunks, self.spec
+        acc = b.registers(columns * lanes, "int32" if self.dot else "float32")
+        for p in range(columns):
+            b.store(acc, p * lanes, bias, lanes)
+        operands = iter(weights)
+        for row in range(self.window[0]):
+            for first in chunks.taps:
+                shared = [next(operands) for _ in range(chunks.shared)]
+                for p in range(0, columns, chunks.shared):
+                    pixel = p * spec.strides[1] + first * spec.dilation[1]
+                    codes = self._codes(corner + row * spec.dilation[0] * self.x.row + pixel * self.x.block)
+                    for slot, weight in zip(range(p, columns), shared, strict=False):
+                        old = b.load(acc, slot * lanes, lanes)
+                        new = self.dot.accumulate(old, codes, weight) if self.dot else old + codes * weight
+                        b.store(acc, slot * lanes, new, lanes)
+        return acc
+
+    def _codes(self, at: b.Index) -> Expr:
+        """``group`` pixels from ``at`` on, [channel][pixel]."""
+        lanes, group, dilation = self.lanes, self.chunks.group, self.spec.dilation[1]
+        if not self.dot:
+            return b.bind(b.load(self.buffers["x"], at, lanes))
+        if lanes == self.x.block and dilation == 1:
+            pixels = [b.bind(b.load(self.buffers["x"], at, lanes * group))]
+        else:
+            step = dilation * self.x.block
+            pixels = [b.bind(b.load(self.buffers["x"], at + p * step, lanes)) for p in range(group)]
+        return b.bind(self.dot.each(_shuffle(pixels, [p * lanes + c for c in range(lanes) for p in range(group)])))
+
+
+def _shuffle(vectors: list[Expr], index: list[int]) -> Expr:
+    return tirx.Shuffle(vectors, [tirx.const(i, "int32") for i in index])
 
 
 def _balanced(width: int, shared: int) -> int:
@@ -136,47 +210,3 @@ def _balanced(width: int, shared: int) -> int:
     parts = -(-width // _COLUMNS)
     size = -(-width // parts)
     return min(-(-size // shared) * shared, width)
-
-
-class _Rows:
-    """The window rows of one channel vector."""
-
-    def __init__(self, buffers: dict[str, b.Buffer], chunks: Chunks, dot: Dot | None, target: Target, weights: b.Index, height: int):
-        self.x, self.chunks, self.dot, self.lanes = buffers["x"], chunks, dot, target.lanes
-        size = self.lanes * chunks.group
-        count = height * len(chunks.taps) * chunks.shared
-        widen = dot.widen if dot else lambda w: w
-        self.weights = [b.bind(widen(b.load(buffers["weight"], weights + i * size, size))) for i in range(count)]
-
-    def sum(self, spec: Conv2d, x: Storage, corner: b.Index, bias: Expr, columns: int) -> b.Buffer:
-        """Accumulators of ``columns`` output pixels whose first window starts at ``corner``."""
-        lanes, chunks = self.lanes, self.chunks
-        acc = b.registers(columns * lanes, "int32" if self.dot else "float32")
-        for p in range(columns):
-            b.store(acc, p * lanes, bias, lanes)
-        index = 0
-        for row in range(len(self.weights) // (len(chunks.taps) * chunks.shared)):
-            for first in chunks.taps:
-                for p in range(0, columns, chunks.shared):
-                    at = corner + row * spec.dilation[0] * x.row + (p * spec.strides[1] + first * spec.dilation[1]) * x.block
-                    operand = self._operand(x, at, spec.dilation[1])
-                    for j in range(min(chunks.shared, columns - p)):
-                        slot, weight = (p + j) * lanes, self.weights[index + j]
-                        old = b.load(acc, slot, lanes)
-                        new = self.dot.accumulate(old, operand, weight) if self.dot else old + operand * weight
-                        b.store(acc, slot, new, lanes)
-                index += chunks.shared
-        return acc
-
-    def _operand(self, x: Storage, at: b.Index, dilation: int) -> Expr:
-        """``group`` pixels from ``at`` on, [channel][pixel]."""
-        lanes, group = self.lanes, self.chunks.group
-        if not self.dot:
-            return b.bind(b.load(self.x, at, lanes))
-        if lanes == x.block and dilation == 1:
-            whole = b.bind(b.load(self.x, at, lanes * group))
-            codes = tirx.Shuffle([whole], [tirx.const(p * lanes + c, "int32") for c in range(lanes) for p in range(group)])
-        else:
-            pixels = [b.bind(b.load(self.x, at + p * dilation * x.block, lanes)) for p in range(group)]
-            codes = tirx.Shuffle(pixels, [tirx.const(p * lanes + c, "int32") for c in range(lanes) for p in range(group)])
-        return b.bind(self.dot.each(codes))
