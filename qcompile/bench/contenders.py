@@ -38,7 +38,7 @@ class Contender:
         except QCompileError:
             raise
         except Exception as error:  # each engine has its own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise QCompileError(f"cannot run it: {reason}", node=f"{self.label} {self.path.name}") from error
 
 

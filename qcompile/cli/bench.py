@@ -12,7 +12,6 @@ from qcompile.cli.console import remark, show, show_json, step
 from qcompile.cli.options import names
 
 if TYPE_CHECKING:
-    from qcompile.bench import Contender, Latency
     from qcompile.cli.feeds import Feed
     from qcompile.manifest import Manifest
 
@@ -45,6 +44,7 @@ def bench(
     from qcompile.bench.peers import PEERS, check_peers, peer_contenders
     from qcompile.calibrate import random_data
     from qcompile.errors import QCompileError
+    from qcompile.report.latency import latency_rows, latency_table
 
     manifest = open_artifact(path, verify=False).manifest
     peers = [p for p in names(vs or [",".join(PEERS)]) if p != "none"]
@@ -68,7 +68,11 @@ def bench(
             )
     with step(f"measuring {len(contenders)} contenders"):
         latencies = measure(contenders, duration)
-    _report(manifest, latencies, as_json)
+    if as_json:
+        head = {"model": manifest.model, "target": manifest.target, "threads": manifest.threads}
+        show_json({**head, "contenders": latency_rows(latencies)})
+    else:
+        show(latency_table(latencies))
 
 
 def _source(manifest: Manifest, model: Path | None) -> Path:
@@ -99,40 +103,3 @@ def _calibration(source: Path, manifest: Manifest, data: Path | None, count: int
         remark("note: no --calib-data, so the peers' int8 models are calibrated on noise (their speed is the same)")
         return list(random_data(specs, 4))
     return list(calibration_data(data, specs, count))
-
-
-def _report(manifest: Manifest, latencies: dict[Contender, Latency], as_json: bool) -> None:
-    from qcompile.bench.interleave import ratios
-    from qcompile.report.tables import table
-    from qcompile.report.units import microseconds
-
-    ratio = ratios(latencies)
-    if as_json:
-        show_json(
-            {
-                "model": manifest.model,
-                "target": manifest.target,
-                "threads": manifest.threads,
-                "contenders": [
-                    {
-                        "engine": c.engine,
-                        "format": c.format,
-                        "median_us": t.median * 1e6,
-                        "min_us": t.minimum * 1e6,
-                        "p99_us": t.p99 * 1e6,
-                        "calls": t.calls,
-                        "ratio_to_fastest": ratio[c],
-                    }
-                    for c, t in latencies.items()
-                ],
-            }
-        )
-        return
-    ours = next(iter(latencies.values())).median
-    rows = [
-        [c.engine, c.format, *(microseconds(s * 1e6) for s in (t.median, t.minimum, t.p99)), f"{ratio[c]:.2f}x"]
-        + [f"{t.median / ours:.2f}x"]
-        for c, t in latencies.items()
-    ]
-    numbers = ["median us", "min us", "p99 us", "of fastest", "of ours"]
-    show(table(["engine", "format", *numbers], rows, right=numbers))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 200  # columns when stdout is no terminal
+WIDE = 10_000  # columns when stdout is no terminal: lines are never folded
 
 
 class _Console(Console):
