@@ -51,7 +51,7 @@ def test_int8_models_are_kept_by_model_and_data(model, monkeypatch):
 
 
 def test_a_failed_quantization_leaves_nothing(model, tmp_path, monkeypatch):
-    def fail(source, calibration, out):
+    def fail(source, calibration, out, *options):
         out.write_text("half")
         raise RuntimeError("no such\nluck")
 
