@@ -128,7 +128,7 @@ def _weighted(var: relax.Var, value: relax.Expr, uses: Uses) -> Chain | None:
     x, weight = value.args
     if kind == "matmul":
         return Chain("dense", value, (var,), (x,), weight=weight) if len(shape_of(weight)) == 2 else None
-    if is_by_channel(weight, var) and len(shape_of(x)) in (3, 4) and dtype_of(x) == "float32":
+    if is_by_channel(weight, x) and shape_of(x) == shape_of(var) and dtype_of(x) == "float32":
         return Chain("scale", value, (var,), (x,), weight=weight)
     return None
 
@@ -204,7 +204,7 @@ def bounds_of(value: relax.Expr | None) -> tuple[float, float] | None:
 def is_by_channel(constant: relax.Expr, tensor: relax.Expr) -> bool:
     """Whether a constant (1, C, 1, 1) or (C, 1, 1) scales the channels of a tensor (N, C, H, W), C > 1."""
     shape, full = shape_of(constant), shape_of(tensor)
-    if len(shape) > len(full) or len(full) < 3:
+    if len(shape) > len(full) or len(full) not in (3, 4):
         return False
     padded = (1,) * (len(full) - len(shape)) + shape
     return padded[1] == full[1] > 1 and all(extent == 1 for i, extent in enumerate(padded) if i != 1)

@@ -9,6 +9,7 @@ from tvm import relax
 
 from qcompile import ops
 from qcompile.passes.base import array, constant, shape_of
+from qcompile.passes.channels import why_not
 from qcompile.passes.composite import Composite, scale_by_channel
 from qcompile.passes.fold_layer import Folded, Layer
 from qcompile.passes.quantized import constant_of
@@ -79,6 +80,8 @@ def _float_constants(layer: Layer) -> Constants | str:
     weight = array(layer.chain.weight)
     if weight is None or (layer.chain.bias is not None and array(layer.chain.bias) is None):
         return "the weight is not a constant"
+    if layer.chain.kind in ("conv", "conv_transpose") and (reason := why_not(layer.chain.call)):
+        return reason
     return Constants(_oriented(layer, weight), None, np.ascontiguousarray(bias_vector(layer.chain)))
 
 

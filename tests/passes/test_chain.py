@@ -93,6 +93,11 @@ def test_dense_and_scale():
     assert {c.kind: members(c) for c in chains.values()} == {"dense": ["d", "y"], "scale": ["s", "t"]}
 
 
+def test_a_scale_that_makes_channels_is_no_layer_of_that_kind():
+    chains = found(lambda b, x: [b.emit(op.multiply(x, weight(1, 3, 1, 1)), "y")], x=(1, 1, 4, 4))
+    assert chains["y"].kind == "binary"
+
+
 def test_functions_of_one_tensor_are_trees():
     def write(b, x):
         shifted = b.emit(op.add(x, const(3)), "shifted")

@@ -24,6 +24,7 @@ LAYERS = {
     "sequence": (lambda x: op.nn.conv1d(x, weight(6, 4, 3), strides=2, padding=(2, 1)), 6, (2, 4, 9)),
     "transpose": (lambda x: op.nn.conv2d_transpose(x, weight(4, 6, 3, 3), strides=(2, 2)), 6, (1, 4, 5, 5)),
     "transpose groups": (lambda x: op.nn.conv2d_transpose(x, weight(4, 3, 3, 3), groups=2), 6, (1, 4, 5, 5)),
+    "sequence transpose": (lambda x: op.nn.conv1d_transpose(x, weight(4, 6, 3), strides=2, padding=1), 6, (2, 4, 9)),
     "dense": (lambda x: op.matmul(x, weight(8, 6)), 6, (5, 8)),
     "dense of rank 3": (lambda x: op.matmul(x, weight(8, 6)), 6, (2, 5, 8)),
 }

@@ -9,7 +9,7 @@ from tvm import relax
 from qcompile import ops
 from qcompile.passes.fuse_float import fuse_float
 from qcompile.reference.interpreter import run
-from tests.passes.float_modules import module
+from tests.passes.float_modules import module, weight
 from tests.passes.quantized_modules import feeds_of, kinds, specs_of
 from tests.passes.test_fold_weighted import LAYERS, layer
 
@@ -52,6 +52,16 @@ def test_a_computed_weight_is_refused(caplog):
     with caplog.at_level(logging.DEBUG, "qcompile.passes"):
         assert kinds(fuse_float()(mod)) == ["conv2d"]
     assert "the weight is not a constant" in caplog.text
+
+
+def test_another_layout_is_refused(caplog):
+    def write(b, x):
+        return [b.emit(op.nn.conv2d(x, weight(3, 4, 1, 1), data_layout="NHWC"), "y")]
+
+    mod = module(write, x=(1, 5, 5, 4))
+    with caplog.at_level(logging.DEBUG, "qcompile.passes"):
+        assert kinds(fuse_float()(mod)) == ["conv2d"]
+    assert "layout NHWC" in caplog.text
 
 
 def test_functions_and_softmax_stay_operators():
