@@ -17,6 +17,7 @@ from qcompile.passes.integer_form import integer_form
 from qcompile.passes.legalize_islands import LegalizeIslands
 from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.schedule_islands import ScheduleIslands
+from qcompile.passes.unsigned_activations import UnsignedActivations
 from qcompile.plan import QuantPlan
 from qcompile.targets.target import Target
 
@@ -36,7 +37,7 @@ def form_passes(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> l
 
 def lowering_passes(target: Target) -> list[Pass]:
     """Integer form to kernels of one target."""
-    return [LowerLayers(target), LegalizeIslands(target), ScheduleIslands(target)]
+    return [UnsignedActivations(target), LowerLayers(target), LegalizeIslands(target), ScheduleIslands(target)]
 
 
 def pipeline(plan: QuantPlan, target: Target, layers: Mapping[str, Layer] | None = None) -> list[Pass]:

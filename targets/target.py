@@ -23,6 +23,7 @@ class Target:
     dot: the 8-bit dot-product instruction that convolutions and matmuls use.
     l1_bytes, l2_bytes: data cache sizes that default tiles are chosen for.
     threads: threads that the code is compiled for.
+    activation: how 8-bit activations are stored: "uint8" for dot products of unsigned by signed codes, else "int8".
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target:
     l2_bytes: int
     triple: str = "x86_64-linux-gnu"
     threads: int = 1
+    activation: str = "uint8"
 
     @property
     def lanes(self) -> int:

@@ -18,6 +18,7 @@ from qcompile.targets.kernels.builder import (
     rounded,
     splat,
     to_codes,
+    vector,
 )
 from qcompile.targets.kernels.lookup import Table
 from qcompile.targets.kernels.sweep import Operand, elementwise
@@ -63,6 +64,10 @@ def requantized(codes: Expr, x: Affine, out: Affine, lanes: int) -> Expr:
     """The rule of ``ops.Requantize`` on a vector of codes; codes that already are of ``out`` stay."""
     if x == out:
         return codes
+    if x.scale == out.scale and x.zero_point - x.qmin == out.zero_point - out.qmin:
+        # The other type of the same codes: c as int8 is c + 128 as uint8, the highest bit the other way round.
+        byte = tirx.reinterpret(vector("uint8", lanes), codes)
+        return tirx.reinterpret(vector(out.dtype, lanes), byte ^ splat(128, "uint8", lanes))
     value = rounded(real_steps(codes, x, lanes) * _factor(ratio(x.scale, out.scale), lanes), lanes)
     return to_codes(value, out, (out.qmin, out.qmax), lanes)
 
