@@ -152,7 +152,7 @@ def _few_channels(main: graph.Graph, specs: dict[relax.Var, Spec | None]) -> set
     return {
         var
         for var, value in main.bindings
-        if op_name(value) == "quantize"
+        if (op_name(value) == "quantize" or isinstance(specs[var], Requantize))
         and var not in outputs
         and users[var]
         and all(isinstance(s := specs[u], Conv2d) and s.groups == 1 for u in users[var])

@@ -49,7 +49,7 @@ UNWEIGHTED: dict[type, Callable[..., None]] = {
     ops.Binary: _binary,
     ops.Concat: _concat,
     ops.Lookup: _unary("lookup", elementwise.lookup),
-    ops.Requantize: _unary("requantize", elementwise.requantize),
+    ops.Requantize: _unary("requantize", quantize.requantize),
     ops.AvgPool2d: _unary("avg_pool2d", pool.avg_pool2d),
     ops.Mean: _unary("mean", reduce.mean),
     ops.ResizeLinear: _unary("resize_linear", resize.resize_linear),

@@ -1,4 +1,4 @@
-"""Kernels of one element from one (or two): ``Binary``, ``Requantize``, ``Lookup``, clip."""
+"""Kernels of one element from one (or two): ``Binary``, ``Lookup``, clip; and ``Requantize``'s rule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 
-from qcompile.ops import Affine, Binary, Lookup, Requantize
+from qcompile.ops import Affine, Binary, Lookup
 from qcompile.reference.arithmetic import code_bounds, out_scale, quantize, ratio
 from qcompile.targets.kernels.builder import (
     Buffer,
@@ -53,11 +53,6 @@ def combine(spec: Binary, a: Expr, b: Expr, lanes: int) -> Expr:
         for codes, q in ((a, spec.a), (b, spec.b))
     )
     return _COMBINE[spec.kind](left, right)
-
-
-def requantize(spec: Requantize, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``ops.Requantize``: buffers x, y."""
-    return _kernel("requantize", (x,), out, target, lambda codes, lanes: requantized(codes, spec.x, spec.out, lanes))
 
 
 def requantized(codes: Expr, x: Affine, out: Affine, lanes: int) -> Expr:

@@ -1,4 +1,4 @@
-"""Where the numbers of a graph change their form: quantize, dequantize, and a change of storage alone."""
+"""Where the numbers of a graph change their form: quantize, dequantize, requantize, and a change of storage alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from qcompile.ops import Affine
+from qcompile.ops import Affine, Requantize
 from qcompile.reference.arithmetic import ratio
 from qcompile.targets.kernels.builder import Buffer, bind, kernel, real_steps, rounded, splat, to_codes
+from qcompile.targets.kernels.elementwise import requantized
 from qcompile.targets.kernels.sweep import Compute, Operand, elementwise
 from qcompile.targets.kernels.transpose import convert
 from qcompile.targets.storage import Storage
@@ -38,6 +39,11 @@ def dequantize(affine: Affine, x: Storage, out: Storage, target: Target) -> tirx
         target,
         lambda codes, lanes: rounded(real_steps(codes, affine, lanes) * splat(scale, "float32", lanes), lanes),
     )
+
+
+def requantize(spec: Requantize, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+    """``ops.Requantize``: buffers x, y."""
+    return _kernel("requantize", x, out, target, lambda codes, lanes: requantized(codes, spec.x, spec.out, lanes))
 
 
 def relayout(x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:

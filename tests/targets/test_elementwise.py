@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompile.ops import Affine, Binary, Epilogue, Lookup, Requantize
+from qcompile.ops import Affine, Binary, Epilogue, Lookup
 from qcompile.reference import elementwise as oracle
-from qcompile.targets.kernels.elementwise import binary, clip, lookup, requantize
+from qcompile.targets.kernels.elementwise import binary, clip, lookup
 from tests.targets.running import VNNI, codes, each_target, run, stored
 
 A, B, OUT = Affine(0.02, 128), Affine(0.013, 0), Affine(0.03, 77)
@@ -95,17 +95,6 @@ def test_lookup(dtype, target):
             spec = Lookup("f", q, None)
             result = run(lookup(spec, x, out, row), [(x, data), table], out, row)
             np.testing.assert_array_equal(result, oracle.lookup(spec, data, table))
-
-
-@each_target
-@pytest.mark.parametrize("block", [0, 16])
-def test_requantize(block, target):
-    shape = (2, 24, 3, 5)
-    x, out = stored(shape, block, (1, 1, 0, 0)), stored(shape, block, dtype="int8")
-    data = codes(np.random.default_rng(0), shape)
-    spec = Requantize(A, Affine(0.017, -5, "int8"))
-    result = run(requantize(spec, x, out, target), [(x, data)], out, target)
-    np.testing.assert_array_equal(result, oracle.requantize(spec, data))
 
 
 @each_target

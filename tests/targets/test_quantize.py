@@ -1,13 +1,13 @@
-"""Entry and exit of a graph: quantize, dequantize and changes of storage, exact for every block and border."""
+"""Entry and exit of a graph: quantize, dequantize, requantize and changes of storage, exact for every block and border."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from qcompile.ops import Affine
+from qcompile.ops import Affine, Requantize
 from qcompile.reference import arithmetic
-from qcompile.targets.kernels.quantize import dequantize, quantize, relayout
+from qcompile.targets.kernels.quantize import dequantize, quantize, relayout, requantize
 from tests.targets.running import AVX2, VNNI, codes, each_target, run, stored
 
 SHAPES = [  # shape, block of the blocked side
@@ -36,6 +36,18 @@ def test_entry_and_exit(shape, block, border, target):
     data = codes(rng, shape)
     result = run(dequantize(Q, blocked, plain, target), [(blocked, data)], plain, target)
     np.testing.assert_array_equal(result, arithmetic.dequantize(data, Q))
+
+
+@each_target
+@pytest.mark.parametrize("to", [Affine(0.017, -5, "int8"), Affine(0.02, 100), Affine(0.02, 0, "int8")], ids=str)
+@pytest.mark.parametrize("blocks", [(0, 0), (16, 16), (0, 16), (16, 0)], ids=str)
+def test_requantize(blocks, to, target):
+    """To other codes, clipped at one end, and to the other type."""
+    shape = (2, 24, 3, 5)
+    x, out = stored(shape, blocks[0], (1, 1, 0, 0)), stored(shape, blocks[1], (0, 2, 1, 0), to.dtype)
+    data = codes(np.random.default_rng(0), shape)
+    result = run(requantize(Requantize(Q, to), x, out, target), [(x, data)], out, target)
+    np.testing.assert_array_equal(result, arithmetic.requantize(data, Q, to))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
