@@ -10,8 +10,10 @@ from tvm import relax
 from qcompile import graph
 from qcompile.passes.base import op_name
 from qcompile.passes.insert_qdq import insert_qdq
+from qcompile.reference.arithmetic import dequantize as decode
+from qcompile.reference.arithmetic import quantize as encode
 from qcompile.reference.interpreter import run
-from tests.passes.float_modules import const, module, values, weight
+from tests.passes.float_modules import const, module, names, values, weight
 from tests.passes.quantized_modules import assert_bodies_agree, feeds_of, integer_of, kinds, plan_of, specs_of
 
 op = relax.op
@@ -110,6 +112,7 @@ def test_random_networks(mod):
     feeds = feeds_of(mod)
     values_of = run(result, feeds, capture=True)
     assert_bodies_agree(result, values_of)
+    assert len(set(names(result))) == len(names(result))
     assert "conv2d" not in kinds(result)
     assert all(spec.x is not None for spec in specs_of(result) if spec.op == "conv2d" and spec.groups < C)
     _no_round_trips(result)
@@ -118,6 +121,20 @@ def test_random_networks(mod):
     for expected, actual, real in zip(qdq.values(), run(result, feeds).values(), run(mod, feeds).values(), strict=True):
         assert actual.dtype == real.dtype
         assert np.abs(actual - expected).max() <= 0.05 * np.abs(expected).max() + 1e-6
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(networks())
+def test_codes_in_and_out(mod):
+    outputs = [out.name for out in graph.read(mod).outputs]
+    plan = plan_of(mod, integer_inputs=["x"], integer_outputs=outputs)
+    result = integer_of(mod, plan)
+    codes = encode(feeds_of(mod)["x"], plan.tensors["x"].affine)
+    expected = run(mod, {"x": decode(codes, plan.tensors["x"].affine)})
+    for name, got in zip(outputs, run(result, {"x": codes}).values(), strict=True):
+        q, real = plan.tensors[name].affine, expected[name]
+        assert got.dtype == np.uint8
+        assert np.abs(decode(got, q) - real).max() <= 0.25 * np.abs(real).max() + 1e-6
 
 
 def _no_round_trips(result):
