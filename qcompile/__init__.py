@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact as Artifact
+    from qcompile.assign.imported import plan_imported as plan_imported
     from qcompile.assign.uniform import plan_uniform as plan_uniform
     from qcompile.build import build as build
     from qcompile.calibrate import TensorStats as TensorStats
@@ -52,6 +53,7 @@ _HOMES = {
     "import_onnx": "importing",
     "import_relax": "importing",
     "load": "runtime",
+    "plan_imported": "assign.imported",
     "plan_uniform": "assign.uniform",
     "select_target": "targets.select",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "import_onnx",
     "import_relax",
     "load",
+    "plan_imported",
     "plan_uniform",
     "select_target",
 ]

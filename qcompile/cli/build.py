@@ -99,7 +99,7 @@ def build(
     elif precision is Precision.fp32:
         chosen = qc.plan_uniform(imported, None, "fp32", row)
     elif calib_data is None and imported.imported_plan is not None:
-        chosen = imported.imported_plan
+        chosen = qc.plan_imported(imported)
     else:
         wish = _Wish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
         chosen = _calibrated_plan(imported, row, wish, times)
