@@ -77,7 +77,7 @@ def _broadcast_bytes(lanes: int) -> Callable[[Expr], Expr]:
 
 
 def vpdpbusd(bits: int) -> Dot:
-    """AVX512-VNNI (512, 256 bits) and AVX-VNNI (256 bits): u8 x s8, four products a lane, no saturation in between."""
+    """AVX512-VNNI (512, 256, 128 bits) and AVX-VNNI (256, 128 bits): u8 x s8, four products a lane, no saturation in between."""
     lanes = bits // 32
     return Dot(
         name=f"vpdpbusd.{bits}",
@@ -90,10 +90,13 @@ def vpdpbusd(bits: int) -> Dot:
     )
 
 
+_PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
+
+
 def vpmaddwd(bits: int) -> Dot:
     """AVX2, AVX-512BW: both operands widened to int16, so that no sum saturates (vpmaddubsw would); two products a lane."""
     lanes = bits // 32
-    name = {256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}[bits]
+    name = _PMADDWD[bits]
 
     def spread(codes: Expr) -> Expr:
         from tvm import tirx

@@ -20,7 +20,7 @@ class Target:
     features: what a CPU must have to run the code, in the words of /proc/cpuinfo; the runner checks them.
     optional: features that code may use when a row is extended by them (``x86-vnni+avx512_vbmi``), with LLVM's name.
     vector_bits, vector_registers: widest vectors that pay, and how many of them there are.
-    dot: the 8-bit dot-product instruction that convolutions and matmuls use.
+    dots: the 8-bit dot-product instruction that convolutions and matmuls use, at its widest and narrower, for few channels.
     l1_bytes, l2_bytes: data cache sizes that default tiles are chosen for.
     threads: threads that the code is compiled for.
     activation: how 8-bit activations are stored: "uint8" for dot products of unsigned by signed codes, else "int8".
@@ -34,7 +34,7 @@ class Target:
     optional: tuple[tuple[str, str], ...]
     vector_bits: int
     vector_registers: int
-    dot: Dot
+    dots: tuple[Dot, ...]
     l1_bytes: int
     l2_bytes: int
     triple: str = "x86_64-linux-gnu"
@@ -45,6 +45,15 @@ class Target:
     def lanes(self) -> int:
         """32-bit lanes of a vector."""
         return self.vector_bits // 32
+
+    @property
+    def dot(self) -> Dot:
+        """The widest dot product."""
+        return self.dots[0]
+
+    def dot_for(self, channels: int) -> Dot:
+        """The narrowest dot product that holds this many output channels, the widest for more."""
+        return next((dot for dot in reversed(self.dots) if dot.lanes >= channels), self.dot)
 
     def has(self, feature: str) -> bool:
         return feature in self.features

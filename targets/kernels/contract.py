@@ -14,7 +14,6 @@ from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.reduction import Reduction, Side
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import BLOCK
-from qcompile.targets.target import Target
 
 _PARALLEL_MACS = 200_000  # multiply-adds below which waking a second thread costs more than it saves
 
@@ -30,16 +29,16 @@ class Contraction:
         self,
         reduction: Reduction,
         tile: Tile,
-        target: Target,
+        lanes: int,
+        threads: int,
         dot: Dot | None,
         epilogue: Epilogue,
         bounds: tuple[int, int] | None,
         exact_rows: bool,
     ):
         """exact_rows: the output is a plain matrix, where a vector may not run over the end of its row."""
-        self.r, self.tile, self.target, self.dot = reduction, tile, target, dot
+        self.r, self.tile, self.lanes, self.threads, self.dot = reduction, tile, lanes, threads, dot
         self.epilogue, self.bounds, self.exact_rows = epilogue, bounds, exact_rows
-        self.lanes = target.lanes
         self.vectors = -(-reduction.outputs // self.lanes)  # of a group
 
     def emit(self, buffers: dict[str, b.Buffer]) -> None:
@@ -47,7 +46,7 @@ class Contraction:
         self.buffers = buffers
         r, tile = self.r, self.tile
         macs = r.batch * r.height * r.width * r.groups * r.outputs * r.steps * r.group
-        parallel = self.target.threads > 1 and macs > _PARALLEL_MACS
+        parallel = self.threads > 1 and macs > _PARALLEL_MACS
         for v0, vectors, channel_tiles in b.tiles(self.vectors, tile.vectors):
             for y0, rows, row_tiles in b.tiles(r.height, tile.rows):
                 # One loop over all tiles of this size, so that threads share it evenly whichever extent is large.

@@ -93,8 +93,8 @@ def _kernel(
     target: Target,
     tile: Tile | None,
 ) -> Kernel:
-    dot = target.dot if spec.x else None
-    lanes = target.lanes
+    dot = target.dot_for(reduction.outputs) if spec.x else None
+    lanes = dot.lanes if dot else target.lanes
     if tile is None:
         vectors = -(-reduction.outputs // lanes)
         widened = dot is not None and dot.group == 2
@@ -107,7 +107,7 @@ def _kernel(
     if constants.multiplier is not None:
         arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes)
     bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
-    nest = Contraction(reduction, tile, target, dot, spec.epilogue, bounds, exact_rows=not out.blocked)
+    nest = Contraction(reduction, tile, lanes, target.threads, dot, spec.epilogue, bounds, exact_rows=not out.blocked)
 
     def emit(args: dict[str, b.Buffer]) -> None:
         if any(out.border):
