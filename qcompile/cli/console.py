@@ -12,18 +12,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 10_000  # columns when stdout is no terminal: lines are never folded
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # rich would exit with code 1
+WIDE = 10_000  # columns: rows are never folded; a narrow terminal wraps them, which keeps words whole
 
 
 def show(content: Table | str) -> None:
     """Prints a result."""
-    console = _Console() if sys.stdout.isatty() else _Console(width=WIDE, color_system=None)
-    console.print(Text(content) if isinstance(content, str) else content, soft_wrap=isinstance(content, str))
+    if isinstance(content, str):
+        print(content)
+        return
+    console = Console(width=WIDE)
+    with console.capture() as drawn:
+        console.print(content)
+    for line in drawn.get().splitlines():
+        if line.strip():
+            print(line.rstrip())
 
 
 def show_json(value: Any) -> None:

@@ -14,12 +14,14 @@ from qcompile.report import units
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = (), title: str = "") -> Table:
-    """Rows under headers; columns named in ``right`` are aligned to the right."""
+    """Rows under headers, less the columns that are empty in every row; those named in ``right`` are aligned so."""
+    rows = list(rows)
+    kept = [i for i in range(len(headers)) if any(row[i] for row in rows) or not rows]
     result = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for header in headers:
+    for header in (headers[i] for i in kept):
         result.add_column(header, justify="right" if header in right else "left", overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*(row[i] for i in kept))
     return result
 
 
