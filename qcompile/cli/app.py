@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 found a problem (or a defect of qcompile), 2 misused or un
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -100,9 +99,6 @@ def _command(arguments: list[str], interrupted: list[int]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:  # `qcompile inspect out/ | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
-        return 0
     except OSError as error:
         if error.filename is None:
             return _defect(error, arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,18 +19,23 @@ WIDE = 10_000  # columns: rows are never folded; a narrow terminal wraps them, w
 def show(content: Table | str) -> None:
     """Prints a result."""
     if isinstance(content, str):
-        print(content)
+        _print(content)
         return
     console = Console(width=WIDE)
     with console.capture() as drawn:
         console.print(content)
-    for line in drawn.get().splitlines():
-        if line.strip():
-            print(line.rstrip())
+    _print("\n".join(line.rstrip() for line in drawn.get().splitlines() if line.strip()))
 
 
 def show_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
+    _print(json.dumps(value, indent=1))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough: `qcompile inspect out/ | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def remark(text: str) -> None:

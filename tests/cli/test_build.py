@@ -143,6 +143,7 @@ def test_ir_is_dumped_in_order(cli, tmp_path):
         (["--calib-data", "calib.npz", "--num-samples", "0"], "0 calibration samples asked for"),
         (["--calib-method", "max"], "minmax"),
         (["--threads", "0"], "--threads"),
+        (["--fp32", "--dump-ir", "calib.npz"], "calib.npz: File exists"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, arguments, message):
