@@ -12,15 +12,19 @@ from qcompile.compile import runnable
 from qcompile.graph import MainBuilder
 from qcompile.ops import Affine, AvgPool2d, Epilogue
 from qcompile.reference import arithmetic, interpreter
-from qcompile.targets.select import select_target
+from qcompile.targets.select import can_run, select_target
+from qcompile.targets.target import Target
+from qcompile.targets.x86 import ROWS
 from tests.properties import cases, graphs
 from tests.properties.cases import Case
 from tests.properties.graphs import IntegerGraph, composite, module_of
 
+EVERY_TARGET = [*ROWS, *(row.extended(word) for row in ROWS for word, _ in row.optional)]
 
-def assert_equals_oracle(drawn: IntegerGraph) -> None:
+
+def assert_equals_oracle(drawn: IntegerGraph, target: Target | None = None) -> None:
     expected = interpreter.run(drawn.module, drawn.feeds)
-    got = runnable(drawn.module, select_target("x86"))(drawn.feeds)
+    got = runnable(drawn.module, target or select_target("x86"))(drawn.feeds)
     assert list(got) == list(expected)
     for name, value in expected.items():
         assert np.array_equal(got[name], value), name
@@ -57,6 +61,20 @@ def test_layers(name):
 @given(graphs.integer_graphs())
 def test_graphs(drawn):
     assert_equals_oracle(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", EVERY_TARGET, ids=lambda target: target.name)
+def test_many_graphs(target):
+    if not can_run(target):
+        pytest.skip(f"this CPU cannot run {target.name}")
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(graphs.integer_graphs())
+    def check(drawn):
+        assert_equals_oracle(drawn, target)
+
+    check()
 
 
 def test_pixels_of_a_transposed_convolution_are_spread_among_zero_points():

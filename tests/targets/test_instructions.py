@@ -1,0 +1,113 @@
+"""Every row's dot product on this machine's instructions against ``Dot.reference``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import tirx
+from tvm.ir import IRModule
+
+from qcompile.targets.kernels import builder as b
+from qcompile.targets.select import can_run
+from qcompile.targets.x86 import ROWS
+
+EXTREMES = [(255, -128), (255, 127), (0, -128), (1, -1)]
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+def dots(request):
+    """(row, the instruction with one group of codes for all lanes, the instruction with a group for each lane)."""
+    row = request.param
+    if not can_run(row):
+        pytest.skip(f"this CPU cannot run {row.name}")
+    dot = row.dot
+    size = dot.lanes * dot.group
+
+    def accumulate(acc, operand, weight, y):
+        sums = dot.accumulate(b.load(acc, 0, dot.lanes), operand, dot.widen(b.load(weight, 0, size)))
+        b.store(y, 0, sums, dot.lanes)
+
+    def spread(codes, acc, weight, y):
+        accumulate(acc, dot.spread(b.load(codes, 0, dot.group)), weight, y)
+
+    def each(codes, acc, weight, y):
+        accumulate(acc, dot.each(b.load(codes, 0, size)), weight, y)
+
+    def buffers(elements):
+        return [
+            ("codes", "uint8", elements),
+            ("acc", "int32", dot.lanes),
+            ("weight", "int8", size),
+            ("y", "int32", dot.lanes),
+        ]
+
+    functions = {
+        "spread": b.kernel("spread", buffers(dot.group), spread).with_attr("global_symbol", "spread"),
+        "each": b.kernel("each", buffers(size), each).with_attr("global_symbol", "each"),
+    }
+    library = tvm.compile(IRModule(functions), row.tvm_target())
+
+    def call(name):
+        def run(codes, acc, weights):
+            y = tvm.runtime.tensor(np.full(dot.lanes, -1, np.int32))
+            library[name](*(tvm.runtime.tensor(np.ascontiguousarray(a).reshape(-1)) for a in (codes, acc, weights)), y)
+            return y.numpy()
+
+        return run
+
+    return row, call("spread"), call("each")
+
+
+def test_random_codes(dots):
+    row, spread, _ = dots
+    dot, rng = row.dot, np.random.default_rng(0)
+    for _ in range(50):
+        codes = rng.integers(0, 256, dot.group).astype(np.uint8)
+        weights = rng.integers(-128, 128, (dot.lanes, dot.group)).astype(np.int8)
+        acc = rng.integers(-(2**30), 2**30, dot.lanes).astype(np.int32)
+        np.testing.assert_array_equal(spread(codes, acc, weights), dot.reference(acc, codes, weights))
+
+
+def test_codes_of_its_own_for_each_lane(dots):
+    """Depthwise: lane by lane, the reference of one lane."""
+    row, _, each = dots
+    dot, rng = row.dot, np.random.default_rng(1)
+    for _ in range(20):
+        codes = rng.integers(0, 256, (dot.lanes, dot.group)).astype(np.uint8)
+        weights = rng.integers(-128, 128, (dot.lanes, dot.group)).astype(np.int8)
+        acc = rng.integers(-(2**30), 2**30, dot.lanes).astype(np.int32)
+        want = [dot.reference(acc[i : i + 1], codes[i], weights[i : i + 1])[0] for i in range(dot.lanes)]
+        np.testing.assert_array_equal(each(codes, acc, weights), want)
+
+
+@pytest.mark.parametrize(("code", "weight"), EXTREMES)
+def test_extremes_do_not_saturate(dots, code, weight):
+    """255 * 127 * 2 is beyond int16: pmaddubsw, the usual way without VNNI, would give 32767 a pair."""
+    row, spread, each = dots
+    dot = row.dot
+    acc = np.full(dot.lanes, 5, np.int32)
+    weights = np.full((dot.lanes, dot.group), weight, np.int8)
+    want = np.full(dot.lanes, 5 + dot.group * code * weight, np.int32)
+    np.testing.assert_array_equal(spread(np.full(dot.group, code, np.uint8), acc, weights), want)
+    np.testing.assert_array_equal(each(np.full(weights.size, code, np.uint8), acc, weights), want)
+    np.testing.assert_array_equal(dot.reference(acc, np.full(dot.group, code, np.uint8), weights), want)
+
+
+def test_sums_wrap_as_int32(dots):
+    """No saturation at the upper end either: the shifted bias of a layer may wrap, and wraps back."""
+    row, spread, _ = dots
+    dot = row.dot
+    acc = np.full(dot.lanes, 2**31 - 1, np.int32)
+    ones = np.ones((dot.lanes, dot.group), np.int8)
+    want = np.full(dot.lanes, -(2**31) + dot.group - 1, np.int32)
+    np.testing.assert_array_equal(spread(np.ones(dot.group, np.uint8), acc, ones), want)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_lanes_fit_the_row(row):
+    dot = row.dot
+    codes, weights = (tirx.Var(n, t) for n, t in (("c", f"uint8x{dot.group}"), ("w", f"int8x{dot.lanes * dot.group}")))
+    acc = tirx.Var("acc", f"int32x{row.lanes}")
+    assert dot.lanes == row.lanes
+    assert str(dot.accumulate(acc, dot.spread(codes), dot.widen(weights)).ty) == f"int32x{row.lanes}"
