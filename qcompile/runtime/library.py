@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import tempfile
 import threading
 import warnings
 from functools import cache
@@ -26,7 +27,12 @@ def load_library(path: Path) -> Module:
     import tvm_ffi
 
     try:
-        return tvm_ffi.load_module(str(path.resolve()))
+        with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
+            # The loader takes a path that it knows for the library that it loaded from there, even if the artifact was
+            # replaced since; so each load has a path of its own.
+            link = Path(folder) / path.name
+            link.symlink_to(path.resolve())
+            return tvm_ffi.load_module(str(link))
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise QCompileError(f"cannot be loaded: {reason}", node=str(path), remedy="build the model again") from None

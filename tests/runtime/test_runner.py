@@ -115,6 +115,14 @@ def test_profile_needs_an_entry_in_the_library(tmp_path):
     assert refusal(runner.profile, {"x": X}) == "the library has no profile entry; build the model again"
 
 
+def test_a_rebuilt_artifact_is_loaded_anew(tmp_path):
+    """At the path of one that is still in use: the system's loader knows libraries by their paths."""
+    old = qc.load(handmade.build(tmp_path / "out", profile=False).path)
+    new = qc.load(handmade.build(tmp_path / "out", profile=True).path)
+    assert new.profile({"x": X}, runs=1)
+    assert "no profile entry" in refusal(old.profile, {"x": X})
+
+
 def test_empty_weights_and_workspace(tmp_path):
     """A model may need neither; their pointers are valid all the same."""
     out = handmade.build(tmp_path / "out", weights=np.zeros(0, np.uint8), workspace_bytes=0).path
