@@ -31,9 +31,8 @@ def poisoned(storage: Storage, logical: np.ndarray) -> np.ndarray:
     """``logical`` stored; channels that pad a block hold poison."""
     flat = storage.store(logical)
     if storage.blocked:
-        filled = np.full(
-            (storage.shape[0], storage.blocks * storage.block, *storage.shape[2:]), poison(storage.dtype), storage.dtype
-        )
+        n, c, *spatial = storage.shape
+        filled = np.full((n, storage.blocks * storage.block, *spatial), poison(storage.dtype), storage.dtype)
         filled[:, :c] = logical
         wide = Storage(filled.shape, storage.dtype, storage.block, storage.border, storage.fill)
         flat = wide.store(filled)
