@@ -98,7 +98,9 @@ def _kernel(
     if tile is None:
         vectors = -(-reduction.outputs // lanes)
         widened = dot is not None and dot.group == 2
-        tile = default_tile(reduction.height, reduction.width, vectors, reduction.steps, widened, target)
+        tile = default_tile(
+            reduction.height, reduction.width, vectors, reduction.steps, widened, reduction.overlapping, target
+        )
         tile = order(tile, x.nbytes, constants.weight.nbytes, target)
     arrays = {
         "weight": pack(constants.weight.reshape(constants.weight.shape[0], -1), reduction, lanes, tile.vectors),

@@ -69,6 +69,11 @@ class Reduction:
     def steps(self) -> int:
         return len(self.index)
 
+    @property
+    def overlapping(self) -> bool:
+        """Whether the elements of one step of the innermost loop reach into the next pixel's."""
+        return any(segment.steps * self.group > self.x.pixel for segment in self.segments)
+
 
 def image_side(storage: Storage, stride: tuple[int, int] = (1, 1), top: int = 0, left: int = 0) -> Side:
     """A blocked image, starting ``top`` rows and ``left`` pixels before its first one."""
@@ -193,7 +198,9 @@ def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
     dense = np.zeros((outputs, inputs * groups, *window), weight.dtype)
     per_group = outputs // groups
     for g in range(groups):
-        dense[g * per_group : (g + 1) * per_group, g * inputs : (g + 1) * inputs] = weight[g * per_group : (g + 1) * per_group]
+        dense[g * per_group : (g + 1) * per_group, g * inputs : (g + 1) * inputs] = weight[
+            g * per_group : (g + 1) * per_group
+        ]
     return dense
 
 
@@ -201,7 +208,9 @@ def pack(weight: np.ndarray, reduction: Reduction, lanes: int, tile_vectors: int
     """Weights (O, ...) in reading order: group, tile of channel vectors, step, vector of the tile, lane, element of the step."""
     flat = weight.reshape(reduction.groups, reduction.outputs, -1)
     vectors = -(-reduction.outputs // lanes)
-    padded = np.zeros((reduction.groups, vectors * lanes, flat.shape[2] + 1), weight.dtype)  # the last element stays zero: -1
+    padded = np.zeros(
+        (reduction.groups, vectors * lanes, flat.shape[2] + 1), weight.dtype
+    )  # the last element stays zero: -1
     padded[:, : reduction.outputs, :-1] = flat
     ordered = padded[:, :, reduction.index].reshape(reduction.groups, vectors, lanes, reduction.steps, reduction.group)
     tiles = []

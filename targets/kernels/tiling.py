@@ -28,9 +28,15 @@ class Tile:
         return self.rows * self.columns
 
 
-def registers_needed(pixels: int, vectors: int, widened: bool) -> int:
-    """Accumulators, one weight vector each, one spread input, and a product where multiply and add are two instructions."""
-    return pixels * vectors + vectors + (2 if widened else 1)
+def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool) -> int:
+    """How many accumulators a tile may have beside ``vectors`` weight vectors.
+
+    LLVM loads ahead of their use, so a fifth of the registers is left to it; with every register taken it spills
+    accumulators in the inner loop. overlapping: windows of neighbouring pixels share loads, which it keeps as well.
+    widened: the product needs a register of its own.
+    """
+    ahead = target.vector_registers // 5 + (target.vector_registers // 4 if overlapping else 0)
+    return target.vector_registers - vectors - ahead - (1 if widened else 0)
 
 
 def _step_cycles(pixels: int, vectors: int) -> float:
@@ -44,8 +50,10 @@ def _sizes(extent: int, size: int) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=4096)
-def default_tile(height: int, width: int, vectors: int, reduction: int, widened: bool, target: Target) -> Tile:
-    """The tile with the fewest cycles for ``height x width`` output pixels, ``vectors`` channel vectors and ``reduction`` steps.
+def default_tile(
+    height: int, width: int, vectors: int, reduction: int, widened: bool, overlapping: bool, target: Target
+) -> Tile:
+    """The tile with the fewest cycles for height x width output pixels, ``vectors`` channel vectors, ``reduction`` steps.
 
     Remainders at the right, the bottom and the last channels run as smaller tiles, and count as such; every tile also
     pays for its epilogue, so that a tile is not chosen for its inner loop alone.
@@ -53,7 +61,7 @@ def default_tile(height: int, width: int, vectors: int, reduction: int, widened:
     best, best_cost = Tile(1, 1, 1), float("inf")
     epilogue = 8.0  # instructions a result vector, two a cycle with their latency
     for count in range(1, min(vectors, 8) + 1):
-        limit = (target.vector_registers - count - (2 if widened else 1)) // count
+        limit = accumulators(target, count, widened, overlapping) // count
         for columns in range(1, min(width, limit) + 1):
             for rows in range(1, min(height, max(1, limit // columns)) + 1):
                 if rows > 1 and columns < min(width, 8) and columns != width:
