@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from tvm import relax
 from qcompile import graph
 from qcompile.assign.constants import constant_plans
 from qcompile.assign.formats import choose_formats
+from qcompile.assign.names import check_ends, excluded_layers
 from qcompile.assign.scales import coded_paths
 from qcompile.assign.structure import Structure
 from qcompile.errors import QCompileError
@@ -21,25 +22,46 @@ from qcompile.passes.weights import weight_axis
 from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
 
 
-def plan_imported(model: Model) -> QuantPlan:
+def brings_scales(model: Model) -> bool:
+    """Whether a model was imported with scales of its activations; a dynamically quantized one has those of weights."""
+    main = graph.read(model.module)
+    names = {var.name for var in (*main.params, *(var for var, _ in main.bindings))}
+    return model.imported_plan is not None and not names.isdisjoint(model.imported_plan.tensors)
+
+
+def plan_imported(
+    model: Model,
+    exclude: Sequence[str] = (),
+    integer_inputs: Sequence[str] = (),
+    integer_outputs: Sequence[str] = (),
+) -> QuantPlan:
     """The plan for a model that was imported with scales: its layers are int8 where it had scales for what they read.
 
     Activations keep their scales, zero points and types; inside a fused layer there is nothing to round, so what the
     model had there is dropped. Symmetric int8 weights keep their scales, others get new ones.
 
+    model: tidied. exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
+    integer_inputs, integer_outputs: inputs and outputs that are given and returned as codes, besides those that the
+    model has so.
+
     Raises
     ------
-    QCompileError: for a float model.
+    QCompileError: for a model without scales of activations, and a name that the model does not have.
     """
     given = model.imported_plan
-    if given is None:
-        raise QCompileError("not a pre-quantized model", node=model.source, remedy="calibrate it, and use plan_uniform")
+    if given is None or not brings_scales(model):
+        reason = "not a pre-quantized model" if given is None else "it has scales of weights only"
+        raise QCompileError(reason, node=model.source, remedy="calibrate it, and use plan_uniform")
     structure = Structure(graph.read(model.module))
+    check_ends(model, structure, integer_inputs, integer_outputs)
+    inputs = tuple(dict.fromkeys([*given.integer_inputs, *integer_inputs]))
+    outputs = tuple(dict.fromkeys([*given.integer_outputs, *integer_outputs]))
     refused = {c.name: reason for c in structure.chains if (reason := _missing(c, structure, given.tensors))}
-    layers = choose_formats(structure, refused, given.integer_inputs, given.integer_outputs)
+    refused.update(excluded_layers(model, structure, exclude))
+    layers = choose_formats(structure, refused, inputs, outputs)
     int8 = [c for c in structure.chains if layers[c.name].format == "int8"]
     tensors: dict[str, TensorPlan] = {}
-    for path in coded_paths(structure, int8, given.integer_inputs, given.integer_outputs):
+    for path in coded_paths(structure, int8, inputs, outputs):
         plan = _scale(path, given.tensors)
         root = path[-1].name
         if plan is None:
@@ -53,7 +75,7 @@ def plan_imported(model: Model) -> QuantPlan:
             layers[chain.name] = LayerPlan("fp32", constants)
         else:
             tensors.update(constants)
-    return QuantPlan(tensors, layers, given.integer_inputs, given.integer_outputs, given.method or "imported")
+    return QuantPlan(tensors, layers, inputs, outputs, given.method or "imported")
 
 
 def _scale(path: list[relax.Var], tensors: Mapping[str, TensorPlan]) -> TensorPlan | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qcompile import graph
 from qcompile.assign.constants import constant_plans
 from qcompile.assign.formats import choose_formats
+from qcompile.assign.names import check_ends, excluded_layers
 from qcompile.assign.scales import activation_plans
 from qcompile.assign.structure import Structure
 from qcompile.calibrate.methods import PERCENTILE, tensor_range
@@ -52,10 +53,8 @@ def plan_uniform(
     if precision not in PRECISIONS:
         raise QCompileError(f"unknown precision '{precision}'", remedy=nearest(precision, PRECISIONS))
     structure = Structure(graph.read(model.module))
-    excluded = _excluded(model, structure, exclude)
-    _check_names("input", integer_inputs, [spec.name for spec in model.inputs if spec.dtype == "float32"])
-    outputs = [out.name for out in structure.outputs if hasattr(out, "name")]
-    _check_names("output", integer_outputs, [spec.name for spec in model.outputs if spec.name in outputs])
+    excluded = excluded_layers(model, structure, exclude)
+    check_ends(model, structure, integer_inputs, integer_outputs)
     if precision == "fp32":
         layers = {chain.name: LayerPlan("fp32", "asked for") for chain in structure.chains}
         return QuantPlan(layers=layers, method=method)
@@ -83,25 +82,3 @@ def plan_uniform(
             else:
                 tensors.update(constants)
     return QuantPlan(tensors, layers, tuple(integer_inputs), tuple(integer_outputs), method)
-
-
-def _excluded(model: Model, structure: Structure, names: Sequence[str]) -> dict[str, str]:
-    """The layers that the user wants in float, and by which name."""
-    nodes = {layer.node for layer in model.layers.values()}
-    kinds = {layer.op_type for layer in model.layers.values()}
-    tensors = {var.name for var in structure.definitions}
-    _check_names("node, layer or operator type", names, sorted(nodes | kinds | tensors | set(model.layers)))
-    wanted, result = set(names), {}
-    for chain in structure.chains:
-        for var in chain.members:
-            layer = model.layers.get(var.name) or model.layers.get(var.name.partition("~")[0])
-            titles = {var.name} | ({layer.node, layer.op_type} if layer else set())
-            for name in titles & wanted:
-                result[chain.name] = f"excluded as {name}"
-    return result
-
-
-def _check_names(what: str, names: Sequence[str], valid: Sequence[str]) -> None:
-    for name in names:
-        if name not in valid:
-            raise QCompileError(f"no {what} of this name", node=name, remedy=nearest(name, valid))

@@ -19,6 +19,7 @@ from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
+    from qcompile.calibrate import TensorStats
     from qcompile.model import Model, TensorSpec
     from qcompile.targets.target import Target
 
@@ -98,11 +99,9 @@ def build(
         chosen = QuantPlan.load(plan)
     elif precision is Precision.fp32:
         chosen = qc.plan_uniform(imported, None, "fp32", row)
-    elif calib_data is None and imported.imported_plan is not None:
-        chosen = qc.plan_imported(imported)
     else:
         wish = _Wish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
-        chosen = _calibrated_plan(imported, row, wish, times)
+        chosen = _integer_plan(imported, row, wish, times)
     with _timed("compile", times, "compiling"):
         artifact = qc.build(imported, chosen, target=row, threads=threads, out=out, dump_ir=dump_ir)
     _summarize(artifact, times, as_json, verbose)
@@ -120,10 +119,28 @@ class _Wish:
     integer_io: bool
 
 
-def _calibrated_plan(model: Model, target: Target, wish: _Wish, times: dict[str, float]) -> QuantPlan:
+def _integer_plan(model: Model, target: Target, wish: _Wish, times: dict[str, float]) -> QuantPlan:
+    """By the scales that a pre-quantized model brings, unless there is data to find others."""
+    import qcompile as qc
+    from qcompile.assign.imported import brings_scales
+    from qcompile.calibrate.methods import PERCENTILE
+
+    inputs = _float_names(model.inputs) if wish.integer_io else []
+    outputs = _float_names(model.outputs) if wish.integer_io else []
+    if wish.data is None and brings_scales(model):
+        with _timed("plan", times, "planning"):
+            return qc.plan_imported(model, wish.exclude, inputs, outputs)
+    stats = _calibrated(model, wish, times)
+    percent = PERCENTILE if wish.percentile is None else wish.percentile
+    with _timed("plan", times, "planning"):
+        return qc.plan_uniform(
+            model, stats, "int8", target, wish.exclude, inputs, outputs, method=wish.method, percent=percent
+        )
+
+
+def _calibrated(model: Model, wish: _Wish, times: dict[str, float]) -> TensorStats:
     import qcompile as qc
     from qcompile.calibrate import RANDOM_DATA_WARNING, calibration_data, random_data
-    from qcompile.calibrate.methods import PERCENTILE
 
     if wish.data is None:
         remark(RANDOM_DATA_WARNING)
@@ -134,19 +151,7 @@ def _calibrated_plan(model: Model, target: Target, wish: _Wish, times: dict[str,
         stats = qc.calibrate(model, data, wish.method, progress=lambda done: update(f"{done} samples"))
     for note in data.notes:
         remark(f"note: {note}")
-    percent = PERCENTILE if wish.percentile is None else wish.percentile
-    with _timed("plan", times, "planning"):
-        return qc.plan_uniform(
-            model,
-            stats,
-            "int8",
-            target,
-            exclude=wish.exclude,
-            integer_inputs=_float_names(model.inputs) if wish.integer_io else (),
-            integer_outputs=_float_names(model.outputs) if wish.integer_io else (),
-            method=wish.method,
-            percent=percent,
-        )
+    return stats
 
 
 def _float_names(specs: Sequence[TensorSpec]) -> list[str]:
