@@ -1,0 +1,62 @@
+"""Default register tiles: they fit the registers and the tensor, and depend on nothing but their arguments."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcompile.targets.kernels.tiling import Tile, default_tile, order
+from qcompile.targets.x86 import ROWS
+from tests.targets.running import AVX2, VNNI, each_row
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120) | st.just(12544),
+    vectors=st.integers(1, 128),
+    reduction=st.integers(1, 3000),
+    widened=st.booleans(),
+    overlapping=st.booleans(),
+    row=st.sampled_from(ROWS),
+)
+def test_any_tile_fits(height, width, vectors, reduction, widened, overlapping, row):
+    """Accumulators, a weight vector each, one spread operand, and a product where it is an instruction of its own."""
+    tile = default_tile(height, width, vectors, reduction, widened, overlapping, row)
+    assert 1 <= tile.rows <= height and 1 <= tile.columns <= width and 1 <= tile.vectors <= vectors
+    assert tile.pixels * tile.vectors + tile.vectors + 1 + widened <= row.vector_registers
+
+
+@each_row
+def test_the_same_question_has_the_same_answer(row):
+    """Not by the cache: two builds of one model are equal to the byte."""
+    shapes = [(56, 56, 4, 144), (1, 49, 128, 512), (7, 7, 32, 1152), (1, 1, 63, 256)]
+    first = [default_tile(*shape, False, False, row) for shape in shapes]
+    default_tile.cache_clear()
+    assert [default_tile(*shape, False, False, row) for shape in reversed(shapes)] == first[::-1]
+
+
+def test_large_images_get_a_tile_that_keeps_the_arithmetic_busy():
+    """Latency five, two dot products a cycle: ten accumulators or more, and few loads for each."""
+    for row in (VNNI, AVX2):
+        tile = default_tile(56, 56, 64 // row.lanes, 16, False, False, row)
+        assert tile.pixels * tile.vectors >= 10
+
+
+def test_short_rows_are_tiled_in_two_dimensions():
+    assert default_tile(7, 7, 32, 1152, False, False, VNNI).pixels >= 7
+    assert default_tile(20, 2, 1, 100, False, False, VNNI).rows > 1
+
+
+@pytest.mark.parametrize(
+    ("input_bytes", "weight_bytes", "channels_outer"),
+    [
+        (1 << 20, 1 << 20, True),  # neither fits: the weights of one channel tile stay
+        (1 << 10, 1 << 20, True),
+        (1 << 10, 1 << 10, True),
+        (1 << 20, 1 << 10, False),  # all weights stay, pixels pass once
+    ],
+)
+def test_loop_order(input_bytes, weight_bytes, channels_outer):
+    assert order(Tile(1, 2, 3), input_bytes, weight_bytes, AVX2) == Tile(1, 2, 3, channels_outer)
