@@ -52,7 +52,7 @@ def network() -> onnx.ModelProto:
     return model(nodes, {"x": ("N", 3, 8, 8)}, constants=constants, opset=13)
 
 
-class _Reader(quantization.CalibrationDataReader):
+class Reader(quantization.CalibrationDataReader):
     def __init__(self, samples: Iterable[dict[str, np.ndarray]]) -> None:
         self.samples = iter(samples)
 
@@ -84,7 +84,7 @@ def quantize(
         quantization.quantize_static(
             source,
             target,
-            _Reader(samples),
+            Reader(samples),
             quant_format=quantization.QuantFormat[kind],
             per_channel=per_channel,
             activation_type=types[dtype],
