@@ -19,6 +19,7 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 from qcompile import graph
+from qcompile.passes import embedding
 from qcompile.passes.base import dtype_of, number, op_name, shape_of
 from qcompile.passes.function_tree import grow
 
@@ -33,7 +34,8 @@ class Chain:
     """The operators of one layer.
 
     kind: "conv", "conv_transpose", "dense", "scale" (times a constant for each channel: a 1x1 depthwise convolution),
-    "binary", "avg_pool", "mean", "resize", "softmax", "concat", "function" (of one tensor, to be tabulated).
+    "binary", "avg_pool", "mean", "resize", "softmax", "concat", "function" (of one tensor, to be tabulated),
+    "gather" (rows of a constant table, its weight; the bias is a constant of positions).
     call: the anchor's value (the last operator's for a function). members: variables, in program order.
     inputs: the anchor's data operands; one of a binary may be a constant. weight, bias: constant operands.
     """
@@ -106,6 +108,7 @@ def find_chains(main: graph.Graph) -> list[Chain]:
 
     for var, value in reversed(main.bindings):
         take(_extend(_weighted(var, value, uses), uses, claimed))
+        take(_gather(var, value, uses))
     functions = [_function(var, value, uses, claimed) for var, value in reversed(main.bindings)]
     for chain in functions:
         if chain is not None and not _only_bounds(chain, uses):
@@ -131,6 +134,20 @@ def _weighted(var: relax.Var, value: relax.Expr, uses: Uses) -> Chain | None:
     if is_by_channel(weight, x) and shape_of(x) == shape_of(var) and dtype_of(x) == "float32":
         return Chain("scale", value, (var,), (x,), weight=weight)
     return None
+
+
+def _gather(var: relax.Var, value: relax.Expr, uses: Uses) -> Chain | None:
+    """Rows of a constant table, and a constant that is added; indices are no data, so the chain has no inputs."""
+    if not embedding.looks_up(value) or not uses.is_constant(value.args[0]) or uses.is_constant(value.args[1]):
+        return None
+    table = value.args[0]
+    follower = uses.only_user(var)
+    call = uses.definitions[follower] if follower is not None else None
+    if op_name(call) == "add" and embedding.why_not(table) is None:
+        other = call.args[1] if call.args[0].same_as(var) else call.args[0]
+        if uses.is_constant(other) and embedding.is_addend(other, var):
+            return Chain("gather", value, (var, follower), (), table, other)
+    return Chain("gather", value, (var,), (), table)
 
 
 def _unweighted(var: relax.Var, value: relax.Expr, uses: Uses) -> Chain | None:

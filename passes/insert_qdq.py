@@ -102,7 +102,9 @@ class _Inserter:
         """Whether a quantized tensor is stored as codes alone: an int8 layer's, and what is moved of such."""
         while (source := moved_from(self.definitions.get(var), self.definitions)) is not None:
             var = source
-        return self.is_int8(self.chain_of.get(var)) or var.name in self.plan.integer_inputs
+        chain = self.chain_of.get(var)
+        makes = self.is_int8(chain) and chain.kind != "gather"
+        return makes or var.name in self.plan.integer_inputs
 
     def _value(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
         as_codes = self._takes_codes(var, value)
@@ -130,6 +132,9 @@ class _Inserter:
             return
         if chain.kind in WEIGHTED:
             self._weighted(chain)
+        elif chain.kind == "gather":
+            for member, old, what in zip(chain.members, (chain.weight, chain.bias), ("weight", "bias"), strict=False):
+                self._table(member, old, f"{chain.name}.{what}")
         elif chain.kind == "binary":
             for operand in chain.inputs:
                 name = f"{chain.name}.weight"
@@ -138,10 +143,8 @@ class _Inserter:
 
     def _weighted(self, chain: Chain) -> None:
         name = f"{chain.name}.weight"
-        scale, axis = np.array(self._plan_of(name).scale, np.float32), weight_axis(chain)
-        if scale.size not in (1, shape_of(chain.weight)[axis]):
-            wanted = f"give one, or {shape_of(chain.weight)[axis]}"
-            raise QCompileError(f"the plan has {scale.size} scales of this weight", node=name, remedy=wanted)
+        axis = weight_axis(chain)
+        scale = self._scales(name, shape_of(chain.weight)[axis])
         weight = quantize_weight(array(chain.weight), scale, axis)
         self._constant(chain.anchor, chain.weight, weight, name)
         if chain.bias is None:
@@ -155,6 +158,20 @@ class _Inserter:
             axis_of(channels),
         )
         self._constant(chain.members[1], chain.bias, bias, f"{chain.name}.bias")
+
+    def _table(self, member: relax.Var, table: relax.Expr, name: str) -> None:
+        """Codes of a constant (..., rows, D) with a scale for each row."""
+        axis = len(shape_of(table)) - 2
+        scale = self._scales(name, shape_of(table)[axis])
+        self._constant(member, table, quantize_weight(array(table), scale, axis), name)
+
+    def _scales(self, name: str, count: int) -> np.ndarray:
+        """The scales that the plan has of a constant: one, or ``count`` of them."""
+        scale = np.array(self._plan_of(name).scale, np.float32)
+        if scale.size not in (1, count):
+            wanted = f"give one, or {count}"
+            raise QCompileError(f"the plan has {scale.size} scales of this weight", node=name, remedy=wanted)
+        return scale
 
     def _constant(self, member: relax.Var, old: relax.Expr, new: QuantizedConstant, name: str) -> None:
         self.constants.setdefault(member, {})[old] = self.builder.emit(dequantize_constant(new), name)

@@ -10,6 +10,7 @@ from qcompile.model import Layer
 from qcompile.passes.fold_channel_shuffle import fold_channel_shuffle
 from qcompile.passes.fold_data_movement import fold_data_movement
 from qcompile.passes.fold_elementwise import fold_elementwise
+from qcompile.passes.fold_gather import fold_gather
 from qcompile.passes.fold_pooling import fold_pooling
 from qcompile.passes.fold_requantize import fold_requantize
 from qcompile.passes.fold_weighted import fold_weighted
@@ -32,6 +33,7 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
         fold_requantize(nodes),
         fold_channel_shuffle(nodes),
         # Each kind of layer by itself.
+        fold_gather(nodes, keep),
         fold_weighted(nodes, keep),
         fold_pooling(nodes, keep),
         fold_elementwise(nodes, keep),

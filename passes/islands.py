@@ -53,7 +53,7 @@ def _float_operator(var: relax.Var, value: relax.Expr, module: IRModule) -> str 
         return None
     if op_name(value) in ("quantize", "dequantize", "concat"):
         return None
-    tensors = [a for a in value.args if isinstance(a, relax.Var) and isinstance(a.ty, relax.TensorType)]
+    tensors = [a for a in value.args if isinstance(a.ty, relax.TensorType)]
     if dtype_of(var) != "float32" or any(dtype_of(tensor) in ("uint8", "int8") for tensor in tensors):
         return None
     if isinstance(value.op, GlobalVar):

@@ -11,8 +11,8 @@ from tvm import relax
 from qcompile import ops
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
-from qcompile.passes.operand_storage import beside, blocked, home
-from qcompile.targets.kernels import elementwise, movement, pool, quantize, reduce, resize, softmax
+from qcompile.passes.operand_storage import beside, blocked, home, plain
+from qcompile.targets.kernels import elementwise, gather, movement, pool, quantize, reduce, resize, softmax
 
 if TYPE_CHECKING:
     from qcompile.passes.lower_layers import Lowering
@@ -45,6 +45,15 @@ def _concat(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conc
     lowering.emit(var, kernel, [lowering.place(a, s) for a, s in zip(call.args, storages, strict=True)], out, "concat")
 
 
+def _gather(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Gather) -> None:
+    table, scale, indices, *addend = call.args
+    source, out = plain(indices), plain(var)
+    rows = shape_of(addend[0])[0] if addend else 0
+    kernel = gather.gather(shape_of(table), rows, source, out, lowering.target)
+    constants = tuple(np.ascontiguousarray(array(arg)).reshape(-1) for arg in (table, scale, *addend))
+    lowering.emit(var, kernel, [lowering.place(indices, source)], out, "gather", constants=constants)
+
+
 UNWEIGHTED: dict[type, Callable[..., None]] = {
     ops.Binary: _binary,
     ops.Concat: _concat,
@@ -55,6 +64,7 @@ UNWEIGHTED: dict[type, Callable[..., None]] = {
     ops.ResizeLinear: _unary("resize_linear", resize.resize_linear),
     ops.Softmax: _unary("softmax", softmax.softmax),
     ops.ChannelShuffle: _unary("channel_shuffle", movement.channel_shuffle),
+    ops.Gather: _gather,
 }
 
 

@@ -187,6 +187,8 @@ class _Main:
 
 def code_arguments(spec: ops.Spec, count: int) -> set[int]:
     """Which of the ``count`` arguments of a composite are activations, in codes or float32."""
+    if isinstance(spec, ops.Gather):
+        return set()
     if isinstance(spec, ops.Concat):
         return set(range(count))
     if isinstance(spec, ops.Binary):

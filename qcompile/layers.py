@@ -45,7 +45,7 @@ def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: I
             LayerInfo(
                 name=ops.layer_of(integer[value.op]) if spec else layer_name(var.name, nodes),
                 op=spec.op if spec else op_name(value),
-                format="int8" if any(dtype_of(t) in _CODES for t in (var, *tensors)) else "fp32",
+                format="int8" if any(_is_code(t) for t in (var, *_operands(value))) else "fp32",
                 kernel=f"{note.op} {note.note}".strip() if note else "",
                 inputs=tuple(shape_of(t) for t in tensors),
                 output=shape_of(var),
@@ -66,6 +66,11 @@ def calls_of(entry: Entry, lowered: IRModule) -> tuple[KernelCall, ...]:
 
 def _operands(call: relax.Call) -> list[relax.Expr]:
     return [field for arg in call.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
+
+
+def _is_code(tensor: relax.Expr) -> bool:
+    """Whether a tensor or constant holds codes; a constant may be a table that is looked up."""
+    return isinstance(tensor.ty, relax.TensorType) and dtype_of(tensor) in _CODES
 
 
 def _output(spec: ops.Spec | None) -> ops.Affine | None:

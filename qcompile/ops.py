@@ -243,8 +243,37 @@ class ChannelShuffle:
     groups: int
 
 
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Rows of a constant table (an embedding), and a constant (that of positions) added to them.
+
+    args: table int8 (V, D); scale (V,) float32; indices, int64 or int32, of any shape; [addend int8 (R, D);
+    addend_scale (R,) float32]. The result is float32 of the indices' shape and D; its row i is ::
+
+        y[i] = f32(table[v]) * scale[v]                                                 v = indices[i] mod V
+        y[i] = f32(table[v]) * scale[v] + f32(addend[i mod R]) * addend_scale[i mod R]
+
+    Remainders are not negative: index -1 is the last row, as in ONNX. An index outside of [-V, V) wraps around, so nothing
+    outside of the table is read. Products and the sum are rounded one by one (no FMA).
+    """
+
+    op: ClassVar[str] = "gather"
+
+
 Spec = Union[
-    Conv2d, ConvTranspose2d, Dense, Binary, Lookup, Requantize, AvgPool2d, Mean, Concat, ResizeLinear, Softmax, ChannelShuffle
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Binary,
+    Lookup,
+    Requantize,
+    AvgPool2d,
+    Mean,
+    Concat,
+    ResizeLinear,
+    Softmax,
+    ChannelShuffle,
+    Gather,
 ]
 SPECS: dict[str, type] = {cls.op: cls for cls in get_args(Spec)}
 

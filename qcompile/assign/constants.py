@@ -33,6 +33,9 @@ def constant_plans(
     """
     if chain.kind == "binary":
         return {f"{chain.name}.weight": _own(_range(array(x))) for x in chain.inputs if array(x) is not None}
+    if chain.kind == "gather":
+        tables = {"weight": chain.weight, "bias": chain.bias}
+        return {f"{chain.name}.{what}": _table(array(x)) for what, x in tables.items() if x is not None}
     if chain.kind not in WEIGHTED:
         return {}
     x = tensors[chain.inputs[0].name].affine
@@ -55,6 +58,12 @@ def constant_plans(
             _numbers(scales), (0,) * scales.size, "int32", 0, "derived", chain.inputs[0].name
         )
     return plans
+
+
+def _table(values: np.ndarray) -> TensorPlan:
+    """Codes of a table of rows (..., R, D), each with a scale of its own."""
+    scale = symmetric_weight_scales(values, axis=values.ndim - 2)
+    return TensorPlan(_numbers(scale), (0,) * scale.size, "int8", values.ndim - 2)
 
 
 def _range(values: np.ndarray) -> Affine:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tvm import relax
 
 from qcompile.assign.structure import Structure
-from qcompile.passes import channels
+from qcompile.passes import channels, embedding
 from qcompile.passes.base import array, op_name, shape_of
 from qcompile.passes.chain import Chain
 from qcompile.passes.composite_pooling import resize_refusal
@@ -57,6 +57,8 @@ def choose_formats(
 
 def refusal(chain: Chain) -> str | None:
     """Why a layer has no integer form, None if it has one."""
+    if chain.kind == "gather":
+        return embedding.why_not(chain.weight) or embedding.not_finite(chain.weight, chain.bias)
     for operand in (*chain.inputs, *([chain.weight] if chain.weight is not None else [])):
         if str(operand.ty.dtype) != "float32":
             return f"computes in {operand.ty.dtype}"
@@ -89,7 +91,7 @@ def _without_reason_to_be(
     for chain in reversed(int8):  # a residual is wanted as codes if the sum is
         if chain.residual is not None and chain.out in wanted:
             wanted.add(structure.root(chain.residual))
-    names = {chain.name for chain in int8}
+    names = {chain.name for chain in int8 if chain.kind != "gather"}  # which gives float32
 
     def made_as_codes(root: relax.Var) -> bool:
         maker = structure.maker(root)

@@ -84,6 +84,8 @@ def _scale(path: list[relax.Var], tensors: Mapping[str, TensorPlan]) -> TensorPl
 
 
 def _missing(chain: Chain, structure: Structure, tensors: Mapping[str, TensorPlan]) -> str | None:
+    if chain.kind == "gather" and not any(f"{var.name}.weight" in tensors for var in chain.members):
+        return "the imported model has a table of float32"
     operands = structure.data(chain)
     if chain.residual is not None and chain.name in tensors:
         operands.append(chain.residual)

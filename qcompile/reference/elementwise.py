@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qcompile.ops import Affine, Binary, ChannelShuffle, Concat, Lookup, Requantize, Softmax
+from qcompile.ops import Affine, Binary, ChannelShuffle, Concat, Gather, Lookup, Requantize, Softmax
 from qcompile.reference.arithmetic import centered, exact_int32, finish, out_scale, ratio, scaled
 from qcompile.reference.arithmetic import requantize as requantize_codes
 
@@ -66,3 +66,19 @@ def channel_shuffle(spec: ChannelShuffle, x: np.ndarray) -> np.ndarray:
     n, c, *spatial = x.shape
     grouped = x.reshape(n, spec.groups, c // spec.groups, *spatial)
     return grouped.swapaxes(1, 2).reshape(x.shape)
+
+
+def gather(
+    _: Gather,
+    table: np.ndarray,
+    scale: np.ndarray,
+    indices: np.ndarray,
+    addend: np.ndarray | None = None,
+    addend_scale: np.ndarray | None = None,
+) -> np.ndarray:
+    rows = np.mod(indices, table.shape[0])
+    y = table[rows].astype(np.float32) * scale[rows][..., None]
+    if addend is not None and addend_scale is not None:
+        flat = y.reshape(-1, *addend.shape)  # rows repeat after R
+        flat += addend.astype(np.float32) * addend_scale[:, None]
+    return y

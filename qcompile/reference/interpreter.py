@@ -27,6 +27,7 @@ COMPOSITES: dict[type, Callable[..., np.ndarray]] = {
     ops.ResizeLinear: pooling.resize_linear,
     ops.Softmax: elementwise.softmax,
     ops.ChannelShuffle: elementwise.channel_shuffle,
+    ops.Gather: elementwise.gather,
 }
 OPERATORS: dict[str, Callable[..., Any]] = {
     **movement.FUNCTIONS,

@@ -1,0 +1,36 @@
+"""Rows of codes against the oracle: widths around vectors, negative indices, indices out of range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcompile.ops import Gather
+from qcompile.reference.elementwise import gather as oracle
+from qcompile.targets.kernels.gather import gather
+from qcompile.targets.storage import Storage
+from tests.targets.running import codes, each_target, run
+
+
+@each_target
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+@pytest.mark.parametrize(("width", "addend_rows"), [(1, 0), (5, 0), (32, 0), (47, 3), (64, 6), (129, 1)])
+def test_gather(width, addend_rows, dtype, target):
+    rng = np.random.default_rng(width)
+    table, scale = codes(rng, (11, width), "int8"), rng.uniform(0, 1, 11).astype(np.float32)
+    indices = np.array([[0, 10, -1], [-11, 11, 12345]], dtype)
+    addend = [codes(rng, (addend_rows, width), "int8"), rng.uniform(0, 1, addend_rows).astype(np.float32)]
+    addend = addend if addend_rows else []
+    expected = oracle(Gather(), table, scale, indices, *addend)
+    source, out = Storage(indices.shape, dtype), Storage(expected.shape, "float32")
+    kernel = gather(table.shape, addend_rows, source, out, target)
+    result = run(kernel, [(source, indices), table, scale, *addend], out, target)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_the_oracle_is_the_definition():
+    table, scale = np.array([[1, -128], [3, 127]], np.int8), np.array([0.5, 0.25], np.float32)
+    addend, addend_scale = np.array([[1, 2], [3, 4], [5, 6]], np.int8), np.array([1, 10, 100], np.float32)
+    result = oracle(Gather(), table, scale, np.array([0, 1, -1, 2, -3, 5]), addend, addend_scale)
+    expected = [[1.5, -62], [30.75, 71.75], [500.75, 631.75], [1.5, -62], [30.75, 71.75], [500.75, 631.75]]
+    assert result.dtype == np.float32 and result.tolist() == expected
