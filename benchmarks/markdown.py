@@ -1,0 +1,46 @@
+"""The README's tables from the figures that ``benchmarks.run --json FILE`` wrote: python -m benchmarks.markdown FILE"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import accuracy, latency
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """``words``: how many columns, from the left, are not numbers."""
+    lines = [headers, ["---"] * words + ["--:"] * (len(headers) - words), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def latencies(results: list[dict[str, Any]]) -> str:
+    """Medians, the fastest in bold."""
+    rows = []
+    for result in results:
+        times = [result["median_us"][column] for column in latency.COLUMNS]
+        shown = [f"**{t:.0f}**" if t == min(times) else f"{t:.0f}" for t in times]
+        ratios = result["int8_over_fastest_peer"], result["fp32_over_onnxruntime_fp32"]
+        rows.append([result["model"], *shown, *(f"{ratio:.2f}" for ratio in ratios)])
+    return table(latency.HEADERS, rows)
+
+
+def accuracies(results: list[dict[str, Any]]) -> str:
+    return table(accuracy.HEADERS, [accuracy.row(result) for result in results], words=2)
+
+
+def main() -> None:
+    figures = json.loads(Path(sys.argv[1]).read_text())
+    sections: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+        "latency": latencies,
+        "threads": latencies,
+        "accuracy": accuracies,
+    }
+    print("\n\n".join(make(figures[name]) for name, make in sections.items() if name in figures))
+
+
+if __name__ == "__main__":
+    main()
