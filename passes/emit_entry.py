@@ -32,6 +32,9 @@ from qcompile.targets.storage import SLACK
 _CPU = 1  # kDLCPU
 PROFILE = "profile"
 
+# Constants read in inner loops start at a cache line; the many short ones (biases) would waste more than they gain.
+_LARGE, _SMALL_ALIGNMENT = 512, 16
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -162,7 +165,8 @@ class _Emitter:
         """Equal constants are stored once."""
         data = np.ascontiguousarray(constant.value.numpy()).tobytes()
         if data not in self.known:
-            self.blob.extend(bytes(-len(self.blob) % ALIGNMENT))
+            alignment = ALIGNMENT if len(data) >= _LARGE else _SMALL_ALIGNMENT
+            self.blob.extend(bytes(-len(self.blob) % alignment))
             self.known[data] = len(self.blob)
             self.blob.extend(data)
         return _Place(_Root("weights"), self.known[data])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -11,72 +13,102 @@ from tvm.script.ir_builder import tirx as T
 from qcompile.ops import Epilogue
 from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels import builder as b
-from qcompile.targets.kernels.reduction import Reduction, Side
+from qcompile.targets.kernels.parallel import worth_threads
+from qcompile.targets.kernels.reduction import Reduction, Segment, Side
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import BLOCK
 
-_PARALLEL_MACS = 200_000  # multiply-adds below which waking a second thread costs more than it saves
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One vector of output channels of a tile: its lanes, the dot product that fills them (None in float32).
+
+    stored: lanes that are written; fewer where a plain row ends inside the vector.
+    """
+
+    lanes: int
+    dot: Dot | None
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Corner:
+    """Where a tile begins: image, channel group, number of its first vector, output row and column."""
+
+    n: b.Index
+    group: b.Index
+    vector: b.Index
+    y: b.Index
+    x: b.Index
 
 
 class Contraction:
     """Emits the loop nest of one ``Reduction``.
 
     Its buffers: x, weight (``reduction.pack``), bias (int32 or float32, ``pad_channels``), multiplier (float32, integer
-    kernels only), residual (if the reduction has one), y. ``dot`` is None in float32.
+    kernels only), residual (if the reduction has one), y.
+
+    vector: all vectors of output channels but the last; last: the last one, which may be narrower.
     """
 
     def __init__(
         self,
         reduction: Reduction,
         tile: Tile,
-        lanes: int,
+        vector: Vector,
+        last: Vector,
         threads: int,
-        dot: Dot | None,
         epilogue: Epilogue,
         bounds: tuple[int, int] | None,
-        exact_rows: bool,
     ):
-        """exact_rows: the output is a plain matrix, where a vector may not run over the end of its row."""
-        self.r, self.tile, self.lanes, self.threads, self.dot = reduction, tile, lanes, threads, dot
-        self.epilogue, self.bounds, self.exact_rows = epilogue, bounds, exact_rows
-        self.vectors = -(-reduction.outputs // self.lanes)  # of a group
+        self.r, self.tile, self.vector, self.last, self.threads = reduction, tile, vector, last, threads
+        self.epilogue, self.bounds = epilogue, bounds
+        self.vectors = -(-reduction.outputs // vector.lanes)  # of a group
 
     def emit(self, buffers: dict[str, b.Buffer]) -> None:
         """buffers: x, weight, bias, multiplier (integer), residual (if any), y."""
         self.buffers = buffers
-        r, tile = self.r, self.tile
+        r = self.r
         macs = r.batch * r.height * r.width * r.groups * r.outputs * r.steps * r.group
-        parallel = self.threads > 1 and macs > _PARALLEL_MACS
-        for v0, vectors, channel_tiles in b.tiles(self.vectors, tile.vectors):
-            for y0, rows, row_tiles in b.tiles(r.height, tile.rows):
-                # One loop over all tiles of this size, so that threads share it evenly whichever extent is large.
-                split_columns = r.height == 1 and parallel
-                column_parts = b.tiles(r.width, tile.columns)
-                if split_columns:
-                    for x0, columns, column_tiles in column_parts:
-                        self._walk(
-                            parallel,
-                            (v0, vectors, channel_tiles),
-                            (x0, columns, column_tiles),
-                            self._one_column(y0, rows),
-                        )
-                else:
-                    self._walk(
-                        parallel, (v0, vectors, channel_tiles), (y0, rows, row_tiles), self._columns(column_parts)
-                    )
+        lane_macs = self.vector.lanes * r.group
+        parallel = worth_threads(self.threads, macs / (2 * lane_macs))
+        columns = b.tiles(r.width, self.tile.columns)
+        for first, vectors, count in self._channel_tiles():
+            for y0, rows, row_tiles in b.tiles(r.height, self.tile.rows):
+                if r.height == 1 and parallel:  # a matrix: threads share its rows, the pixels of the one image row
+                    for x0, size, column_tiles in columns:
+                        with self._walk(True, (first, len(vectors), count), column_tiles) as (n, group, vector, i):
+                            self._tile(Corner(n, group, vector, y0, x0 + i * size), vectors, rows, size)
+                    continue
+                with self._walk(parallel, (first, len(vectors), count), row_tiles) as (n, group, vector, i):
+                    for x0, size, column_tiles in columns:
+                        with b.loop(column_tiles) as j:
+                            corner = Corner(n, group, vector, y0 + i * rows, x0 + j * size)
+                            self._tile(corner, vectors, rows, size)
 
+    def _channel_tiles(self) -> list[tuple[int, list[Vector], int]]:
+        """(number of the first vector, vectors of a tile, how many tiles); the tile with an odd last vector stands alone."""
+        tiles = [
+            (first, [self.vector] * size, count) for first, size, count in b.tiles(self.vectors, self.tile.vectors)
+        ]
+        if self.last == self.vector:
+            return tiles
+        first, vectors, count = tiles.pop()
+        if count > 1:
+            tiles.append((first, vectors, count - 1))
+        return [*tiles, (first + (count - 1) * len(vectors), [*vectors[:-1], self.last], 1)]
+
+    @contextmanager
     def _walk(
-        self,
-        parallel: bool,
-        channels: tuple[int, int, int],
-        pixels: tuple[int, int, int],
-        body: Callable[[b.Index, b.Index, int, b.Index, int], None],
-    ) -> None:
-        """Batch x group x channel tile x pixel tile as one loop, in the order that the tile asks for."""
-        v0, vectors, channel_tiles = channels
-        p0, size, pixel_tiles = pixels
-        outer = self.r.batch * self.r.groups
-        with b.loop(outer * channel_tiles * pixel_tiles, parallel) as i:
+        self, parallel: bool, channels: tuple[int, int, int], pixel_tiles: int
+    ) -> Iterator[tuple[b.Index, b.Index, b.Index, b.Index]]:
+        """Batch x group x channel tile x pixel tile as one loop, which threads share evenly whichever extent is large.
+
+        channels: first vector, vectors a tile, tiles. Gives image, group, number of the tile's first vector, pixel tile;
+        the innermost of the loops is the one that the tile asks for.
+        """
+        first, size, channel_tiles = channels
+        with b.loop(self.r.batch * self.r.groups * channel_tiles * pixel_tiles, parallel) as i:
             if self.tile.channels_outer:
                 pixel, rest = i % pixel_tiles, i // pixel_tiles
                 channel, rest = rest % channel_tiles, rest // channel_tiles
@@ -84,135 +116,93 @@ class Contraction:
                 channel, rest = i % channel_tiles, i // channel_tiles
                 pixel, rest = rest % pixel_tiles, rest // pixel_tiles
             group, n = rest % self.r.groups, rest // self.r.groups
-            vector = group * self.vectors + v0 + channel * vectors
-            body(n, group, vector, vectors, p0 + pixel * size, size)
+            yield n, group, group * self.vectors + first + channel * size, pixel
 
-    def _columns(self, parts: list[tuple[int, int, int]]):
-        def body(n, group, vector, vectors, y, rows):
-            for x0, columns, count in parts:
-                with b.loop(count) as i:
-                    self._tile(n, group, vector, vectors, y, rows, x0 + i * columns, columns)
-
-        return body
-
-    def _one_column(self, y: int, rows: int):
-        def body(n, group, vector, vectors, x, columns):
-            self._tile(n, group, vector, vectors, y, rows, x, columns)
-
-        return body
-
-    def _tile(self, n, group, vector, vectors: int, y, rows: int, x, columns: int) -> None:
-        lanes, r = self.lanes, self.r
-        dtype = "int32" if self.dot else "float32"
+    def _tile(self, at: Corner, vectors: list[Vector], rows: int, columns: int) -> None:
+        r = self.r
         pixels = [(dy, dx) for dy in range(rows) for dx in range(columns)]
-        acc = b.registers(len(pixels) * vectors * lanes, dtype)
-
-        def slot(p: int, v: int) -> int:
-            return (p * vectors + v) * lanes
-
-        for v in range(vectors):
-            start = b.bind(b.load(self.buffers["bias"], (vector + v) * lanes, lanes))
-            for p in range(len(pixels)):
-                b.store(acc, slot(p, v), start, lanes)
-
-        base = _corner(r.x, n, y, x) + group * r.group_stride
-        stream = vector * (r.steps * lanes * r.group)
+        offsets = [dy * r.x.row + dx * r.x.pixel for dy, dx in pixels]
+        acc = [
+            [b.registers(v.lanes, "int32" if v.dot else "float32") for v in vectors] for _ in pixels
+        ]  # [pixel][vector]
+        full = self.vector.lanes
+        for j, v in enumerate(vectors):
+            start = b.bind(b.load(self.buffers["bias"], (at.vector + j) * full, v.lanes))
+            for row in acc:
+                b.store(row[j], 0, start, v.lanes)
+        base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
+        stream = at.vector * (r.steps * full * r.group)
         for segment in r.segments:
-            self._segment(
-                segment,
-                base + segment.start,
-                stream,
-                [dy * r.x.row + dx * r.x.pixel for dy, dx in pixels],
-                vectors,
-                acc,
-                slot,
-            )
-            stream = stream + segment.length * vectors * lanes * r.group
+            self._reduce(segment, base + segment.start, stream, offsets, vectors, acc)
+            stream = stream + segment.length * sum(v.lanes for v in vectors) * r.group
+        for j, v in enumerate(vectors):
+            m = b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * full, v.lanes)) if v.dot else None
+            for (dy, dx), row in zip(pixels, acc, strict=True):
+                self._finish(at, dy, dx, j, v, b.load(row[j], 0, v.lanes), m)
 
-        for v in range(vectors):
-            m = b.bind(b.load(self.buffers["multiplier"], (vector + v) * lanes, lanes)) if self.dot else None
-            for p, (dy, dx) in enumerate(pixels):
-                value = b.load(acc, slot(p, v), lanes)
-                if m is not None:
-                    value = b.rounded(b.cast("float32", value, lanes) * m, lanes)
-                other = None
-                if r.residual is not None:
-                    other = b.load(
-                        self.buffers["residual"], self._offset(r.residual, n, group, vector + v, y + dy, x + dx), lanes
-                    )
-                result = b.finish(value, self.epilogue, self.bounds, lanes, other)
-                self._store(self._offset(r.out, n, group, vector + v, y + dy, x + dx), result, vector + v)
+    def _reduce(
+        self, segment: Segment, base: b.Index, stream: b.Index, offsets: list[int], vectors: list[Vector], acc: list
+    ) -> None:
+        """One segment of the reduction into the accumulators."""
+        group = self.r.group
+        step = sum(v.lanes for v in vectors) * group  # weights of one reduction step
 
-    def _segment(self, segment, base, stream, offsets: list[int], vectors: int, acc, slot) -> None:
-        lanes, group = self.lanes, self.r.group
-        step_size = vectors * lanes * group
-
-        def nest(loops: tuple[tuple[int, int], ...], base, stream) -> None:
+        def nest(loops: tuple[tuple[int, int], ...], base: b.Index, stream: b.Index) -> None:
             if loops:
                 (extent, stride), *inner = loops
-                inside = segment.steps * step_size
+                inside = segment.steps * step
                 for e, _ in inner:
                     inside *= e
                 with b.loop(extent) as i:
                     nest(tuple(inner), base + i * stride, stream + i * inside)
                 return
-            for step in range(segment.steps):
-                weights = [self._weight(stream + step * step_size + v * lanes * group) for v in range(vectors)]
-                for p, offset in enumerate(offsets):
-                    operand = self._operand(base + offset + step * group)
-                    for v in range(vectors):
-                        b.store(
-                            acc,
-                            slot(p, v),
-                            self._accumulate(b.load(acc, slot(p, v), lanes), operand, weights[v]),
-                            lanes,
-                        )
+            for s in range(segment.steps):
+                weights, at = [], stream + s * step
+                for v in vectors:
+                    weights.append(self._weight(v, at))
+                    at = at + v.lanes * group
+                for offset, row in zip(offsets, acc, strict=True):
+                    self._accumulate(base + offset + s * group, vectors, weights, row)
 
         nest(segment.loops, base, stream)
 
-    def _weight(self, offset) -> Expr:
-        vector = b.load(self.buffers["weight"], offset, self.lanes * self.r.group)
-        return b.bind(self.dot.widen(vector) if self.dot else vector)
+    def _weight(self, v: Vector, offset: b.Index) -> Expr:
+        vector = b.load(self.buffers["weight"], offset, v.lanes * self.r.group)
+        return b.bind(v.dot.widen(vector) if v.dot else vector)
 
-    def _operand(self, offset) -> Expr:
-        if self.dot:
-            return b.bind(self.dot.spread(b.load(self.buffers["x"], offset, self.r.group)))
-        return b.bind(tirx.Broadcast(self.buffers["x"][offset], self.lanes))
+    def _accumulate(self, offset: b.Index, vectors: list[Vector], weights: list[Expr], row: list[b.Buffer]) -> None:
+        """One reduction step of one pixel; its input is spread once for all vectors of a width."""
+        operands: dict[int, Expr] = {}
+        for v, weight, acc in zip(vectors, weights, row, strict=True):
+            if v.lanes not in operands:
+                x = self.buffers["x"]
+                spread = v.dot.spread(b.load(x, offset, self.r.group)) if v.dot else tirx.Broadcast(x[offset], v.lanes)
+                operands[v.lanes] = b.bind(spread)
+            old, operand = b.load(acc, 0, v.lanes), operands[v.lanes]
+            b.store(acc, 0, v.dot.accumulate(old, operand, weight) if v.dot else old + operand * weight, v.lanes)
 
-    def _accumulate(self, acc: Expr, operand: Expr, weight: Expr) -> Expr:
-        return self.dot.accumulate(acc, operand, weight) if self.dot else acc + operand * weight
-
-    def _offset(self, side: Side, n, group, vector, y, x) -> b.Index:
-        """Element of a channel vector at a pixel. Groups are whole blocks, so a vector's number tells its block."""
-        per_block = BLOCK // self.lanes
-        return _corner(side, n, y, x) + vector // per_block * side.block + vector % per_block * self.lanes
-
-    def _store(self, offset, value: Expr, vector) -> None:
-        tail = self.r.outputs % self.lanes
-        if not (self.exact_rows and tail):
-            b.store(self.buffers["y"], offset, value, self.lanes)
+    def _finish(self, at: Corner, dy: int, dx: int, j: int, v: Vector, value: Expr, m: Expr | None) -> None:
+        """The epilogue of one accumulator, and its store."""
+        if m is not None:
+            value = b.rounded(b.cast("float32", value, v.lanes) * m, v.lanes)
+        other = None
+        if self.r.residual is not None:
+            place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)
+            other = b.load(self.buffers["residual"], place, v.lanes)
+        result = b.finish(value, self.epilogue, self.bounds, v.lanes, other)
+        place = self._origin(self.r.out, at, dy, dx) + self._channel(self.r.out, at.vector + j)
+        if v.stored == v.lanes:
+            b.store(self.buffers["y"], place, result, v.lanes)
             return
-        # A plain row ends inside its last vector: that one goes out element by element.
-        value = b.bind(value)
+        part = b.registers(v.lanes, self.epilogue.out.dtype if self.epilogue.out else "float32")
+        b.store(part, 0, result, v.lanes)
+        for lane in range(v.stored):
+            T.buffer_store(self.buffers["y"], part[lane], [place + lane])
 
-        def whole() -> None:
-            b.store(self.buffers["y"], offset, value, self.lanes)
+    def _origin(self, side: Side, at: Corner, dy: int, dx: int) -> b.Index:
+        return side.origin + at.n * side.batch + (at.y + dy) * side.row + (at.x + dx) * side.pixel
 
-        def part() -> None:
-            last = b.registers(self.lanes, self.epilogue.out.dtype if self.epilogue.out else "float32")
-            b.store(last, 0, value, self.lanes)
-            with T.serial(0, tail) as i:
-                T.buffer_store(self.buffers["y"], last[i], [offset + i])
-
-        if isinstance(vector, int):
-            (part if vector == self.vectors - 1 else whole)()
-            return
-        with T.If(vector < self.vectors - 1):
-            with T.Then():
-                whole()
-            with T.Else():
-                part()
-
-
-def _corner(side: Side, n, y, x) -> b.Index:
-    return side.origin + n * side.batch + y * side.row + x * side.pixel
+    def _channel(self, side: Side, vector: b.Index) -> b.Index:
+        """Groups are whole blocks, so a vector's number tells its block."""
+        per_block = BLOCK // self.vector.lanes
+        return vector // per_block * side.block + vector % per_block * self.vector.lanes

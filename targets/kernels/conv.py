@@ -11,7 +11,7 @@ from tvm import tirx
 from qcompile.ops import Conv2d, Dense
 from qcompile.reference.arithmetic import code_bounds
 from qcompile.targets.kernels import builder as b
-from qcompile.targets.kernels.contract import Contraction
+from qcompile.targets.kernels.contract import Contraction, Vector
 from qcompile.targets.kernels.reduction import (
     Reduction,
     block_diagonal,
@@ -93,8 +93,8 @@ def _kernel(
     target: Target,
     tile: Tile | None,
 ) -> Kernel:
-    dot = target.dot_for(reduction.outputs) if spec.x else None
-    lanes = dot.lanes if dot else target.lanes
+    vector, last = _vectors(reduction.outputs, spec.x is not None, out.blocked, target)
+    lanes, dot = vector.lanes, vector.dot
     if tile is None:
         vectors = -(-reduction.outputs // lanes)
         widened = dot is not None and dot.group == 2
@@ -102,14 +102,15 @@ def _kernel(
             reduction.height, reduction.width, vectors, reduction.steps, widened, reduction.overlapping, target
         )
         tile = order(tile, x.nbytes, constants.weight.nbytes, target)
+    flat = constants.weight.reshape(constants.weight.shape[0], -1)
     arrays = {
-        "weight": pack(constants.weight.reshape(constants.weight.shape[0], -1), reduction, lanes, tile.vectors),
-        "bias": pad_channels(shifted_bias(spec, constants), reduction, lanes),
+        "weight": pack(flat, reduction, lanes, last.lanes, tile.vectors),
+        "bias": pad_channels(shifted_bias(spec, constants), reduction, lanes, last.lanes),
     }
     if constants.multiplier is not None:
-        arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes)
+        arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes, last.lanes)
     bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
-    nest = Contraction(reduction, tile, lanes, target.threads, dot, spec.epilogue, bounds, exact_rows=not out.blocked)
+    nest = Contraction(reduction, tile, vector, last, target.threads, spec.epilogue, bounds)
 
     def emit(args: dict[str, b.Buffer]) -> None:
         if any(out.border):
@@ -119,6 +120,24 @@ def _kernel(
 
     note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * lanes}"
     return layer_kernel(name, arrays, x, out, residual, emit, note)
+
+
+def _vectors(outputs: int, integer: bool, blocked: bool, target: Target) -> tuple[Vector, Vector]:
+    """Vectors of output channels (of a group): as wide as the target has them, the last one no wider than it must be.
+
+    A plain row ends with its last channel; in a block there is room for a whole vector.
+    """
+
+    def fitting(channels: int) -> Vector:
+        dot = target.dot_for(channels) if integer else None
+        lanes = dot.lanes if dot else next((n for n in (4, 8) if channels <= n < target.lanes), target.lanes)
+        return Vector(lanes, dot, lanes if blocked else min(lanes, channels))
+
+    vector = fitting(outputs)
+    rest = outputs % vector.lanes
+    return replace(vector, stored=vector.lanes) if outputs >= vector.lanes else vector, fitting(
+        rest
+    ) if rest else vector
 
 
 def layer_kernel(

@@ -23,10 +23,10 @@ from qcompile.ops import Conv2d
 from qcompile.reference.arithmetic import code_bounds
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shifted_bias
+from qcompile.targets.kernels.parallel import worth_threads
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
-_PARALLEL_MACS = 200_000  # multiply-adds below which waking a second thread costs more than it saves
 _COLUMNS = 16  # output pixels of a tile: as many accumulators, the rest of the registers hold weights
 
 
@@ -109,8 +109,8 @@ class _Nest:
         self.chunks = Chunks.of(window[1], spec.strides[1], spec.dilation[1], self.dot.group if self.dot else 1)
         batch, channels, height, width = out.image
         self.columns = columns or _balanced(width, self.chunks.shared)
-        macs = batch * channels * height * width * window[0] * window[1]
-        self.parallel = target.threads > 1 and macs > _PARALLEL_MACS
+        steps = batch * channels * height * width * window[0] * len(self.chunks.taps) / self.lanes
+        self.parallel = worth_threads(target.threads, steps)
         self.bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
         self.note = f"{self.dot.name if self.dot else 'fma'} {self.columns} pixels, {self.chunks.shared} a chunk"
 

@@ -204,26 +204,27 @@ def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
     return dense
 
 
-def pack(weight: np.ndarray, reduction: Reduction, lanes: int, tile_vectors: int) -> np.ndarray:
-    """Weights (O, ...) in reading order: group, tile of channel vectors, step, vector of the tile, lane, element of the step."""
+def pack(weight: np.ndarray, reduction: Reduction, lanes: int, last_lanes: int, tile_vectors: int) -> np.ndarray:
+    """Weights (O, ...) in reading order: group, tile of channel vectors, step, vector of the tile, lane, element of the step.
+
+    Vectors have ``lanes`` output channels, the last of a group ``last_lanes``.
+    """
     flat = weight.reshape(reduction.groups, reduction.outputs, -1)
     vectors = -(-reduction.outputs // lanes)
-    padded = np.zeros(
-        (reduction.groups, vectors * lanes, flat.shape[2] + 1), weight.dtype
-    )  # the last element stays zero: -1
+    padded = np.zeros((reduction.groups, vectors * lanes, flat.shape[2] + 1), weight.dtype)  # last stays zero: index -1
     padded[:, : reduction.outputs, :-1] = flat
-    ordered = padded[:, :, reduction.index].reshape(reduction.groups, vectors, lanes, reduction.steps, reduction.group)
+    ordered = padded[:, :, reduction.index].transpose(0, 2, 1, 3)  # [group][step][output][element]
+    channels = (vectors - 1) * lanes + last_lanes
     tiles = []
     for g in range(reduction.groups):
-        for start in range(0, vectors, tile_vectors):
-            tile = ordered[g, start : start + tile_vectors]
-            tiles.append(tile.transpose(2, 0, 1, 3).reshape(-1))
+        for start in range(0, channels, tile_vectors * lanes):
+            tiles.append(ordered[g, :, start : min(start + tile_vectors * lanes, channels)].reshape(-1))
     return np.concatenate(tiles)
 
 
-def pad_channels(values: np.ndarray, reduction: Reduction, lanes: int) -> np.ndarray:
+def pad_channels(values: np.ndarray, reduction: Reduction, lanes: int, last_lanes: int) -> np.ndarray:
     """(O,) biases or multipliers with every group's channels filled up to whole vectors."""
-    vectors = -(-reduction.outputs // lanes)
-    padded = np.zeros((reduction.groups, vectors * lanes), values.dtype)
+    channels = (-(-reduction.outputs // lanes) - 1) * lanes + last_lanes
+    padded = np.zeros((reduction.groups, channels), values.dtype)
     padded[:, : reduction.outputs] = values.reshape(reduction.groups, reduction.outputs)
     return padded.reshape(-1)
