@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 12  # names that one line has room for
+
 
 class QCompileError(Exception):
     """Input that qcompile cannot use. Prints as one line; the command line exits with code 2.
@@ -24,8 +26,9 @@ class QCompileError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A remedy that offers the nearest valid name: ``did you mean 'x86-vnni'? (one of ...)``."""
+    """A remedy that offers the nearest valid name: ``did you mean 'x86-vnni'? (one of: ...)``; a long list is cut."""
     options = list(valid)
     close = difflib.get_close_matches(name, options, n=1)
     guess = f"did you mean '{close[0]}'? " if close else ""
-    return f"{guess}(one of: {', '.join(options)})"
+    shown = ", ".join(options[:_SHOWN]) + (f", ... {len(options)} in all" if len(options) > _SHOWN else "")
+    return f"{guess}(one of: {shown})"
