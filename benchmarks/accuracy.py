@@ -24,10 +24,9 @@ def accuracy(model: BenchModel, builds: Builds) -> dict[str, Any]:
     assert model.folder is not None
     name, better, metric = metric_of(model)
     feeds, truth = evaluation_data(model)
-    operators = model.peer_operators
     runs = {
         "onnxruntime fp32": _onnxruntime(model.onnx),
-        "onnxruntime int8": _onnxruntime(builds.onnxruntime_int8(model, "int8", operators)),
+        "onnxruntime int8": _onnxruntime(builds.onnxruntime_int8(model, "int8")),
         "qcompile fp32": _qcompile(builds.artifact(model, "fp32")),
         "qcompile int8": _qcompile(builds.artifact(model, "int8")),
     }

@@ -33,9 +33,9 @@ class Builds:
             self._artifacts[key] = qc.build(imported, plan, out=out, threads=threads)
         return self._artifacts[key]
 
-    def onnxruntime_int8(self, model: BenchModel, activations: str = "uint8", operators: tuple[str, ...] = ()) -> Path:
+    def onnxruntime_int8(self, model: BenchModel, activations: str) -> Path:
         self.tell(f"{model.name}: ONNX Runtime's quantization, {activations}")
-        return int8_model("onnxruntime", model.onnx, model.calibration, activations, operators)
+        return int8_model("onnxruntime", model.onnx, model.calibration, activations, model.peer_operators)
 
     def openvino_int8(self, model: BenchModel) -> Path:
         self.tell(f"{model.name}: OpenVINO's quantization (NNCF)")
