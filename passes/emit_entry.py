@@ -26,6 +26,7 @@ from qcompile import graph
 from qcompile.errors import QCompileError
 from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.passes.plan_memory import ALIGNMENT, Lifetime, plan_memory
+from qcompile.passes.runtime_calls import runtime_calls
 from qcompile.targets.storage import SLACK
 
 
@@ -219,7 +220,14 @@ class _Emitter:
                 stamps = T.arg("stamps", T.buffer((len(self.calls) + 1,), "int64")) if name == PROFILE else None
                 for i, (_, gvar, places) in enumerate(self.calls):
                     _stamp(stamps, i)
-                    T.evaluate(Call(gvar, [_address(arrays[p.root.kind][p.root.index], p) for p in places]))
+                    args = [_address(arrays[p.root.kind][p.root.index], p) for p in places]
+                    call = Call(gvar, args, ret_ty="int32")
+                    if runtime_calls(self.module[gvar]):  # which may fail
+                        done = T.bind(call)
+                        with T.Assert(done == 0, f"{gvar.name_hint} failed"):
+                            pass
+                    else:
+                        T.evaluate(call)
                 _stamp(stamps, len(self.calls))
         return builder.get()
 

@@ -15,6 +15,7 @@ from qcompile.manifest import Manifest, TensorInfo
 from qcompile.model import Model, TensorSpec
 from qcompile.passes.emit_entry import emit_entry
 from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
+from qcompile.passes.runtime_calls import runtime_libraries
 from qcompile.plan import QuantPlan
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
@@ -67,6 +68,7 @@ def build(
         inputs=tuple(_info(s, p.ty, plan) for s, p in zip(model.inputs, main.params, strict=True)),
         outputs=tuple(_info(s, o.ty, plan) for s, o in zip(model.outputs, main.outputs, strict=True)),
         workspace_bytes=entry.workspace,
+        runtime_libraries=runtime_libraries(entry.module),
         layers=describe_layers(model, plan, integer, lowered),
         calls=calls_of(entry, lowered),
         notes=(*model.notes, *notes),

@@ -75,6 +75,7 @@ class Manifest:
     model, model_sha256, model_bytes: file name (no folder), hash and size of the ONNX source.
     target, triple, features: row name, LLVM triple, what a CPU must have, in the words of /proc/cpuinfo.
     threads: what parallel loops were compiled for. workspace_bytes: scratch memory of one run.
+    runtime_libraries: files of TVM, beside libtvm_runtime.so, whose functions the library calls.
     calls: the kernels in the order of a run; the library's optional ``profile`` entry stamps them.
     """
 
@@ -88,6 +89,7 @@ class Manifest:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     workspace_bytes: int
+    runtime_libraries: tuple[str, ...] = ()
     layers: tuple[LayerInfo, ...] = ()
     calls: tuple[KernelCall, ...] = ()
     notes: tuple[str, ...] = ()
@@ -121,7 +123,8 @@ class Manifest:
 
 
 def _decode(data: dict[str, Any]) -> Manifest:
-    data["features"], data["notes"] = tuple(data["features"]), tuple(data["notes"])
+    for key in ("features", "notes", "runtime_libraries"):
+        data[key] = tuple(data[key])
     for key in ("inputs", "outputs"):
         data[key] = tuple(_tensor(t) for t in data[key])
     data["layers"] = tuple(_layer(row) for row in data["layers"])
