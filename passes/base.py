@@ -9,7 +9,9 @@ replaces, and an output of the model always has the name that the model gave it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import numpy as np
@@ -23,9 +25,10 @@ from qcompile.errors import QCompileError
 
 log = logging.getLogger("qcompile.passes")
 
-# What a pass raises crosses TVM's C++ and comes back as RuntimeError, unless TVM knows the class. The message survives,
-# ``node`` and ``remedy`` as parts of it.
+# What a pass raises crosses TVM's C++ and comes back as RuntimeError, unless TVM knows the class. It is made anew from
+# its message then; ``original_errors`` finds the one that was raised.
 tvm_ffi.register_error("QCompileError", QCompileError)
+_raised = threading.local()  # error: the last one that left a pass of ours
 
 Rewrite = Callable[["Draft", relax.Expr, str], "relax.Expr | None"]
 
@@ -149,10 +152,26 @@ def local_pass(name: str) -> Callable[[Rewrite], tvm.ir.transform.ModulePass]:
 
 def module_pass(name: str, run: Callable[[IRModule], IRModule], doc: str | None = None) -> tvm.ir.transform.ModulePass:
     def transform(module: IRModule, _: tvm.ir.transform.PassContext) -> IRModule:
-        return run(module)
+        try:
+            return run(module)
+        except QCompileError as error:
+            _raised.error = error
+            raise
 
     transform.__doc__ = doc
     return tvm.ir.transform.module_pass(transform, opt_level=0, name=name)
+
+
+@contextmanager
+def original_errors() -> Iterator[None]:
+    """A QCompileError that a pass raises inside leaves as it was raised, with its ``node`` and ``remedy``."""
+    try:
+        yield
+    except QCompileError as error:
+        original = getattr(_raised, "error", None)
+        raise original if str(original) == str(error) else error from None
+    finally:
+        _raised.error = None
 
 
 def refused(name: str, reason: str) -> None:

@@ -12,6 +12,7 @@ from tvm.ir import IRModule
 from tvm.ir.transform import Pass
 
 from qcompile.model import Layer
+from qcompile.passes.base import original_errors
 from qcompile.passes.float_form import TIDY
 from qcompile.passes.integer_form import integer_form
 from qcompile.passes.legalize_islands import LegalizeIslands
@@ -48,7 +49,8 @@ def pipeline(plan: QuantPlan, target: Target, layers: Mapping[str, Layer] | None
 def run_passes(module: IRModule, passes: Sequence[Pass], dump: Path | None = None, first: int = 0) -> IRModule:
     """Applies passes in order; with ``dump``, writes the module after each as ``<number>_<pass>.py`` (TVMScript)."""
     for number, each in enumerate(passes, first):
-        module = each(module)
+        with original_errors():
+            module = each(module)
         if dump is not None:
             dump.mkdir(parents=True, exist_ok=True)
             (dump / f"{number:03d}_{each.info.name}.py").write_text(module.script(show_meta=False))

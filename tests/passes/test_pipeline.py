@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import tvm
 from tvm import relax
 from tvm.ir.transform import Pass
 
 from qcompile.compile import runnable
-from qcompile.passes.base import local_pass, op_name
+from qcompile.errors import QCompileError
+from qcompile.passes.base import local_pass, module_pass, op_name
 from qcompile.passes.pipeline import form_passes, lowering_passes, pipeline, run_passes, tidy_passes
 from qcompile.reference import interpreter
 from tests.passes.float_modules import module, operators, weight
@@ -80,3 +83,29 @@ def test_a_pipeline_cut_before_folding_still_means_the_same():
     np.testing.assert_allclose(
         runnable(form, AVX2)(feeds)["y"], interpreter.run(form, feeds)["y"], rtol=1e-4, atol=1e-4
     )
+
+
+def failing(error):
+    def run(_):
+        raise error
+
+    return module_pass("Failing", run)
+
+
+def test_an_error_of_a_pass_is_the_one_that_was_raised():
+    errors = [QCompileError("no", node="conv1", remedy="mend it"), QCompileError("no", node="conv2", remedy="mend it")]
+    for error in errors:
+        with pytest.raises(QCompileError) as caught:
+            run_passes(NETWORK, [*tidy_passes(), failing(error)])
+        assert caught.value is error and caught.value.node == error.node and caught.value.remedy == "mend it"
+
+
+def test_an_error_of_a_foreign_pass_keeps_its_message():
+    @tvm.ir.transform.module_pass(opt_level=0)
+    def foreign(mod, _):
+        raise QCompileError("no", node="conv1")
+
+    with pytest.raises(QCompileError, match=r"^conv1: no$"):
+        run_passes(NETWORK, [foreign])
+    with pytest.raises(ValueError, match=r"^unknown$"):
+        run_passes(NETWORK, [failing(ValueError("unknown"))])
