@@ -119,7 +119,7 @@ def test_any_tile(data):
 
 @pytest.mark.parametrize("height", [12, 1])
 @pytest.mark.parametrize("outer", [True, False])
-def test_threads(outer, height):
+def test_threads(always_fork, outer, height):
     """Both ways to share the work: by rows of an image, by columns of its only row."""
     width = 144 // height
     kernel = check_conv(

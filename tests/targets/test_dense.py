@@ -57,7 +57,7 @@ def test_any_size_and_tile(data):
 
 @pytest.mark.parametrize("outer", [True, False])
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1030, 300), (60, 70, 75)])
-def test_threads(rows, inputs, outputs, outer):
+def test_threads(always_fork, rows, inputs, outputs, outer):
     """One row is shared by output channels."""
     kernel = check_dense(AVX2.with_threads(2), (rows, inputs), outputs, tile=Tile(1, min(rows, 4), 2, outer))
     assert "T.parallel" in str(kernel.function)

@@ -76,7 +76,7 @@ def test_any_tile(data):
 
 
 @pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)
-def test_threads(row):
+def test_threads(always_fork, row):
     kernel = check_depthwise(row.with_threads(2), (1, 40, 24, 24), (3, 3), padding=(1, 1, 1, 1))
     assert "T.parallel" in str(kernel.function)
 
