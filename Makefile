@@ -16,10 +16,10 @@ demo: $(VENV)/installed-demo  ## build the example model for this machine: fp32 
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-test  ## the tests that need nothing but the repository
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto
 
 test-all: $(VENV)/installed-test  ## the same and the slow ones
-	@$(BIN)/python -m pytest -q -m "not bench"
+	@$(BIN)/python -m pytest -q -n auto -m "not bench"
 
 test-bench: $(VENV)/installed-peers $(VENV)/installed-test  ## tests on real models, from ../shared/bench or BENCH=folder
 	@$(BIN)/python -m pytest -q -m bench
