@@ -16,7 +16,7 @@ from tests.frontend.onnx_models import model, node, run_onnxruntime, weights
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds for x86-64")
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-SAMPLES = 20
+SAMPLES = 10
 INTEGER = {"split", "mirrored border", "border of zeros", "transposes inside", "concat with itself", "max pool, ceil"}
 
 
@@ -67,7 +67,9 @@ def test_int8(name, tmp_path):
     artifact = qc.build(imported, int8_plan(imported), "x86", out=tmp_path / "out")
     if name in INTEGER:
         assert [layer.name for layer in artifact.manifest.layers if layer.format != "int8"] == []
-    assert_close(artifact, proto, feeds(imported.inputs, SAMPLES), 0.05)
+    assert_close(
+        artifact, proto, feeds(imported.inputs, seed=0), 0.03
+    )  # a sample of the calibration: nothing saturates
 
 
 def test_recurrent_layers_are_refused():
