@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from qcompile.errors import QCompileError
 from qcompile.ops import Affine
@@ -19,9 +22,11 @@ VERSION = 1
 class TensorPlan:
     """Quantization of one tensor: ``real = scale * (code - zero_point)``, per tensor or per slice along ``axis``.
 
-    ``kind``: "own" (from its statistics), "shared" (with the tensor named by ``source``: concat, residual add, operators
-    that only move data), "derived" (a bias: scale of input times scale of weight), "fixed" (by the operator: softmax),
-    "imported" (from a quantized ONNX model).
+    Scales are float32 values: others are rounded.
+
+    ``kind``: "own" (from its statistics), "shared" (with the tensor named by ``source``: concat, residual add,
+    operators that only move data), "derived" (a bias: scale of input times scale of weight), "fixed" (by the operator:
+    softmax), "imported" (from a quantized ONNX model).
     """
 
     scale: tuple[float, ...]
@@ -32,12 +37,29 @@ class TensorPlan:
     source: str = ""
     why: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", tuple(float(np.float32(s)) for s in self.scale))
+
     @property
     def affine(self) -> Affine:
         """The per-tensor form; an error for a per-channel tensor."""
         if self.axis is not None or len(self.scale) != 1:
             raise ValueError("a per-channel tensor has no single scale")
         return Affine(self.scale[0], self.zero_point[0], self.dtype)
+
+
+def _encode(tensor: TensorPlan) -> dict[str, Any]:
+    """Equal zero points are written once."""
+    zero_point = tensor.zero_point[:1] if len(set(tensor.zero_point)) == 1 else tensor.zero_point
+    scale = [float(str(np.float32(s))) for s in tensor.scale]
+    return {**dataclasses.asdict(tensor), "scale": scale, "zero_point": zero_point}
+
+
+def _decode(data: Mapping[str, Any]) -> TensorPlan:
+    scale, zero_point = tuple(map(float, data["scale"])), tuple(map(int, data["zero_point"]))
+    if len(zero_point) == 1:
+        zero_point *= len(scale)
+    return TensorPlan(**{**data, "scale": scale, "zero_point": zero_point})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +74,8 @@ class LayerPlan:
 class QuantPlan:
     """Decisions for a whole model.
 
-    tensors: tensor name -> TensorPlan: activations under the ONNX tensor's (Relax variable's) name, the constant weight and
-    bias of a layer under "<layer output>.weight" and "<layer output>.bias".
+    tensors: tensor name -> TensorPlan: activations under the ONNX tensor's (Relax variable's) name, the constant weight
+    and bias of a layer under "<layer output>.weight" and "<layer output>.bias".
     layers: name of a layer's output tensor -> LayerPlan.
     integer_inputs, integer_outputs: model inputs and outputs that stay in codes instead of float32.
     """
@@ -69,17 +91,20 @@ class QuantPlan:
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
 
     def to_json(self) -> str:
-        return json.dumps(
-            {
-                "version": VERSION,
-                "method": self.method,
-                "integer_inputs": self.integer_inputs,
-                "integer_outputs": self.integer_outputs,
-                "layers": {name: dataclasses.asdict(layer) for name, layer in self.layers.items()},
-                "tensors": {name: dataclasses.asdict(tensor) for name, tensor in self.tensors.items()},
-            },
-            indent=1,
-        )
+        """One line a layer and a tensor; scales with as many digits as a float32 has."""
+        head = {
+            "version": VERSION,
+            "method": self.method,
+            "integer_inputs": self.integer_inputs,
+            "integer_outputs": self.integer_outputs,
+        }
+        parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        layers = {name: dataclasses.asdict(layer) for name, layer in self.layers.items()}
+        tensors = {name: _encode(tensor) for name, tensor in self.tensors.items()}
+        for key, table in (("layers", layers), ("tensors", tensors)):
+            rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
+            parts.append(f"{json.dumps(key)}: {{\n{rows}\n }}")
+        return "{\n " + ",\n ".join(parts) + "\n}\n"
 
     @staticmethod
     def from_json(text: str, where: str = "plan") -> QuantPlan:
@@ -92,10 +117,7 @@ class QuantPlan:
                     remedy=f"this qcompile reads version {VERSION}; make the plan again",
                 )
             return QuantPlan(
-                tensors={
-                    name: TensorPlan(**{**t, "scale": tuple(t["scale"]), "zero_point": tuple(t["zero_point"])})
-                    for name, t in data["tensors"].items()
-                },
+                tensors={name: _decode(t) for name, t in data["tensors"].items()},
                 layers={name: LayerPlan(**layer) for name, layer in data["layers"].items()},
                 integer_inputs=tuple(data["integer_inputs"]),
                 integer_outputs=tuple(data["integer_outputs"]),
@@ -103,7 +125,9 @@ class QuantPlan:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise QCompileError(
-                f"not a quantization plan ({type(error).__name__}: {error})", node=where, remedy="give a plan.json of a build"
+                f"not a quantization plan ({type(error).__name__}: {error})",
+                node=where,
+                remedy="give a plan.json of a build",
             ) from None
 
     def save(self, path: str | Path) -> None:
