@@ -1,8 +1,8 @@
 """Chooses the storage of every tensor of the integer (or fused float) form, once for the whole graph.
 
-An analysis, not a rewrite: ``lower_layers`` reads its result. Images that a convolution, a pooling or a resize reads or writes
-are blocked; operators that work element by element follow their neighbours, so that no layout changes inside a network;
-everything else, islands included, is plain.
+An analysis, not a rewrite: ``lower_layers`` reads its result. Images that a convolution, a pooling or a resize reads or
+writes are blocked; operators that work element by element follow their neighbours, so that no layout changes inside a
+network; everything else, islands included, is plain.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _follows(
 def _borders(
     main: graph.Graph, specs: dict[relax.Var, Spec | None]
 ) -> tuple[dict[relax.Var, tuple[int, int, int, int]], dict[relax.Var, float]]:
-    """The largest border that the convolutions which read a tensor want around it, and the value that padding has there."""
+    """The largest border that the convolutions reading a tensor want around it, and the value of padding there."""
     borders: dict[relax.Var, tuple[int, int, int, int]] = {}
     fills: dict[relax.Var, float] = {}
     for var, value in main.bindings:
@@ -128,14 +128,18 @@ def _borders(
             need = needed_border(spec, shape_of(x), shape_of(value.args[1]), shape_of(var))
             old = borders.get(x, (0, 0, 0, 0))
             borders[x] = tuple(max(a, b) for a, b in zip(old, need, strict=True))  # type: ignore[assignment]
-            fills[x] = spec.x.zero_point if spec.x else 0
+            if any(borders[x]):
+                fills[x] = spec.x.zero_point if spec.x else 0
     return borders, fills
 
 
 def needed_border(
     spec: Conv2d, x: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
-    """Rows and columns that the windows reach outside of ``x``: top, left, bottom, right. Shapes (N, C, [H,] W), (O, I, [KH,] KW)."""
+    """Rows and columns that the windows reach outside of ``x``: top, left, bottom, right.
+
+    Shapes: x and out (N, C, [H,] W), weight (O, I, [KH,] KW).
+    """
     top, left, _, _ = spec.padding
     height, width = (x[2], x[3]) if len(x) == 4 else (1, x[2])
     kh, kw = (weight[2], weight[3]) if len(weight) == 4 else (1, weight[2])

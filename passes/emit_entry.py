@@ -7,8 +7,9 @@
     y = reshape(b, ...)                           k1(&workspace[0], &weights[4096], y)
     return (y,)
 
-Every buffer's place is fixed here: constants in one array that is mapped from a file, intermediates in one workspace, the
-last kernel writes straight into the caller's output. A call of the library costs one FFI call, a kernel one machine call.
+Every buffer's place is fixed here: constants in one array that is mapped from a file, intermediates in one workspace,
+the last kernel writes straight into the caller's output. A call of the library is one FFI call, that of a kernel one
+machine call.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.passes.plan_memory import ALIGNMENT, Lifetime, plan_memory
 from qcompile.passes.runtime_calls import runtime_calls
 from qcompile.targets.storage import SLACK
-
 
 _CPU = 1  # kDLCPU
 PROFILE = "profile"
@@ -173,7 +173,7 @@ class _Emitter:
         return _Place(_Root("weights"), self.known[data])
 
     def _results(self, main: graph.Graph) -> None:
-        """The kernel that makes a result writes into the caller's array; results that are no kernel's own are copied."""
+        """A kernel that makes a result writes into the caller's array; results that are no kernel's own are copied."""
         for i, output in enumerate(main.outputs):
             place = self._place(output)
             if place.root.kind == "workspace" and place.offset == 0 and self._is_whole(place.root, output):
@@ -206,29 +206,28 @@ class _Emitter:
         return gvar
 
     def _function(self, main: graph.Graph, name: str, weights: int, workspace: int) -> tirx.PrimFunc:
-        with IRBuilder() as builder:
-            with T.prim_func(s_tir=True):
-                T.func_name(name)
-                inputs = [T.arg(f"input{i}", T.buffer(shape_of(p), dtype_of(p))) for i, p in enumerate(main.params)]
-                outputs = [T.arg(f"output{i}", T.buffer(shape_of(o), dtype_of(o))) for i, o in enumerate(main.outputs)]
-                arrays = {
-                    "weights": [T.arg("weights", T.buffer((weights,), "uint8"))],
-                    "workspace": [T.arg("workspace", T.buffer((workspace,), "uint8"))],
-                    "input": inputs,
-                    "output": outputs,
-                }
-                stamps = T.arg("stamps", T.buffer((len(self.calls) + 1,), "int64")) if name == PROFILE else None
-                for i, (_, gvar, places) in enumerate(self.calls):
-                    _stamp(stamps, i)
-                    args = [_address(arrays[p.root.kind][p.root.index], p) for p in places]
-                    call = Call(gvar, args, ret_ty="int32")
-                    if runtime_calls(self.module[gvar]):  # which may fail
-                        done = T.bind(call)
-                        with T.Assert(done == 0, f"{gvar.name_hint} failed"):
-                            pass
-                    else:
-                        T.evaluate(call)
-                _stamp(stamps, len(self.calls))
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name(name)
+            inputs = [T.arg(f"input{i}", T.buffer(shape_of(p), dtype_of(p))) for i, p in enumerate(main.params)]
+            outputs = [T.arg(f"output{i}", T.buffer(shape_of(o), dtype_of(o))) for i, o in enumerate(main.outputs)]
+            arrays = {
+                "weights": [T.arg("weights", T.buffer((weights,), "uint8"))],
+                "workspace": [T.arg("workspace", T.buffer((workspace,), "uint8"))],
+                "input": inputs,
+                "output": outputs,
+            }
+            stamps = T.arg("stamps", T.buffer((len(self.calls) + 1,), "int64")) if name == PROFILE else None
+            for i, (_, gvar, places) in enumerate(self.calls):
+                _stamp(stamps, i)
+                args = [_address(arrays[p.root.kind][p.root.index], p) for p in places]
+                call = Call(gvar, args, ret_ty="int32")
+                if runtime_calls(self.module[gvar]):  # which may fail
+                    done = T.bind(call)
+                    with T.Assert(done == 0, f"{gvar.name_hint} failed"):
+                        pass
+                else:
+                    T.evaluate(call)
+            _stamp(stamps, len(self.calls))
         return builder.get()
 
 

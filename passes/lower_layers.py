@@ -5,7 +5,7 @@
     y = conv2d_0(x, weight, bias, m)             x1 = call_tir(relayout, (x,))             where storages differ
                                          ->      y  = call_tir(conv2d, (x1, packed, bias, m), out_ty=Tensor((n,)))
     z = softmax(y)                               y1 = reshape(call_tir(relayout, (y,)), (1, 10))
-                                                 z  = softmax(y1)                          an island: left to LegalizeIslands
+                                                 z  = softmax(y1)             an island: left to LegalizeIslands
 
 A composite function, a quantize or dequantize, and the plain operators that ``layer_kernels`` knows become calls of
 generated kernels; anything else stays a Relax operator on plain tensors. Kernels that come out equal are shared.
@@ -14,6 +14,7 @@ generated kernels; anything else stays a Relax operator on plain tensors. Kernel
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
 # A row lowers a composite function by its spec, or a plain operator by its name; that may decline, and leave an island.
-_COMPOSITES = {**WEIGHTED, **UNWEIGHTED}
+_COMPOSITES: dict[type, Callable[..., None]] = {**WEIGHTED, **UNWEIGHTED}
 _OPERATORS = {**OPERATORS, **MOVEMENT}
 
 ATTR_KERNELS = "qcompile.kernels"  # JSON list of KernelNote, on ``main``
@@ -193,7 +194,7 @@ def is_tensor(var: relax.Expr) -> bool:
 
 
 def same_memory(a: Storage, b: Storage) -> bool:
-    """Whether the buffer of ``a``, or its beginning, serves as that of ``b``, for the same elements in row-major order."""
+    """Whether the buffer of ``a``, or its beginning, serves as that of ``b``: the same elements, in row-major order."""
     if a == b:
         return True
     if a.dtype != b.dtype or a.numel < b.numel:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def _binary(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Binary) -> None:
     out = lowering.home[var]
-    storages = [beside(arg, lowering, out) for arg in call.args]
-    kernel = elementwise.binary(spec, *storages, out=out, target=lowering.target)
-    args = [lowering.place(arg, s) for arg, s in zip(call.args, storages, strict=True)]
+    a, b = (beside(arg, lowering, out) for arg in call.args)
+    kernel = elementwise.binary(spec, a, b, out, lowering.target)
+    args = [lowering.place(arg, s) for arg, s in zip(call.args, (a, b), strict=True)]
     lowering.emit(var, kernel, args, out, spec.kind)
 
 
@@ -49,7 +49,8 @@ def _gather(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Gath
     table, scale, indices, *addend = call.args
     source, out = plain(indices), plain(var)
     rows = shape_of(addend[0])[0] if addend else 0
-    kernel = gather.gather(shape_of(table), rows, source, out, lowering.target)
+    entries, width = shape_of(table)
+    kernel = gather.gather((entries, width), rows, source, out, lowering.target)
     constants = tuple(np.ascontiguousarray(array(arg)).reshape(-1) for arg in (table, scale, *addend))
     lowering.emit(var, kernel, [lowering.place(indices, source)], out, "gather", constants=constants)
 
@@ -68,7 +69,7 @@ UNWEIGHTED: dict[type, Callable[..., None]] = {
 }
 
 
-def _numbers(values: Any) -> tuple[int, ...]:
+def _numbers(values: Any) -> Any:
     return tuple(int(v) for v in values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -95,4 +96,8 @@ def _rest(call: relax.Call, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) 
     return list(call.args[4 if spec.x else 3 :])
 
 
-WEIGHTED = {ops.Conv2d: _conv2d, ops.ConvTranspose2d: _conv_transpose2d, ops.Dense: _dense}
+WEIGHTED: dict[type, Callable[..., None]] = {
+    ops.Conv2d: _conv2d,
+    ops.ConvTranspose2d: _conv_transpose2d,
+    ops.Dense: _dense,
+}

@@ -40,5 +40,5 @@ def blocked(storage: Storage, border: tuple[int, int, int, int] = NO_BORDER, fil
     if enough and (storage.fill == fill or not any(side > 0 for side in border)):
         return storage
     block = storage.block or (storage.shape[1] if storage.shape[1] <= FEW_CHANNELS else BLOCK)
-    border = tuple(max(0, side) for side in border)
-    return Storage(storage.shape, storage.dtype, block, border, fill)
+    top, left, bottom, right = (max(0, side) for side in border)
+    return Storage(storage.shape, storage.dtype, block, (top, left, bottom, right), fill)

@@ -1,7 +1,7 @@
-"""Where every intermediate buffer lies in one workspace: offsets such that buffers in use at the same time do not overlap.
+"""Where every intermediate buffer lies in one workspace: buffers in use at the same time do not overlap.
 
-Greedy by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", MLSys 2020, section 5): the
-largest buffer first, each at the lowest offset where no neighbour in time stands in its way.
+Greedy by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", MLSys 2020, section 5):
+the largest buffer first, each at the lowest offset where no neighbour in time stands in its way.
 """
 
 from __future__ import annotations

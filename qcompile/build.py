@@ -23,6 +23,7 @@ from qcompile.targets.target import Target
 if TYPE_CHECKING:
     from tvm.ir.transform import Pass
 
+
 def build(
     model: Model,
     plan: QuantPlan | None = None,
@@ -39,7 +40,7 @@ def build(
     plan: an empty plan (the default) leaves every layer in float32.
     out: artifact folder, replaced as a whole when the new one is complete; a new temporary folder if None.
     threads: threads that large kernels are split for.
-    passes: what leads from the tidied float form to the integer form, instead of ``pipeline.form_passes(plan, model.layers)``.
+    passes: what leads from the tidied float form to the integer form, instead of ``form_passes(plan, model.layers)``.
     dump_ir: folder that gets the module after each pass, numbered.
     notes: remarks to keep in the manifest, beside the model's own.
 

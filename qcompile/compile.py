@@ -25,7 +25,7 @@ def compile_entry(entry: Entry, target: Target) -> Any:
 
 
 def runnable(module: IRModule, target: Target) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """A function ``feeds by parameter name -> results by variable name`` of an integer (or float) form, compiled here and now.
+    """``feeds by parameter name -> results by variable name`` of an integer (or float) form, compiled here and now.
 
     Results are overwritten by the next call.
     """

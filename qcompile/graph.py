@@ -21,7 +21,8 @@ MAIN = "main"
 class Graph:
     """``main`` as a list.
 
-    bindings: (variable, value) in order; every value is a flat Relax expression over parameters, earlier variables and constants.
+    bindings: (variable, value) in order; every value is a flat Relax expression over parameters, earlier variables and
+    constants.
     outputs: the variables (or parameters, constants) that the function returns as a tuple.
     """
 
@@ -86,7 +87,8 @@ def read(module: IRModule) -> Graph:
 class MainBuilder:
     """Writes a new ``main``. Variables keep the names that they are given, verbatim.
 
-    ``base``: the module whose attributes of ``main`` and other functions are kept, less the Relax functions that nothing calls any more.
+    ``base``: the module whose attributes of ``main`` and other functions are kept, less the Relax functions that
+    nothing calls any more.
     """
 
     def __init__(self, params: Sequence[relax.Var], base: IRModule | None = None):

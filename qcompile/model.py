@@ -23,7 +23,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Where a Relax variable came from: the ONNX node's name (made from its output if it has none) and operator type."""
+    """Where a Relax variable came from: the ONNX node's name (made from its output if it has none), operator type."""
 
     node: str
     op_type: str
@@ -33,10 +33,11 @@ class Layer:
 class Model:
     """A float model in Relax.
 
-    ``module`` has one Relax function, ``main``: one dataflow block, one operator a binding, weights as constants, static
-    shapes, and a tuple of variables as result. The name of a variable is the ONNX tensor's name, verbatim.
+    ``module`` has one Relax function, ``main``: one dataflow block, one operator a binding, weights as constants,
+    static shapes, and a tuple of variables as result. The name of a variable is the ONNX tensor's name, verbatim.
     ``layers`` maps each variable's name to the ONNX node that made it. ``imported_plan`` holds the scales of a
-    pre-quantized model. ``source``, ``source_bytes``, ``source_sha256`` say which file it came from. ``notes`` are remarks for the user (a dynamic batch fixed to 1).
+    pre-quantized model. ``source``, ``source_bytes``, ``source_sha256`` say which file it came from. ``notes`` are
+    remarks for the user (a dynamic batch fixed to 1).
     """
 
     module: IRModule

@@ -2,15 +2,15 @@
 
 After folding, ``main`` calls private Relax functions, one for each fused layer. Such a function
 
-* has a body that says what the layer means in real numbers (``dequantize``, ``conv2d``, ``add``, ``clip``, ``quantize``),
+* has a body that says what the layer means in real numbers (``dequantize``, ``conv2d``, ``add``, ``quantize``),
 * carries one of the dataclasses below in its attributes, which says what is computed **to the bit**: the oracle
   (``qcompile.reference``) interprets it, a kernel (``qcompile.targets.kernels``) computes the same.
 
-Everything that is an array (weights, biases, multipliers, tables) is an argument of the call, everything that is a number
-is a field. ``Affine | None``: None means that the tensor is float32; a spec whose inputs are all float32 is a float layer.
+Arrays (weights, biases, multipliers, tables) are arguments of the call, numbers are fields. ``Affine | None``: None
+means that the tensor is float32; a spec whose inputs are all float32 is a float layer.
 
-Shapes are logical ONNX shapes (N, C, H, W); 1-D convolution and pooling use (N, C, W) tensors with the fields of their 2-D
-form and a height of 1. Where codes live in memory is decided later (``targets.storage``).
+Shapes are logical ONNX shapes (N, C, H, W); 1-D convolution and pooling use (N, C, W) tensors with the fields of their
+2-D form and a height of 1. Where codes live in memory is decided later (``targets.storage``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -31,7 +31,7 @@ ATTR_LAYER = "qcompile.layer"  # ONNX node name of the layer
 class Affine:
     """Per-tensor quantization of an activation: ``real = scale * (code - zero_point)``.
 
-    ``code`` is in [0, 255] for "uint8" (the rule for activations), [-128, 127] for "int8". ``scale`` is a float32 value.
+    ``code`` is in [0, 255] for "uint8" (the rule for activations), [-128, 127] for "int8"; ``scale`` is a float32.
     """
 
     scale: float
@@ -53,9 +53,9 @@ class Epilogue:
 
     With ``v`` a float32 value in units of ``out.scale`` (of 1 if ``out`` is None), see each spec for how it arises::
 
-        v = v + f32(r - residual.zero_point) * f32(residual.scale / out.scale)       if residual (r is the last argument)
-        q = clip(round_half_even(v), lo - z, hi - z) + z                             if out:  [lo, hi] = code_bounds(out, clip)
-        y = clip(v, *clip)                                                           if not out
+        v = v + f32(r - residual.zero_point) * f32(residual.scale / out.scale)     if residual (r is the last argument)
+        q = clip(round_half_even(v), lo - z, hi - z) + z           if out:  [lo, hi] = code_bounds(out, clip)
+        y = clip(v, *clip)                                         if not out
 
     A float32 residual (``residual_is_float``) is added as it is; only a float result may have one.
     """
@@ -72,7 +72,8 @@ class Conv2d:
 
     args: x (N, C, H, W); weight (O, C/groups, KH, KW); bias (O,); multiplier (O,); [residual, of the output's shape]
 
-    integer (``x`` set): x codes, weight int8, bias int32, multiplier float32 = f32(s_x s_w[o] / s_out), s_out = 1 if no out::
+    integer (``x`` set): x codes, weight int8, bias int32, multiplier float32 = f32(s_x s_w[o] / s_out); s_out = 1
+    if there is no out::
 
         acc = sum (x - z_x) * w + bias            exact int32; padding counts as x = z_x
         v   = f32(acc) * multiplier[o]
@@ -206,7 +207,7 @@ class Concat:
 
 @dataclass(frozen=True, slots=True)
 class ResizeLinear:
-    """Bilinear resize (ONNX Resize, mode linear). args: x (N, C, H, W); index_h (OH, 2), weight_h (OH, 2) int32; same for w.
+    """Bilinear resize (ONNX Resize, mode linear). args: x (N, C, H, W); index_h, weight_h (OH, 2) int32; same for w.
 
     Interpolation weights have 11 fraction bits and sum to 2048 on each axis, so the sum is exact in int32::
 
@@ -223,8 +224,8 @@ class ResizeLinear:
 class Softmax:
     """Softmax over ``axis``. args: x codes; exp_table (256,) int32.
 
-    exp_table[d] = round(2^22 exp(-s_x d)); with d = max(x) - x: e = exp_table[d], total = sum e (int32 while the axis has
-    fewer than 512 elements, the spec is refused beyond)::
+    exp_table[d] = round(2^22 exp(-s_x d)); with d = max(x) - x: e = exp_table[d], total = sum e (int32 while the axis
+    has fewer than 512 elements, the spec is refused beyond)::
 
         v = f32(e) * (f32(1 / s_out) / f32(total))        one division an axis, then one product
     """
@@ -237,7 +238,10 @@ class Softmax:
 
 @dataclass(frozen=True, slots=True)
 class ChannelShuffle:
-    """``reshape (N, g, C/g, ...) -> transpose -> reshape``: channel c of the output is channel (c % g) * (C/g) + c // g. args: x."""
+    """``reshape (N, g, C/g, ...) -> transpose -> reshape``. args: x.
+
+    Channel c of the output is channel (c % g) * (C/g) + c // g.
+    """
 
     op: ClassVar[str] = "channel_shuffle"
     groups: int
@@ -253,28 +257,28 @@ class Gather:
         y[i] = f32(table[v]) * scale[v]                                                 v = indices[i] mod V
         y[i] = f32(table[v]) * scale[v] + f32(addend[i mod R]) * addend_scale[i mod R]
 
-    Remainders are not negative: index -1 is the last row, as in ONNX. An index outside of [-V, V) wraps around, so nothing
-    outside of the table is read. Products and the sum are rounded one by one (no FMA).
+    Remainders are not negative: index -1 is the last row, as in ONNX. An index outside of [-V, V) wraps around, so
+    nothing outside of the table is read. Products and the sum are rounded one by one (no FMA).
     """
 
     op: ClassVar[str] = "gather"
 
 
-Spec = Union[
-    Conv2d,
-    ConvTranspose2d,
-    Dense,
-    Binary,
-    Lookup,
-    Requantize,
-    AvgPool2d,
-    Mean,
-    Concat,
-    ResizeLinear,
-    Softmax,
-    ChannelShuffle,
-    Gather,
-]
+Spec = (
+    Conv2d
+    | ConvTranspose2d
+    | Dense
+    | Binary
+    | Lookup
+    | Requantize
+    | AvgPool2d
+    | Mean
+    | Concat
+    | ResizeLinear
+    | Softmax
+    | ChannelShuffle
+    | Gather
+)
 SPECS: dict[str, type] = {cls.op: cls for cls in get_args(Spec)}
 
 
@@ -287,7 +291,7 @@ def from_json(text: str) -> Spec:
     return _decode(SPECS[fields.pop("op")], fields)
 
 
-def _decode(cls: type, fields: dict[str, Any]) -> Any:
+def _decode(cls: Any, fields: dict[str, Any]) -> Any:
     hints = get_type_hints(cls)
     return cls(**{name: _decode_value(hints[name], value) for name, value in fields.items()})
 

@@ -1,7 +1,8 @@
 """8-bit dot-product instructions as data: what a register tile needs to know, and the expression that computes it.
 
 Each takes ``group`` neighbouring input channels of one pixel (unsigned codes) and ``lanes`` output channels:
-``acc[l] += sum_g a[g] * w[l][g]``, exact in int32. ``Dot.reference`` says the same in numpy and is what tests compare with.
+``acc[l] += sum_g a[g] * w[l][g]``, exact in int32. ``Dot.reference`` says the same in numpy: what tests compare
+with.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Dot:
     """One instruction (or the exact short sequence that stands in for it).
 
     name: for reports. lanes: int32 results. group: products a lane.
-    spread(codes): from ``group`` uint8 codes (a uint8 x group vector) to the operand that every lane reads; once a pixel.
-    each(codes): from (lanes * group) uint8 codes, ``group`` for each lane, to the operand (depthwise: lanes are channels).
+    spread(codes): from ``group`` uint8 codes (a vector) to the operand that every lane reads; once a pixel.
+    each(codes): from (lanes * group) uint8 codes, ``group`` for each lane, to the operand (depthwise: lane = channel).
     widen(weights): from (lanes * group) int8 weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
     """
@@ -77,7 +78,7 @@ def _broadcast_bytes(lanes: int) -> Callable[[Expr], Expr]:
 
 
 def vpdpbusd(bits: int) -> Dot:
-    """AVX512-VNNI (512, 256, 128 bits) and AVX-VNNI (256, 128 bits): u8 x s8, four products a lane, no saturation in between."""
+    """AVX512-VNNI (512, 256, 128 bits), AVX-VNNI (256, 128 bits): u8 x s8, four products a lane, no saturation."""
     lanes = bits // 32
     return Dot(
         name=f"vpdpbusd.{bits}",
@@ -94,7 +95,7 @@ _PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "
 
 
 def vpmaddwd(bits: int) -> Dot:
-    """AVX2, AVX-512BW: both operands widened to int16, so that no sum saturates (vpmaddubsw would); two products a lane."""
+    """AVX2, AVX-512BW: operands widened to int16, so that no sum saturates (vpmaddubsw would); two products a lane."""
     lanes = bits // 32
     name = _PMADDWD[bits]
 

@@ -4,9 +4,9 @@ Every buffer is a flat array; a ``Storage`` turns a logical index into a flat on
 
 ``plain``    row-major, exact, as ONNX has it. Model inputs and outputs, matrices, float islands.
 ``blocked``  images (N, C, H, W) and sequences (N, C, W), as [N][C/block][top + H + bottom][left + W + right][block].
-             A vector of one pixel's ``block`` channels is contiguous, for any vector width. The border is written by the
-             producer with ``fill`` (the zero point), on every run, so that convolutions need no bounds checks. Channels
-             that pad C to a multiple of ``block`` hold anything: weights for them are zero.
+             A vector of one pixel's ``block`` channels is contiguous, for any vector width. The border is written by
+             the producer with ``fill`` (the zero point), on every run, so that convolutions need no bounds checks.
+             Channels that pad C to a multiple of ``block`` hold anything: weights for them are zero.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ class Target:
     """One row.
 
     name, description: what ``qcompile targets`` prints.
-    mcpu, mattr: LLVM's names of the baseline and of what is added to it. Never "native": a build must not depend on the host.
+    mcpu, mattr: LLVM's names of the baseline and what is added to it. Never "native": a build must not know the host.
     features: what a CPU must have to run the code, in the words of /proc/cpuinfo; the runner checks them.
     optional: features that code may use when a row is extended by them (``x86-vnni+avx512_vbmi``), with LLVM's name.
     vector_bits, vector_registers: widest vectors that pay, and how many of them there are.
-    dots: the 8-bit dot-product instruction that convolutions and matmuls use, at its widest and narrower, for few channels.
+    dots: the 8-bit dot-product instruction of convolutions and matmuls, at its widest and narrower, for few channels.
     l1_bytes, l2_bytes: data cache sizes that default tiles are chosen for.
     threads: threads that the code is compiled for.
     activation: how 8-bit activations are stored: "uint8" for dot products of unsigned by signed codes, else "int8".

@@ -14,8 +14,8 @@ Executor = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]  # input 
 def default_executor(model: Model) -> Executor:
     """The model compiled in float32 for this machine, giving the result of every layer by its name.
 
-    What a layer keeps to itself (a convolution before its bias and activation) is fused away and never quantized, so it is
-    not shown. Arrays are overwritten by the next call.
+    What a layer keeps to itself (a convolution before its bias and activation) is fused away and never quantized, so it
+    is not shown. Arrays are overwritten by the next call.
     """
     from tvm import relax
 

@@ -1,7 +1,7 @@
 """A few words on top of TVM's IR builder, in which the kernels are written.
 
-Kernels are written as loop nests, not as schedules over a naive nest: register tiles, tails, borders and epilogues are then
-plain Python, building one takes milliseconds, and what is written is what LLVM gets.
+Kernels are written as loop nests, not as schedules over a naive nest: register tiles, tails, borders and epilogues are
+then plain Python, building one takes milliseconds, and what is written is what LLVM gets.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ Index = Any  # int or TIR expression
 
 
 def kernel(name: str, buffers: Sequence[tuple[str, str, int]], body: Callable[..., None]) -> tirx.PrimFunc:
-    """A function over flat buffers (name, dtype, elements), the last ones its outputs; ``body`` emits its statements."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
-            body(*[T.arg(arg, T.buffer((elements,), dtype)) for arg, dtype, elements in buffers])
+    """A function over flat buffers (name, dtype, elements), the last ones its outputs; ``body`` emits statements."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
+        body(*[T.arg(arg, T.buffer((elements,), dtype)) for arg, dtype, elements in buffers])
     return builder.get().without_attr("global_symbol")
 
 
@@ -135,8 +134,10 @@ def clip_real(value: Expr, clip: tuple[float, float] | None, lanes: int) -> Expr
     return value
 
 
-def finish(value: Expr, epilogue: Epilogue, bounds: tuple[int, int] | None, lanes: int, residual: Expr | None = None) -> Expr:
-    """The epilogue of ``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor."""
+def finish(
+    value: Expr, epilogue: Epilogue, bounds: tuple[int, int] | None, lanes: int, residual: Expr | None = None
+) -> Expr:
+    """``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor."""
     if residual is not None:
         if epilogue.residual is not None:
             factor = float(ratio(epilogue.residual.scale, out_scale(epilogue)))

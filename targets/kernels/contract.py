@@ -87,7 +87,7 @@ class Contraction:
                             self._tile(corner, vectors, rows, size)
 
     def _channel_tiles(self) -> list[tuple[int, list[Vector], int]]:
-        """(number of the first vector, vectors of a tile, how many tiles); the tile with an odd last vector stands alone."""
+        """(number of the first vector, vectors of a tile, how many tiles); an odd last vector has a tile of its own."""
         tiles = [
             (first, [self.vector] * size, count) for first, size, count in b.tiles(self.vectors, self.tile.vectors)
         ]
@@ -104,8 +104,8 @@ class Contraction:
     ) -> Iterator[tuple[b.Index, b.Index, b.Index, b.Index]]:
         """Batch x group x channel tile x pixel tile as one loop, which threads share evenly whichever extent is large.
 
-        channels: first vector, vectors a tile, tiles. Gives image, group, number of the tile's first vector, pixel tile;
-        the innermost of the loops is the one that the tile asks for.
+        channels: first vector, vectors a tile, tiles. Gives image, group, number of the tile's first vector, pixel
+        tile; the innermost of the loops is the one that the tile asks for.
         """
         first, size, channel_tiles = channels
         with b.loop(self.r.batch * self.r.groups * channel_tiles * pixel_tiles, parallel) as i:

@@ -27,7 +27,7 @@ from qcompile.targets.target import Target
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constants:
-    """The array arguments of a layer: weight int8 (float32), bias int32 (float32) (O,), multiplier float32 (O,) (None)."""
+    """Array arguments of a layer: weight int8 (float32), bias int32 (float32) (O,), multiplier float32 (O,) (None)."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -56,7 +56,10 @@ def conv2d(
     target: Target,
     tile: Tile | None = None,
 ) -> Kernel:
-    """Any convolution that is not depthwise. x, out, residual: blocked (x: 16 channels or all of at most 4); weight OIHW or OIW."""
+    """Any convolution that is not depthwise.
+
+    x, out, residual: blocked (x: 16 channels or all of at most 4). weight: OIHW or OIW.
+    """
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
     per_group = (weight.shape[0] // spec.groups, weight.shape[1])
     if spec.groups > 1 and (per_group[0] % BLOCK or per_group[1] % BLOCK or x.block != BLOCK):

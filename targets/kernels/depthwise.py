@@ -1,8 +1,8 @@
 """Depthwise convolution: every lane of a vector is a channel with a window of its own.
 
-On codes, a dot-product instruction sums ``group`` taps of a window row at once: ``group`` neighbouring pixels of a channel
-block are loaded as they lie, [pixel][channel], and one shuffle makes them [channel][pixel]. A shuffled chunk serves as many
-neighbouring output pixels as fit their windows into it, each with the weights moved on by its stride::
+On codes, a dot-product instruction sums ``group`` taps of a window row at once: ``group`` neighbouring pixels of a
+channel block are loaded as they lie, [pixel][channel], and one shuffle makes them [channel][pixel]. A shuffled chunk
+serves as many neighbouring output pixels as fit their windows into it, each with the weights moved on by its stride::
 
     chunk   x0 x1 x2 x3        3 taps, stride 1
     y0      w0 w1 w2  0
@@ -34,7 +34,8 @@ _COLUMNS = 16  # output pixels of a tile: as many accumulators, the rest of the 
 class Chunks:
     """How a window row is cut for a dot product.
 
-    taps: first tap of each chunk. shared: neighbouring output pixels that one chunk serves (windows of up to ``group`` taps).
+    taps: first tap of each chunk. shared: neighbouring output pixels that one chunk serves (windows of up to ``group``
+    taps).
     """
 
     group: int

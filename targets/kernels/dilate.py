@@ -10,7 +10,10 @@ from qcompile.targets.target import Target
 
 
 def dilate(strides: tuple[int, int], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """Pixel (h, w) of x goes to (h * strides[0], w * strides[1]) of ``out``; what lies between is ``out.fill``. Both blocked alike."""
+    """Pixel (h, w) of x goes to (h * strides[0], w * strides[1]) of ``out``; what lies between is ``out.fill``.
+
+    Both are blocked alike.
+    """
     batch, _, height, width = x.image
     lanes = x.block
     top, left, bottom, right = out.border

@@ -79,8 +79,8 @@ def axes(x: Storage, out: Storage, window, strides, padding, dilation) -> tuple[
 
 
 def image(s: Storage) -> tuple[int, int, int, int]:
-    n, c, *spatial = s.shape
-    return (n, c, *spatial) if len(spatial) == 2 else (n, c, 1, *spatial)
+    n, c, *height, width = s.shape
+    return n, c, height[0] if height else 1, width
 
 
 def max_pool2d(

@@ -1,8 +1,8 @@
 """A convolution or a matmul reduced to the one loop nest that both share: pixels x output channels x reduction steps.
 
-A reduction step takes ``group`` neighbouring elements of each pixel (the group of the target's dot product, 1 in float32) and
-one weight vector of each vector of output channels. Which elements, and in which order, is decided here; ``contract`` writes
-the code and ``pack`` lays the weights out in the order in which that code reads them.
+A reduction step takes ``group`` neighbouring elements of each pixel (the group of the target's dot product, 1 in
+float32) and one weight vector of each vector of output channels. Which elements, and in which order, is decided here;
+``contract`` writes the code and ``pack`` lays the weights out in the order in which that code reads them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Part of the reduction: from element ``start`` on, nested loops of (extent, stride), then ``steps`` adjacent groups."""
+    """Part of the reduction: from ``start`` on, nested loops of (extent, stride), then ``steps`` adjacent groups."""
 
     start: int
     loops: tuple[tuple[int, int], ...]
@@ -48,8 +48,8 @@ class Reduction:
     """batch x height x width pixels, ``outputs`` channels in each of ``groups`` groups.
 
     group_stride: elements of x from one group's channels to the next.
-    index: (steps, group) int: the element of an output channel's flat (I, KH, KW) weights that meets each input element;
-    -1 where the input element is padding or belongs to something else, and meets a zero.
+    index: (steps, group) int: the element of an output channel's flat (I, KH, KW) weights that meets each input
+    element; -1 where the input element is padding or belongs to something else, and meets a zero.
     """
 
     batch: int
@@ -161,7 +161,7 @@ def _run(elements: int, group: int) -> tuple[tuple[Segment, ...], np.ndarray]:
 def _blocked_channels(
     inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, group: int
 ) -> tuple[tuple[Segment, ...], np.ndarray]:
-    """Channel block, window row, window column, groups within the block; the last block only as far as it has channels."""
+    """Channel block, window row, window column, groups within the block; the last block as far as it has channels."""
     kh, kw = window
     taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))
     position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw)
@@ -182,7 +182,7 @@ def _blocked_channels(
 def _few_channels(
     inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, group: int
 ) -> tuple[tuple[Segment, ...], np.ndarray]:
-    """A block of all C <= 4 channels: a window row is one run of KW * C elements, so a group may span neighbouring pixels."""
+    """A block of all C <= 4 channels: a window row is one run of KW * C elements, so a group may span pixels."""
     kh, kw = window
     position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw).transpose(1, 2, 0)
     if dilation[1] == 1 and kw * inputs <= _UNROLL_ROW * group:
@@ -193,7 +193,7 @@ def _few_channels(
 
 
 def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Grouped weights (O, I / groups, KH, KW) as those of one group (O, I, KH, KW), zero where the groups do not meet."""
+    """Grouped weights (O, I / groups, KH, KW) as those of one group (O, I, KH, KW), zero where groups do not meet."""
     outputs, inputs, *window = weight.shape
     dense = np.zeros((outputs, inputs * groups, *window), weight.dtype)
     per_group = outputs // groups
@@ -205,7 +205,7 @@ def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def pack(weight: np.ndarray, reduction: Reduction, lanes: int, last_lanes: int, tile_vectors: int) -> np.ndarray:
-    """Weights (O, ...) in reading order: group, tile of channel vectors, step, vector of the tile, lane, element of the step.
+    """Weights (O, ...) in reading order: group, tile of vectors, step, vector of the tile, lane, element of the step.
 
     Vectors have ``lanes`` output channels, the last of a group ``last_lanes``.
     """

@@ -255,7 +255,8 @@ def _collapse(shape: tuple[int, ...], operands: list[tuple[int, ...]]) -> tuple[
             varies.append(moves)
     strides = []
     for k in range(len(operands)):
-        step, stride = 1, []
+        step = 1
+        stride: list[int] = []
         for extent, moves in zip(reversed(extents), reversed(varies), strict=True):
             stride.insert(0, step if moves[k] else 0)
             step *= extent if moves[k] else 1

@@ -1,4 +1,4 @@
-"""Register tiles of convolutions and matmuls: the knobs, and the default rule that chooses them from the target alone."""
+"""Register tiles of convolutions and matmuls: the knobs, and the rule that chooses them from the target alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LATENCY = 5  # cycles until a dot product or FMA can be added to again, on ever
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A register tile: ``rows`` x ``columns`` output pixels by ``vectors`` vectors of output channels, all accumulators in registers.
+    """A register tile: ``rows`` x ``columns`` output pixels by ``vectors`` vectors of output channels.
 
     channels_outer: walk all pixels for one group of output channels before the next (weights stay in cache), or the
     other way round (pixels stay in cache).
@@ -40,7 +40,7 @@ def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool)
 
 
 def _step_cycles(pixels: int, vectors: int) -> float:
-    """Cycles of one reduction step of a tile: arithmetic ports, load ports, or the latency of one accumulator's chain."""
+    """Cycles of one reduction step of a tile: arithmetic ports, load ports, or latency of one accumulator's chain."""
     return max(pixels * vectors / 2, (pixels + vectors) / 2, _LATENCY / 1.0)
 
 
@@ -53,7 +53,7 @@ def _sizes(extent: int, size: int) -> list[tuple[int, int]]:
 def default_tile(
     height: int, width: int, vectors: int, reduction: int, widened: bool, overlapping: bool, target: Target
 ) -> Tile:
-    """The tile with the fewest cycles for height x width output pixels, ``vectors`` channel vectors, ``reduction`` steps.
+    """The tile with the fewest cycles for height x width pixels, ``vectors`` channel vectors, ``reduction`` steps.
 
     Remainders at the right, the bottom and the last channels run as smaller tiles, and count as such; every tile also
     pays for its epilogue, so that a tile is not chosen for its inner loop alone.

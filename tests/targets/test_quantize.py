@@ -1,4 +1,4 @@
-"""Entry and exit of a graph: quantize, dequantize, requantize and changes of storage, exact for every block and border."""
+"""Entry and exit of a graph: quantize, dequantize, requantize, changes of storage, for every block and border."""
 
 from __future__ import annotations
 
