@@ -23,7 +23,8 @@ def _run(module: IRModule) -> IRModule:
         y = reshape(dequantize(q, s, z))    ->    y = reshape(q)
                                                   y.dq = dequantize(y, s, z)
 
-    So it goes for permute_dims, slices, split, max_pool2d, pad by zero (by the zero point, then), nearest resize.
+    So it goes for permute_dims, slices, split, flip, tile, max and max_pool2d, pad by zero (by the zero point, then),
+    nearest resize, take by constant indices.
     What read y reads y.dq. A relu or clip is no move: it has codes of its own.
     """
     main = graph.read(module)

@@ -1,10 +1,11 @@
-"""Operators that only move elements (or take the largest): they act on codes as they act on real numbers."""
+"""Operators that only move or repeat elements (or take the largest): they act on codes as they act on real numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from tvm import relax
+from tvm.ir import GenericConst
 
 from qcompile.passes.base import op_name
 from qcompile.reference.movement import is_nearest_resize
@@ -17,19 +18,27 @@ MOVERS = (
     "flatten",
     "nn.batch_flatten",
     "strided_slice",
+    "flip",
+    "tile",
+    "broadcast_to",
+    "max",
     "nn.max_pool1d",
     "nn.max_pool2d",
 )
 
 
 def moves(value: relax.Expr | None) -> bool:
-    """Whether a call only moves elements of its first argument; a split, whose result is a tuple, is none of them."""
+    """Whether a call only moves elements of a variable, its first argument; a split, which makes a tuple, does not."""
     kind = op_name(value)
+    if kind and value.args and isinstance(value.args[0], GenericConst):
+        return False  # folded, unless it grows: then there are no codes to move
     if kind == "nn.pad":
         # Zero has a code in every quantization; other constants may lie outside.
         return str(value.attrs.pad_mode) != "constant" or float(value.attrs.pad_value) == 0
     if kind == "image.resize2d":
         return is_nearest_resize(value)
+    if kind == "take":
+        return isinstance(value.args[1], GenericConst)
     return kind in MOVERS
 
 

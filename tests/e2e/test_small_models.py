@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds f
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 SAMPLES = 10
 INTEGER = {"split", "mirrored border", "border of zeros", "transposes inside", "concat with itself", "max pool, ceil"}
+INTEGER |= {"slice with steps", "resize, nearest, 1.5", "global max pool"}
 
 
 def feeds(specs: tuple[TensorSpec, ...], seed: int) -> dict[str, np.ndarray]:

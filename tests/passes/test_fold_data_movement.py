@@ -7,6 +7,7 @@ from tvm import relax
 from qcompile import graph
 from qcompile.ops import Affine
 from qcompile.passes.fold_data_movement import fold_data_movement
+from qcompile.passes.movement import moves
 from qcompile.passes.quantized import dequantize, quantize
 from qcompile.reference.interpreter import run
 from tests.passes.float_modules import module, values
@@ -31,6 +32,11 @@ MOVES = {
     "strided_slice": lambda x: op.strided_slice(x, [1], [1], [4], [2]),
     "max_pool2d": lambda x: op.nn.max_pool2d(x, (3, 3), strides=(2, 2), padding=(1, 1)),
     "pad": lambda x: op.nn.pad(x, [0, 0, 0, 0, 1, 2, 0, 1]),
+    "flip": lambda x: op.flip(x, 2),
+    "tile": lambda x: op.tile(x, (1, 1, 2, 1)),
+    "broadcast_to": lambda x: op.broadcast_to(x, (3, *SHAPE)),
+    "max": lambda x: op.max(x, [2, 3], keepdims=True),
+    "take": lambda x: op.take(x, relax.const(np.array([3, 0, 0], np.int64)), 2),
     "image.resize2d": lambda x: op.image.resize2d(
         x, (12, 12), layout="NCHW", method="nearest_neighbor", coordinate_transformation_mode="asymmetric"
     ),
@@ -46,6 +52,13 @@ def test_codes_move_instead_of_real_numbers(name):
     feeds = {"x": values(*SHAPE, low=-1.5, high=3.5)}
     expected, actual = (next(iter(run(m, feeds).values())) for m in (before, after))
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_rows_that_indices_choose_at_run_time_are_no_move():
+    """Of a constant table; it has a pass of its own."""
+    indices = relax.Var("i", relax.TensorType((3,), "int64"))
+    table = relax.const(np.ones((4, 5), np.float32))
+    assert not moves(relax.op.take(table, indices, 0)) and not moves(relax.op.broadcast_to(table, (9, 4, 5)))
 
 
 def test_codes_keep_the_tensor_s_name():
