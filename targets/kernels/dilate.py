@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from qcompile.targets.kernels import builder as b
+from qcompile.targets.kernels.sweep import parallel
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
@@ -21,7 +22,7 @@ def dilate(strides: tuple[int, int], x: Storage, out: Storage, target: Target) -
 
     def body(source: b.Buffer, y: b.Buffer) -> None:
         fill = b.splat(out.fill, out.dtype, lanes)
-        with b.loop(batch * x.blocks, parallel=target.threads > 1) as plane:
+        with b.loop(batch * x.blocks, parallel(target, x, out)) as plane:
             n, block = plane // x.blocks, plane % x.blocks
             start = out.pixel(n, block, -top, -left)
             with b.loop((top + out_height + bottom) * (left + out_width + right)) as pixel:

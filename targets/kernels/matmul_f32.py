@@ -23,6 +23,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcompile.targets.kernels.builder import Buffer, Index, bind, load, loop, registers, splat, store, tiles
+from qcompile.targets.kernels.parallel import worth_threads
 from qcompile.targets.target import Target
 
 DTYPE = "float32"
@@ -76,8 +77,9 @@ def matmul_f32(
     tile = tile or default_tile(m, n, target, b_transposed)
     dots = b_transposed and not tile.packed
     panels = tiles(n, tile.vectors if dots else tile.vectors * target.lanes)
-    parallel_batch = target.threads > 1 and prod(batch) >= target.threads
-    parallel_panels = target.threads > 1 and not parallel_batch
+    fork = worth_threads(target.threads, prod(batch) * m * k * n / (2 * target.lanes))
+    parallel_batch = fork and prod(batch) >= target.threads
+    parallel_panels = fork and not parallel_batch
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("matmul_f32")
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})

@@ -17,10 +17,11 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from qcompile.targets.kernels.builder import Buffer, Index, fill_border, load, loop, splat, store, tiles
+from qcompile.targets.kernels.parallel import worth_threads
 from qcompile.targets.storage import SLACK, Storage
 from qcompile.targets.target import Target
 
-_PARALLEL_BYTES = 64 << 10  # bytes below which waking a second thread costs more than it saves
+_BYTES_A_CYCLE = 16  # that pass through such a kernel, from the second-level cache and back
 _CODES = 64  # codes a vector: one 512-bit register of codes, four of int32
 
 Compute = Callable[..., Expr]  # (vectors of the operands..., lanes) -> vector of the result
@@ -40,7 +41,7 @@ class Operand:
 
 def parallel(target: Target, *storages: Storage) -> bool:
     """Whether so much memory moves that a second thread pays."""
-    return target.threads > 1 and sum(s.nbytes for s in storages) > _PARALLEL_BYTES
+    return worth_threads(target.threads, sum(s.nbytes for s in storages) / _BYTES_A_CYCLE)
 
 
 @contextmanager
