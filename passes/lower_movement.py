@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tvm import relax
 from tvm.tirx import IntImm
 
-from qcompile.passes.base import op_name, shape_of
+from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.passes.operand_storage import beside, home, plain
 from qcompile.reference.movement import is_nearest_resize, nearest_index
-from qcompile.targets.kernels import movement
+from qcompile.targets.kernels import movement, reindex
 
 if TYPE_CHECKING:
     from qcompile.passes.lower_layers import Lowering
 
 
 def _reshape(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
-    """No kernel: the same buffer under another shape."""
+    """No kernel: the same buffer under another shape. A sequence (N, C, W) and an image (N, C, 1, W) lie alike."""
     x = call.args[0]
     if not isinstance(x, relax.Var):
         return False
+    source = home(lowering, x)
+    if source.blocked and len(shape_of(var)) in (3, 4):
+        same = replace(source, shape=shape_of(var))
+        if same.image == source.image:
+            lowering.alias(var, lowering.place(x, source), same)
+            return True
     lowering.alias(var, lowering.place(x, plain(x)), plain(var))
+    return True
+
+
+def _permute_dims(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
+    """A view where only axes of extent 1 move, a kernel where rows or channels move as vectors."""
+    x = call.args[0]
+    if not isinstance(x, relax.Var):
+        return False
+    rank = len(shape_of(x))
+    axes = tuple(int(a) % rank for a in call.attrs.axes or reversed(range(rank)))
+    moved = [axis for axis in axes if shape_of(x)[axis] != 1]
+    if moved == sorted(moved):
+        return _reshape(lowering, var, call)
+    source, out = home(lowering, x), lowering.home[var]
+    if dtype_of(x) not in ("uint8", "int8", "float32") or not reindex.moves_vectors(axes, source, out):
+        return False
+    kernel = reindex.permute_dims(axes, source, out, lowering.target)
+    lowering.emit(var, kernel, [lowering.place(x, source)], out, "permute_dims")
     return True
 
 
@@ -87,7 +112,7 @@ def _pad(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
     if not isinstance(x, relax.Var) or any(w < 0 for w in widths):
         return False
     source, out, before = home(lowering, x), lowering.home[var], widths[::2]
-    modes = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    modes: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     mode = str(attrs.pad_mode)
     if mode == "constant":
         kernel = movement.pad_constant(before, float(attrs.pad_value), source, out, lowering.target)
@@ -123,6 +148,7 @@ MOVEMENT: dict[str, Callable[[Lowering, relax.Var, relax.Call], bool]] = {
     "squeeze": _reshape,
     "expand_dims": _reshape,
     "flatten": _reshape,
+    "permute_dims": _permute_dims,
     "concat": _concat,
     "strided_slice": _strided_slice,
     "nn.pad": _pad,

@@ -1,4 +1,4 @@
-"""Concat, slice, split, pad, channel shuffle, nearest resize, depth to space and back: ``remap`` with other lists."""
+"""Concat, slice, split, pad, channel shuffle, nearest resize: ``remap`` with other lists."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def channel_shuffle(spec: ChannelShuffle, x: Storage, out: Storage, target: Targ
     return _kernel("channel_shuffle", (x,), out, target, lambda operands: [whole(operands[0], maps)])
 
 
-def take(indices: Sequence[Sequence[int] | None], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
+def take(
+    indices: Sequence[Sequence[int] | np.ndarray | None], x: Storage, out: Storage, target: Target
+) -> tirx.PrimFunc:
     """``out[i, j, ...] = x[indices[0][i], indices[1][j], ...]``, None for an axis that stays: buffers x, y.
 
     Nearest resize, reflect and edge padding, and flips are such choices.
@@ -85,9 +87,9 @@ def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, 
 
     def body(source: Buffer, y: Buffer) -> None:
         operand = Operand(y, out)
-        for start, lanes, count in chunks(out.numel, 64 // operand.item_bytes):
+        for offset, lanes, count in chunks(out.numel, 64 // operand.item_bytes):
             with loop(count) as i:
-                store(y, start + i * lanes, constant(lanes), lanes)
+                store(y, offset + i * lanes, constant(lanes), lanes)
         inner = replace(whole(Operand(source, x), [None] * len(x.shape)), start=tuple(before))
         pieces = [inner]
         if out.blocked:
@@ -102,38 +104,6 @@ def pad_constant(before: Sequence[int], value: float, x: Storage, out: Storage, 
         remap(pieces, operand, target)
 
     return kernel("pad", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
-
-
-def depth_to_space(block: int, mode: str, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """ONNX DepthToSpace, mode "DCR" or "CRD": buffers x, y, both (N, C, H, W)."""
-    channels = np.arange(out.shape[1])
-
-    def pieces(operands: list[Operand]) -> list[Piece]:
-        result = []
-        for i in range(block):
-            for j in range(block):
-                part = i * block + j
-                read = channels + part * out.shape[1] if mode == "DCR" else channels * block * block + part
-                maps = whole(operands[0], [None, read, None, None]).maps
-                result.append(Piece(operands[0], maps, (0, 0, i, j), (1, 1, block, block)))
-        return result
-
-    return _kernel("depth_to_space", (x,), out, target, pieces)
-
-
-def space_to_depth(block: int, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """ONNX SpaceToDepth: buffers x, y, both (N, C, H, W)."""
-
-    def pieces(operands: list[Operand]) -> list[Piece]:
-        result = []
-        for i in range(block):
-            for j in range(block):
-                h, w = (begin + block * np.arange(n) for begin, n in ((i, out.shape[2]), (j, out.shape[3])))
-                maps = whole(operands[0], [None, None, h, w]).maps
-                result.append(Piece(operands[0], maps, (0, (i * block + j) * x.shape[1], 0, 0), (1, 1, 1, 1)))
-        return result
-
-    return _kernel("space_to_depth", (x,), out, target, pieces)
 
 
 def _kernel(

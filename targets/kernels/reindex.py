@@ -1,101 +1,42 @@
-"""Reshape and permute_dims: the elements in another order of axes, or under another shape."""
+"""permute_dims where rows or channels move as vectors: the elements in another order of axes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 from tvm import tirx
-from tvm.ir import Expr
 
 from qcompile.targets.kernels.builder import Buffer, Index, kernel, load, loop, store
-from qcompile.targets.kernels.sweep import (
-    Operand,
-    borders,
-    chunks,
-    each_element,
-    elementwise,
-    parallel,
-    pixel_lanes,
-    store_pixel,
-)
-from qcompile.targets.kernels.transpose import convert
+from qcompile.targets.kernels.sweep import Operand, borders, chunks, parallel, pixel_lanes, store_pixel
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
 
-def reshape(x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """The same elements, in row-major order, under another shape: buffers x, y."""
+def moves_vectors(axes: tuple[int, ...], x: Storage, out: Storage) -> bool:
+    """Whether neighbours stay neighbours, so that ``permute_dims`` takes these storages; axes are not negative.
 
-    def body(source: Buffer, y: Buffer) -> None:
-        _reshape(Operand(source, x), Operand(y, out), target)
-
-    return kernel("reshape", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
+    Between a blocked and a plain tensor the channels are the last axis of the plain one; between two plain tensors the
+    last axis stays.
+    """
+    if x.blocked:
+        return not out.blocked and axes[-1] == 1
+    return axes[1] == len(axes) - 1 if out.blocked else axes[-1] == len(axes) - 1
 
 
 def permute_dims(axes: tuple[int, ...], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``out[i_axes[0], i_axes[1], ...] = x[i_0, i_1, ...]``, numpy's transpose: buffers x, y."""
-    axes = tuple(axis % len(x.shape) for axis in axes)
+    """``out[i_axes[0], i_axes[1], ...] = x[i_0, i_1, ...]``, numpy's transpose: buffers x, y; see ``moves_vectors``."""
 
     def body(source: Buffer, y: Buffer) -> None:
-        _permute(axes, Operand(source, x), Operand(y, out), target)
+        operands = Operand(source, x), Operand(y, out)
+        if x.blocked:
+            _channels_last(*operands, _inverse(axes), operands[0], target)
+        elif out.blocked:
+            _channels_last(*operands, axes, operands[1], target)
+            borders(operands[1])
+        else:
+            _rows(axes, *operands, target)
 
     return kernel("permute_dims", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
-
-
-def _same(vector: Expr, lanes: int) -> Expr:
-    return vector
-
-
-def _reshape(x: Operand, out: Operand, target: Target) -> None:
-    if not x.storage.blocked:
-        x = replace(x, storage=replace(x.storage, shape=out.storage.shape))
-    elif not out.storage.blocked:
-        out = replace(out, storage=replace(out.storage, shape=x.storage.shape))
-    elif x.storage.image == out.storage.image and x.storage.block == out.storage.block:
-        # A sequence and an image of one row: the same memory.
-        x, out = (replace(o, storage=replace(o.storage, shape=o.storage.image)) for o in (x, out))
-    else:
-        _flat(x, out, target)
-        return
-    if x.storage.blocked != out.storage.blocked:
-        convert(x, out, target, _same)
-    else:
-        elementwise([x], out, target, _same)
-
-
-def _flat(x: Operand, out: Operand, target: Target) -> None:
-    """Between two blocked images: through the row-major number of an element."""
-
-    def value(index: tuple[Index, ...]) -> Expr:
-        flat: Index = 0
-        for extent, i in zip(out.storage.shape, index, strict=True):
-            flat = flat * extent + i
-        read: list[Index] = []
-        for extent in reversed(x.storage.shape):
-            read.insert(0, flat % extent)
-            flat = flat // extent
-        return x.buffer[x.storage.at(*read)]
-
-    each_element(out, value, parallel(target, out.storage))
-    borders(out)
-
-
-def _permute(axes: tuple[int, ...], x: Operand, out: Operand, target: Target) -> None:
-    if x.storage.blocked and not out.storage.blocked and axes[-1] == 1:
-        _channels_last(x, out, _inverse(axes), x, target)
-    elif out.storage.blocked and not x.storage.blocked and axes[1] == len(axes) - 1:
-        _channels_last(x, out, axes, out, target)
-    elif not x.storage.blocked and not out.storage.blocked and axes[-1] == len(axes) - 1:
-        _rows(axes, x, out, target)
-    else:
-        inverse = _inverse(axes)
-
-        def value(index: tuple[Index, ...]) -> Expr:
-            return x.buffer[x.storage.at(*(index[i] for i in inverse))]
-
-        each_element(out, value, parallel(target, out.storage))
-    borders(out)
 
 
 def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -26,16 +26,15 @@ Convert = Callable[[Expr, int], Expr]  # (vector, lanes) -> vector
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """``out[start + step * i] = convert(source[maps[0][i0], maps[1][i1], ...])`` for all i below the maps' lengths.
+    """``out[start + i] = convert(source[maps[0][i0], maps[1][i1], ...])`` for all i below the maps' lengths.
 
-    maps: for each axis, the input index of every element of the piece. start, step: where the piece lies in the output.
+    maps: for each axis, the input index of every element of the piece. start: where the piece lies in the output.
     convert: on values; None leaves them as they are.
     """
 
     source: Operand
     maps: tuple[np.ndarray, ...]
     start: tuple[int, ...]
-    step: tuple[int, ...]
     convert: Convert | None = None
 
     @property
@@ -49,7 +48,7 @@ class Piece:
 def whole(source: Operand, maps: Sequence[np.ndarray | None], convert: Convert | None = None) -> Piece:
     """A piece that is all of the output; None is an axis that stays as it is."""
     full = tuple(np.arange(n) if m is None else np.asarray(m) for n, m in zip(source.storage.shape, maps, strict=True))
-    return Piece(source, full, (0,) * len(full), (1,) * len(full), convert)
+    return Piece(source, full, (0,) * len(full), convert)
 
 
 def remap(pieces: Sequence[Piece], out: Operand, target: Target) -> None:
@@ -92,7 +91,7 @@ def _side_by_side(pieces: Sequence[Piece], channels: int) -> list[list[Piece]]:
     """Pieces grouped so that each group fills all channels of the same pixels."""
     groups: dict[tuple, list[Piece]] = {}
     for p in pieces:
-        place = tuple((p.start[a], p.step[a], p.extents[a]) for a in range(len(p.start)) if a != 1)
+        place = tuple((p.start[a], p.extents[a]) for a in range(len(p.start)) if a != 1)
         groups.setdefault(place, []).append(p)
     for group in groups.values():
         if sum(p.extents[1] for p in group) != channels:
@@ -110,13 +109,13 @@ def _pixels(pieces: list[Piece], out: Operand, fork: bool) -> None:
         return np.zeros(1, np.int64) if axis is None else p.maps[axis]
 
     def placed(axis: int | None, i: Index) -> Index:
-        return 0 if axis is None else first.start[axis] + i * first.step[axis]
+        return 0 if axis is None else first.start[axis] + i
 
     maps = [tuple(index_map(along(p, axis)) for axis in (n_axis, h_axis, w_axis)) for p in pieces]
     numbers: list[tuple[int, int]] = [(-1, 0)] * s.shape[1]
     for k, p in enumerate(pieces):
         for i, channel in enumerate(p.maps[1]):
-            numbers[p.start[1] + i * p.step[1]] = (k, int(channel))
+            numbers[p.start[1] + i] = (k, int(channel))
     runs = channel_runs(numbers, s.block)
     images, height, width = (len(along(first, axis)) for axis in (n_axis, h_axis, w_axis))
 
@@ -127,7 +126,7 @@ def _pixels(pieces: list[Piece], out: Operand, fork: bool) -> None:
     def row(run: ChannelRun, i: Index, n: Index, h: Index) -> None:
         blocks = run.blocks(i)
         start = s.pixel(placed(n_axis, n), run.first + i * run.step, placed(h_axis, h), first.start[w_axis])
-        if run.copies and _consecutive(along(pieces[run.sources[0]], w_axis)) and first.step[w_axis] == 1:
+        if run.copies and _consecutive(along(pieces[run.sources[0]], w_axis)):
             k = run.sources[0]
             source = pieces[k].source
             base = pixel(k, blocks[0], n, h, 0)
@@ -142,7 +141,7 @@ def _pixels(pieces: list[Piece], out: Operand, fork: bool) -> None:
                 for k, block in zip(run.sources, blocks, strict=True)
             ]
             value = gather_channels(vectors, run.lanes, s.block)
-            store(out.buffer, start + w * (first.step[w_axis] * s.block), value, s.block)
+            store(out.buffer, start + w * s.block, value, s.block)
 
     with loop(images * height, fork) as i:
         for run in runs:
@@ -158,7 +157,7 @@ def _stretches(piece: Piece, out: Operand, fork: bool) -> None:
         axis -= 1
     inner = prod(shape[axis + 1 :])
     extents = piece.extents
-    straight = _consecutive(piece.maps[axis]) and piece.step[axis] == 1
+    straight = _consecutive(piece.maps[axis])
     length = inner * (extents[axis] if straight else 1)
     outer = extents[: axis if straight else axis + 1]
     maps = [index_map(m) for m in piece.maps]
@@ -170,7 +169,7 @@ def _stretches(piece: Piece, out: Operand, fork: bool) -> None:
         rest = [0] * (len(shape) - len(outer))
         where = [*index, *rest]
         read = piece.source.storage.at(*(to(i) for to, i in zip(maps, where, strict=True)))
-        written = out.storage.at(*(a + i * b for a, b, i in zip(piece.start, piece.step, where, strict=True)))
+        written = out.storage.at(*(a + i for a, i in zip(piece.start, where, strict=True)))
         for start, lanes, count in chunks(length, 64 if piece.source.item_bytes == 1 else 16):
             with loop(count) as i:
                 at = start + i * lanes
@@ -185,7 +184,7 @@ def _elements(piece: Piece, out: Operand, fork: bool) -> None:
     def nest(axis: int, index: tuple[Index, ...], left: bool) -> None:
         if axis == len(maps):
             read = piece.source.storage.at(*(to(i) for to, i in zip(maps, index, strict=True)))
-            written = out.storage.at(*(a + i * b for a, b, i in zip(piece.start, piece.step, index, strict=True)))
+            written = out.storage.at(*(a + i for a, i in zip(piece.start, index, strict=True)))
             store(out.buffer, written, piece.value(load(piece.source.buffer, read, 1), 1), 1)
             return
         extent = piece.extents[axis]

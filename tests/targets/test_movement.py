@@ -10,10 +10,8 @@ from qcompile.reference import elementwise as oracle
 from qcompile.targets.kernels.movement import (
     channel_shuffle,
     concat,
-    depth_to_space,
     join,
     pad_constant,
-    space_to_depth,
     strided_slice,
     take,
 )
@@ -151,20 +149,6 @@ def test_pad_constant(pads, block, dtype, target):
         out = stored(expected.shape, block, BORDER, dtype)
     result = run(pad_constant([a for a, _ in pads], 9.0, source, out, target), [(source, x)], out, target)
     np.testing.assert_array_equal(result, expected)
-
-
-@each_target
-@pytest.mark.parametrize("block", [0, 16])
-@pytest.mark.parametrize("mode", ["DCR", "CRD"])
-def test_depth_to_space_and_back(mode, block, target):
-    x = data_for((1, 68, 2, 3))
-    parts = x.reshape(1, 2, 2, 17, 2, 3) if mode == "DCR" else x.reshape(1, 17, 2, 2, 2, 3).transpose(0, 2, 3, 1, 4, 5)
-    expected = parts.transpose(0, 3, 4, 1, 5, 2).reshape(1, 17, 4, 6)
-    source, out = stored(x.shape, block), stored(expected.shape, block, BORDER)
-    result = run(depth_to_space(2, mode, source, out, target), [(source, x)], out, target)
-    np.testing.assert_array_equal(result, expected)
-    if mode == "DCR":
-        np.testing.assert_array_equal(run(space_to_depth(2, out, source, target), [(out, expected)], source, target), x)
 
 
 def test_pad_constant_between_blocks():
