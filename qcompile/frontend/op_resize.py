@@ -53,7 +53,7 @@ def resize(ctx: NodeContext) -> Result:
     for axis, (have, want, scale) in enumerate(zip(shape, sizes, scales, strict=True)):
         if have != want:
             if options["mode"] == "nearest":
-                nearest = relax.op.take(y, ctx.as_expr(_nearest(ctx, have, want, scale, options)), axis)
+                nearest = relax.op.take(y, ctx.as_expr(_nearest(ctx, have, want, scale, options)), axis, mode="clip")
             else:
                 nearest = _interpolate(ctx, y, axis, _matrix(ctx, have, want, scale, options))
             y = ctx.emit.emit(nearest)

@@ -162,7 +162,7 @@ def gather(ctx: NodeContext) -> Result:
             if list(even) == flat.tolist():
                 y = _sliced(ctx, {axis: even})
                 return y if indices.ndim == 1 else relax.op.reshape(y, result)
-        return relax.op.take(ctx.tensor(0), ctx.as_expr(flat.reshape(indices.shape)), axis)
+        return relax.op.take(ctx.tensor(0), ctx.as_expr(flat.reshape(indices.shape)), axis, mode="clip")
     # "wrap" makes negative indices count from the end and keeps bad ones from reading foreign memory.
     return relax.op.take(ctx.tensor(0), ctx.tensor(1), axis, mode="wrap")
 
