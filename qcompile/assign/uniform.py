@@ -15,7 +15,7 @@ from qcompile.calibrate.methods import PERCENTILE, tensor_range
 from qcompile.calibrate.stats import TensorStats
 from qcompile.errors import QCompileError, nearest
 from qcompile.model import Model
-from qcompile.plan import LayerPlan, QuantPlan
+from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
 
 if TYPE_CHECKING:
     from qcompile.targets.target import Target
@@ -43,7 +43,8 @@ def plan_uniform(
     precision: "int8" (activations uint8 per tensor, weights int8 by output channel) or "fp32".
     target: the machine; every target so far takes the same plan.
     exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
-    integer_inputs, integer_outputs: names of model inputs and outputs that are given and returned as codes.
+    integer_inputs, integer_outputs: model inputs and outputs that are given and returned as codes, besides those
+    that a pre-quantized model has so; these keep the meaning of their codes.
     method: how a range is chosen from the statistics. percent: for the method "percentile".
 
     Raises
@@ -55,9 +56,12 @@ def plan_uniform(
     structure = Structure(graph.read(model.module))
     excluded = excluded_layers(model, structure, exclude)
     check_ends(model, structure, integer_inputs, integer_outputs)
+    given = model.imported_plan or QuantPlan()
+    integer_inputs = tuple(dict.fromkeys([*given.integer_inputs, *integer_inputs]))
+    integer_outputs = tuple(dict.fromkeys([*given.integer_outputs, *integer_outputs]))
     if precision == "fp32":
         layers = {chain.name: LayerPlan("fp32", "asked for") for chain in structure.chains}
-        return QuantPlan(layers=layers, method=method)
+        return QuantPlan(_given_ends(structure, given), layers, given.integer_inputs, given.integer_outputs, method)
 
     formats = choose_formats(structure, excluded, integer_inputs, integer_outputs)
     ranges: dict[str, tuple[float, float]] = {}
@@ -73,6 +77,7 @@ def plan_uniform(
         return ranges[name]
 
     tensors = activation_plans(structure, formats, range_of, integer_inputs, integer_outputs)
+    tensors.update(_given_ends(structure, given))
     layers = dict(formats)
     for chain in structure.chains:
         if layers[chain.name].format == "int8":
@@ -81,4 +86,11 @@ def plan_uniform(
                 layers[chain.name] = LayerPlan("fp32", constants)
             else:
                 tensors.update(constants)
-    return QuantPlan(tensors, layers, tuple(integer_inputs), tuple(integer_outputs), method)
+    return QuantPlan(tensors, layers, integer_inputs, integer_outputs, method)
+
+
+def _given_ends(structure: Structure, given: QuantPlan) -> dict[str, TensorPlan]:
+    """The inputs and outputs of a pre-quantized model that are codes, and the tensors that they are moved from."""
+    ends = [var for var in (*structure.main.params, *structure.outputs) if hasattr(var, "name")]
+    wanted = {*given.integer_inputs, *given.integer_outputs} & given.tensors.keys()
+    return {var.name: given.tensors[end.name] for end in ends if end.name in wanted for var in structure.path(end)}

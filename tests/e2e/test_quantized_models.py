@@ -128,8 +128,9 @@ def test_dynamic(folder, tmp_path, kind):
 QUANTIZATIONS = {"s": np.float32(0.02), "t": np.float32(0.05), "ws": np.float32(0.01)}
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_codes_in_and_out(tmp_path, dtype):
+def test_codes_in_and_out(tmp_path, dtype, precision):
     """A model whose input and output are codes keeps them so, and computes ONNX Runtime's."""
     zero = np.array(128 if dtype == np.uint8 else -3, dtype)
     codes = np.random.default_rng(0).integers(-127, 128, (8, 3, 3, 3)).astype(np.int8)
@@ -142,7 +143,8 @@ def test_codes_in_and_out(tmp_path, dtype):
     constants = {**QUANTIZATIONS, "w": codes, "wz": np.int8(0), "z": zero}
     proto = model(nodes, {"x": (1, 3, 9, 9)}, constants=constants, dtypes={"x": dtype, "y": dtype})
     imported = qc.import_onnx(proto)
-    artifact = qc.build(imported, qc.plan_imported(imported), "x86", out=tmp_path / "out")
+    plan = qc.plan_imported(imported) if precision == "int8" else qc.plan_uniform(imported, None, "fp32")
+    artifact = qc.build(imported, plan, "x86", out=tmp_path / "out")
     (given,), (returned,) = artifact.manifest.inputs, artifact.manifest.outputs
     assert (given.dtype, returned.dtype) == (dtype.__name__, dtype.__name__)
     assert given.quantization == Affine(float(np.float32(0.02)), int(zero), dtype.__name__)
