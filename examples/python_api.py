@@ -19,6 +19,8 @@ work.mkdir(parents=True, exist_ok=True)
 
 # Import: ONNX becomes a float Relax module. Variables keep the names of the ONNX tensors.
 model = qc.import_onnx(HERE / "digits/model.onnx")
+model.save(work / "model.zip")
+model = qc.Model.load(work / "model.zip")
 print("model:   ", *model.inputs, "->", *model.outputs)
 print("note:    ", *model.notes)
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from qcompile.errors import QCompileError
+from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
 
-    from qcompile.plan import QuantPlan
+FORMAT, VERSION = "qcompile.model", 1
+_REMEDY = "give a file written by Model.save, or import the ONNX model again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +58,73 @@ class Model:
     source_sha256: str = ""
     imported_plan: QuantPlan | None = None
     notes: tuple[str, ...] = field(default=())
+
+    def save(self, path: str | Path) -> None:
+        """Writes a zip of model.json (names, inputs, outputs, plan) and module.json (Relax, by TVM).
+
+        An older file is replaced; equal models give equal bytes.
+        """
+        import tvm
+
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "tvm": version("apache-tvm"),
+            "inputs": [dataclasses.asdict(spec) for spec in self.inputs],
+            "outputs": [dataclasses.asdict(spec) for spec in self.outputs],
+            "layers": {name: dataclasses.asdict(layer) for name, layer in self.layers.items()},
+            "source": self.source,
+            "source_bytes": self.source_bytes,
+            "source_sha256": self.source_sha256,
+            "imported_plan": self.imported_plan.to_json() if self.imported_plan else None,
+            "notes": self.notes,
+        }
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, text in (
+                ("model.json", json.dumps(head, indent=1)),
+                ("module.json", tvm.ir.save_json(self.module)),
+            ):
+                archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)  # ZipInfo's time is fixed: 1980
+
+    @staticmethod
+    def load(path: str | Path) -> Model:
+        """What ``save`` wrote. Raises ``QCompileError`` for anything else, or a file of another TVM release."""
+        import tvm
+
+        try:
+            with zipfile.ZipFile(path) as archive:
+                head = json.loads(archive.read("model.json"))
+                _check(head, path)
+                module = tvm.ir.load_json(archive.read("module.json").decode())
+            plan = head["imported_plan"]
+            return Model(
+                module=module,
+                inputs=tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in head["inputs"]),
+                outputs=tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in head["outputs"]),
+                layers={name: Layer(**layer) for name, layer in head["layers"].items()},
+                source=head["source"],
+                source_bytes=head["source_bytes"],
+                source_sha256=head["source_sha256"],
+                imported_plan=QuantPlan.from_json(plan, str(path)) if plan else None,
+                notes=tuple(head["notes"]),
+            )
+        except OSError as error:
+            raise QCompileError(f"cannot be read ({error.strerror})", node=str(path), remedy=_REMEDY) from None
+        except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+            reason = f"not a saved model ({type(error).__name__}: {error})"
+            raise QCompileError(reason, node=str(path), remedy=_REMEDY) from None
+
+
+def _check(head: dict, path: str | Path) -> None:
+    if head["format"] != FORMAT:
+        raise ValueError(f"not of format {FORMAT}")
+    if head["version"] != VERSION:
+        raise QCompileError(
+            f"version {head['version']} of the model format is not known here", node=str(path), remedy=_REMEDY
+        )
+    if head["tvm"] != version("apache-tvm"):
+        raise QCompileError(
+            f"written with apache-tvm {head['tvm']}, this is {version('apache-tvm')}",
+            node=str(path),
+            remedy="import the ONNX model again",
+        )
