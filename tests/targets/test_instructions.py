@@ -15,13 +15,15 @@ from qcompile.targets.x86 import ROWS
 EXTREMES = [(255, -128), (255, 127), (0, -128), (1, -1)]
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+EVERY = [pytest.param((row, dot), id=f"{row.name}-{dot.name}") for row in ROWS for dot in row.dots]
+
+
+@pytest.fixture(scope="module", params=EVERY)
 def dots(request):
-    """(row, the instruction with one group of codes for all lanes, the instruction with a group for each lane)."""
-    row = request.param
+    """(dot product, its instruction with one group of codes for all lanes, the same with a group for each lane)."""
+    row, dot = request.param
     if not can_run(row):
         pytest.skip(f"this CPU cannot run {row.name}")
-    dot = row.dot
     size = dot.lanes * dot.group
 
     def accumulate(acc, operand, weight, y):
@@ -56,12 +58,11 @@ def dots(request):
 
         return run
 
-    return row, call("spread"), call("each")
+    return dot, call("spread"), call("each")
 
 
 def test_random_codes(dots):
-    row, spread, _ = dots
-    dot, rng = row.dot, np.random.default_rng(0)
+    (dot, spread, _), rng = dots, np.random.default_rng(0)
     for _ in range(50):
         codes = rng.integers(0, 256, dot.group).astype(np.uint8)
         weights = rng.integers(-128, 128, (dot.lanes, dot.group)).astype(np.int8)
@@ -71,8 +72,7 @@ def test_random_codes(dots):
 
 def test_codes_of_its_own_for_each_lane(dots):
     """Depthwise: lane by lane, the reference of one lane."""
-    row, _, each = dots
-    dot, rng = row.dot, np.random.default_rng(1)
+    (dot, _, each), rng = dots, np.random.default_rng(1)
     for _ in range(20):
         codes = rng.integers(0, 256, (dot.lanes, dot.group)).astype(np.uint8)
         weights = rng.integers(-128, 128, (dot.lanes, dot.group)).astype(np.int8)
@@ -84,8 +84,7 @@ def test_codes_of_its_own_for_each_lane(dots):
 @pytest.mark.parametrize(("code", "weight"), EXTREMES)
 def test_extremes_do_not_saturate(dots, code, weight):
     """255 * 127 * 2 is beyond int16: pmaddubsw, the usual way without VNNI, would give 32767 a pair."""
-    row, spread, each = dots
-    dot = row.dot
+    dot, spread, each = dots
     acc = np.full(dot.lanes, 5, np.int32)
     weights = np.full((dot.lanes, dot.group), weight, np.int8)
     want = np.full(dot.lanes, 5 + dot.group * code * weight, np.int32)
@@ -96,18 +95,24 @@ def test_extremes_do_not_saturate(dots, code, weight):
 
 def test_sums_wrap_as_int32(dots):
     """No saturation at the upper end either: the shifted bias of a layer may wrap, and wraps back."""
-    row, spread, _ = dots
-    dot = row.dot
+    dot, spread, _ = dots
     acc = np.full(dot.lanes, 2**31 - 1, np.int32)
     ones = np.ones((dot.lanes, dot.group), np.int8)
     want = np.full(dot.lanes, -(2**31) + dot.group - 1, np.int32)
     np.testing.assert_array_equal(spread(np.ones(dot.group, np.uint8), acc, ones), want)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_lanes_fit_the_row(row):
-    dot = row.dot
+@pytest.mark.parametrize("case", EVERY)
+def test_lanes_fit_the_expressions(case):
+    _, dot = case
     codes, weights = (tirx.Var(n, t) for n, t in (("c", f"uint8x{dot.group}"), ("w", f"int8x{dot.lanes * dot.group}")))
-    acc = tirx.Var("acc", f"int32x{row.lanes}")
-    assert dot.lanes == row.lanes
-    assert str(dot.accumulate(acc, dot.spread(codes), dot.widen(weights)).ty) == f"int32x{row.lanes}"
+    acc = tirx.Var("acc", f"int32x{dot.lanes}")
+    assert str(dot.accumulate(acc, dot.spread(codes), dot.widen(weights)).ty) == f"int32x{dot.lanes}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_has_narrower_dot_products_for_few_channels(row):
+    assert row.dot.lanes == row.lanes == row.dots[0].lanes
+    lanes = [dot.lanes for dot in row.dots]
+    assert lanes == sorted(lanes, reverse=True) and len({dot.group for dot in row.dots}) == 1
+    assert [row.dot_for(channels).lanes for channels in (1, 4, 5, 8, 64)] == [4, 4, 8, 8, row.lanes]
