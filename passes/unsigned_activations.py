@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import tvm
@@ -39,6 +40,7 @@ SIGNED, UNSIGNED = Affine(1.0, 0, "int8"), Affine(1.0, SHIFT, "uint8")  # the sa
 
 _MOVERS = {*MOVERS, "take", "split"}
 
+_Spec = TypeVar("_Spec")
 Emit = Callable[[relax.Expr, str], relax.Var]
 
 
@@ -55,9 +57,13 @@ def unsigned(q: Affine) -> Affine:
     return Affine(q.scale, q.zero_point + SHIFT, "uint8") if q.dtype == "int8" else q
 
 
-def unsigned_spec(spec: ops.Spec, keeps_out: bool = False) -> ops.Spec:
-    """``spec`` on codes stored as uint8; ``keeps_out``: but for its result."""
-    return replace(spec, **{f.name: _unsigned_field(f.name, getattr(spec, f.name), keeps_out) for f in fields(spec)})
+def unsigned_spec(spec: _Spec, keeps_out: bool = False) -> _Spec:
+    """A spec (or epilogue) on codes stored as uint8; ``keeps_out``: but for its result."""
+    changes: dict[str, Any] = {
+        f.name: _unsigned_field(f.name, getattr(spec, f.name), keeps_out)
+        for f in fields(spec)  # type: ignore[arg-type]
+    }
+    return replace(spec, **changes)  # type: ignore[type-var]
 
 
 def _unsigned_field(name: str, value: object, keeps_out: bool) -> object:
