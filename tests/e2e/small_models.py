@@ -127,8 +127,8 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
             node("Where", "e zero m", "h"),
             node("MatMul", "h u"),
         ],
-        {"x": (4, 6), "i": (4, 1)},
-        constants={"two": np.array(1), "zero": np.float32(0), "v": w(6, 8), "u": w(8, 3)},
+        {"x": (40, 16), "i": (40, 1)},
+        constants={"two": np.array(2), "zero": np.float32(0), "v": w(16, 8), "u": w(8, 3)},
         dtypes={"i": I64},
     ),
     "residual of two convolutions": lambda: two_layers(

@@ -68,9 +68,8 @@ def test_int8(name, tmp_path):
     artifact = qc.build(imported, int8_plan(imported), "x86", out=tmp_path / "out")
     if name in INTEGER:
         assert [layer.name for layer in artifact.manifest.layers if layer.format != "int8"] == []
-    assert_close(
-        artifact, proto, feeds(imported.inputs, seed=0), 0.03
-    )  # a sample of the calibration: nothing saturates
+    # On a sample of the calibration nothing saturates.
+    assert_close(artifact, proto, feeds(imported.inputs, seed=0), 0.03)
 
 
 def test_recurrent_layers_are_refused():
