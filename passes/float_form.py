@@ -22,6 +22,7 @@ from qcompile.passes.merge_movement import merge_movement
 from qcompile.passes.merge_pads import merge_pads
 from qcompile.passes.remove_identities import remove_identities
 from qcompile.passes.sink_transposes import sink_transposes
+from qcompile.passes.turn_columns import turn_columns
 
 TIDY = [
     # One way to write each thing; constants first, so that what they decide is visible.
@@ -44,4 +45,6 @@ TIDY = [
     fold_input_scale,
     fold_scale_shift,  # the bias that a shift in front of a layer became, into the layer's own
     merge_common_subexpressions,
+    # Kernels run along rows.
+    turn_columns,
 ]
