@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tvm import relax
 
 from qcompile import graph, ops
+from qcompile.assign.imported import plan_imported
 from qcompile.assign.uniform import plan_uniform
 from qcompile.calibrate.stats import TensorRecord, TensorStats
 from qcompile.compile import runnable
@@ -14,6 +16,7 @@ from qcompile.graph import MainBuilder
 from qcompile.passes.fold_gather import fold_gather
 from qcompile.passes.insert_qdq import insert_qdq
 from qcompile.passes.islands import islands
+from qcompile.plan import QuantPlan, TensorPlan
 from qcompile.reference.interpreter import run
 from qcompile.targets.select import select_target
 from tests.passes.float_modules import const, values
@@ -119,3 +122,10 @@ def test_codes_of_the_rows_are_made_of_their_float():
     stats = TensorStats({"y": TensorRecord.of(values(130, 40), histogram=False)}, samples=1)
     result = integer_of(module, plan_uniform(model_of(module), stats))
     assert kinds(result) == ["GATHER", "quantize", "DENSE"]
+
+
+@pytest.mark.parametrize(("names", "kind"), [(["y"], "take"), (["y", "y.weight"], "GATHER")])
+def test_a_model_with_scales_decides_itself(names, kind):
+    module = embedding()
+    given = QuantPlan({name: TensorPlan((0.01,), (0,), "int8") for name in names})
+    assert kinds(integer_of(module, plan_imported(replace(model_of(module), imported_plan=given)))) == [kind]
