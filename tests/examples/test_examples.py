@@ -46,7 +46,7 @@ def test_demo_compares_four_builds(tmp_path):
 
 def test_python_api_leaves_a_file_for_each_step(tmp_path):
     out = run(tmp_path, "python_api.py", "work")
-    assert {"stats.npz", "plan.json", "digits"} == {file.name for file in (tmp_path / "work").iterdir()}
+    assert {"model.zip", "stats.npz", "plan.json", "digits"} == {file.name for file in (tmp_path / "work").iterdir()}
     assert int(re.search(r"(\d+) of 500 digits right", out)[1]) >= 485
     assert "scores fp32" in out, "the excluded layer was quantized"
     layers = {layer.name: layer.format for layer in qc.load(tmp_path / "work/digits").manifest.layers}
