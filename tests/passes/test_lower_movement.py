@@ -38,7 +38,12 @@ def one_axis_of_many(b, x):
 
 
 CASES = {
-    "an input is permuted into blocks": (channels_first, (1, 6, 5, 16), ["quantize", "permute_dims", "conv2d", "relayout"], []),
+    "an input is permuted into blocks": (
+        channels_first,
+        (1, 6, 5, 16),
+        ["quantize", "permute_dims", "conv2d", "relayout"],
+        [],
+    ),
     "blocks are permuted into rows": (channels_last, (1, 16, 6, 5), ["quantize", "conv2d", "permute_dims"], []),
     "rows": (heads, (1, 6, 4, 20), ["permute_dims"], []),
     "a matrix is left to TVM": (rows_and_columns, (2, 3, 6, 5), [], ["permute_dims"]),
