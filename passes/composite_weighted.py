@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import SupportsInt
 
 import numpy as np
 from tvm import relax
@@ -125,13 +127,13 @@ def _spec(layer: Layer) -> ops.Spec:
     return ops.ConvTranspose2d(strides, padding, output_padding, dilation, groups, layer.x, layer.epilogue)
 
 
-def image_pair(values: object, height: int) -> tuple[int, int]:
+def image_pair(values: Iterable[SupportsInt], height: int) -> tuple[int, int]:
     """(height, width) of an attribute; a sequence has an image's height of 1, whose stride or such is ``height``."""
     numbers = tuple(int(v) for v in values)
     return numbers if len(numbers) == 2 else (height, numbers[0])
 
 
-def image_padding(values: object) -> tuple[int, int, int, int]:
+def image_padding(values: Iterable[SupportsInt]) -> tuple[int, int, int, int]:
     """(top, left, bottom, right); a sequence has (left, right)."""
     numbers = tuple(int(v) for v in values)
     return numbers if len(numbers) == 4 else (0, numbers[0], 0, numbers[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
@@ -66,7 +67,7 @@ def _moved(value: relax.Expr, coded: Coded, splits: Coded) -> tuple[relax.Expr, 
         return None
     codes, q = coded[value.args[0]]
     if op_name(value) == "nn.pad" and str(value.attrs.pad_mode) == "constant":
-        zero = float(encode(float(value.attrs.pad_value), q))
+        zero = float(encode(np.array(float(value.attrs.pad_value)), q))
         return relax.op.nn.pad(codes, list(value.attrs.pad_width), "constant", zero), q
     return with_args(value, codes, *value.args[1:]), q
 

@@ -40,8 +40,10 @@ def _gather(layer: Layer) -> Folded | str:
     chain = layer.chain
     table = _rows(layer, chain.weight)
     addend = None if chain.bias is None else _rows(layer, chain.bias)
-    if isinstance(table, str) or isinstance(addend, str):
-        return table if isinstance(table, str) else addend
+    if isinstance(table, str):
+        return table
+    if isinstance(addend, str):
+        return addend
     indices = chain.call.args[1]
     args = [relax.const(table.codes), relax.const(table.scale), indices]
     if addend is not None:

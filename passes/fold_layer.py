@@ -90,8 +90,8 @@ def rewrite(
         if chain.kind not in folds:
             continue
         layer = judge(chain, uses)
-        folded = folds[chain.kind](layer) if isinstance(layer, Layer) else layer
-        if isinstance(folded, str):
+        folded = layer if isinstance(layer, str) else folds[chain.kind](layer)
+        if isinstance(layer, str) or isinstance(folded, str):
             refused(name, f"{chain.name}: {folded}")
             continue
         end = uses.only_user(chain.out) if layer.out is not None else chain.out

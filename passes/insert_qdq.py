@@ -195,4 +195,4 @@ def axis_of(channels: Sequence[int]) -> int:
 
 def _encode(values: np.ndarray, q: Affine) -> QuantizedConstant:
     codes = encode(values, q)
-    return QuantizedConstant(codes, np.float32(q.scale), np.array(q.zero_point, q.dtype), -1)
+    return QuantizedConstant(codes, np.array(q.scale, np.float32), np.array(q.zero_point, q.dtype), -1)

@@ -188,7 +188,8 @@ def _tile_transpose(schedule: Schedule, block: Block, outer: Loop, vector: Loop,
     loop = loop_over_neighbours(schedule, block)
     if loop is None or schedule.get(loop).same_as(schedule.get(vector)):
         return
-    width = vector_factor(*extents(schedule, [loop]), lanes)
+    (extent,) = extents(schedule, [loop])
+    width = vector_factor(extent, lanes)
     if width is not None:
         _, inner = schedule.split(loop, [None, width])
         schedule.reorder(outer, inner, vector)

@@ -76,13 +76,14 @@ class _Attempt:
             held = self.carried.get(x) or Carried(self.plain[x], tuple(range(len(shape_of(x)))), frozenset())
             self._hold(var, held.stored, compose(held.axes, permutation(value)), held.sources | {var})
             return
-        held = [self.carried[v] for v in dict.fromkeys(graph.reads(value)) if v in self.carried]
+        operands = [self.carried[v] for v in dict.fromkeys(graph.reads(value)) if v in self.carried]
         moved = None
-        if held and all(h.axes == held[0].axes for h in held):
-            moved = carry(value, held[0].axes, {v: h.stored for v, h in self.carried.items()})
+        if operands and all(held.axes == operands[0].axes for held in operands):
+            moved = carry(value, operands[0].axes, {v: h.stored for v, h in self.carried.items()})
         if moved is not None:
             call, axes = moved
-            self._hold(var, self.draft.emit(call, var.name), axes, frozenset().union(*(h.sources for h in held)))
+            sources = frozenset[relax.Var]().union(*(held.sources for held in operands))
+            self._hold(var, self.draft.emit(call, var.name), axes, sources)
             return
         value = graph.substitute(value, {v: self.read(v) for v in graph.reads(value)})
         self.plain[var] = self.draft.emit(value, var.name)

@@ -109,7 +109,10 @@ def finish(v: np.ndarray, epilogue: Epilogue, residual: np.ndarray | None = None
         elif epilogue.residual_is_float:
             v = v + residual
     if epilogue.out is None:
-        return v if epilogue.clip is None else np.clip(v, *np.float32(epilogue.clip))
+        if epilogue.clip is None:
+            return v
+        low, high = np.array(epilogue.clip, np.float32)
+        return np.clip(v, low, high)
     return to_codes(v, epilogue.out, *code_bounds(epilogue.out, epilogue.clip))
 
 

@@ -84,7 +84,7 @@ def _layer(
     if spec.x is None:
         v = total.astype(np.float32)
     else:
-        multiplier, *rest = rest
+        multiplier, rest = rest[0], rest[1:]
         v = scaled(exact_int32(total), multiplier.reshape(along))
     residual = rest[0].reshape(total.shape) if rest else None
     return finish(v, spec.epilogue, residual)

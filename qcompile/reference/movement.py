@@ -5,8 +5,8 @@ Each function takes the call and its evaluated arguments: arrays, tuples of arra
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, SupportsInt
 
 import numpy as np
 from tvm import relax
@@ -69,7 +69,11 @@ def pad(call: relax.Call, x: np.ndarray) -> np.ndarray:
     mode = str(call.attrs.pad_mode)
     if mode == "constant":
         return np.pad(x, widths, constant_values=np.asarray(float(call.attrs.pad_value)).astype(x.dtype))
-    modes = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    modes: dict[str, Literal["reflect", "edge", "wrap"]] = {
+        "reflect": "reflect",
+        "replicate": "edge",
+        "circular": "wrap",
+    }
     if mode not in modes:
         raise QCompileError(f"unknown padding mode '{mode}'", remedy=nearest(mode, ["constant", *modes]))
     return np.pad(x, widths, mode=modes[mode])
@@ -78,14 +82,20 @@ def pad(call: relax.Call, x: np.ndarray) -> np.ndarray:
 def max_pool(call: relax.Call, x: np.ndarray) -> np.ndarray:
     """max_pool2d of NCHW and max_pool1d of NCW tensors; padding is ignored."""
     attrs = call.attrs
-    size, strides, dilation, padding = (
-        tuple(int(v) for v in values) for values in (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
-    )
+    size, strides, dilation = _image_pair(attrs.pool_size), _image_pair(attrs.strides), _image_pair(attrs.dilation)
+    padding = [int(v) for v in attrs.padding]
     if x.ndim == 3:
         left, right = padding
-        window = Window((1, *size), (1, *strides), (0, left, 0, right), (1, *dilation), bool(attrs.ceil_mode))
+        window = Window(size, strides, (0, left, 0, right), dilation, bool(attrs.ceil_mode))
         return max_windows(x[:, :, None], window)[:, :, 0]
-    return max_windows(x, Window(size, strides, padding, dilation, bool(attrs.ceil_mode)))
+    top, left, bottom, right = padding
+    return max_windows(x, Window(size, strides, (top, left, bottom, right), dilation, bool(attrs.ceil_mode)))
+
+
+def _image_pair(values: Iterable[SupportsInt]) -> tuple[int, int]:
+    """(height, width) of an attribute; a sequence's (width,) is that of an image of height 1."""
+    *height, width = (int(v) for v in values)
+    return (height[0] if height else 1), width
 
 
 def nearest_index(size: int, out: int, coordinates: str, rounding: str) -> np.ndarray:
@@ -105,7 +115,7 @@ def nearest_index(size: int, out: int, coordinates: str, rounding: str) -> np.nd
     if coordinates not in position:
         raise QCompileError(f"unknown coordinates '{coordinates}' of a resize", remedy=nearest(coordinates, position))
     epsilon = 1e-5  # TVM's: a position that should be whole may lie just beside it
-    rounded = {
+    rounded: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "round": np.rint,
         "round_prefer_floor": lambda p: np.ceil(p - 0.5),
         "round_prefer_ceil": lambda p: np.floor(p + 0.5),

@@ -21,7 +21,7 @@ def avg_pool2d(spec: AvgPool2d, x: np.ndarray, multiplier: np.ndarray | None = N
     images = x if x.ndim == 4 else x[:, :, None]
     window = Window(spec.window, spec.strides, spec.padding, spec.dilation, spec.ceil_mode)
     if spec.count_include_pad:
-        count = np.int64(prod(spec.window))
+        count: np.int64 | np.ndarray = np.int64(prod(spec.window))
     else:
         count = sum_windows(np.ones((1, 1, *images.shape[2:]), np.int64), window)
     if spec.x is None:
@@ -53,7 +53,8 @@ def resize_linear(
 ) -> np.ndarray:
     """x (N, C, H, W); index and weight (OH, 2), (OW, 2) int32."""
     image = centered(x, spec.x).astype(np.int64)
-    rows = sum(image[:, :, index_h[:, i], :] * weight_h[:, i].astype(np.int64)[:, None] for i in range(2))
-    total = sum(rows[:, :, :, index_w[:, j]] * weight_w[:, j].astype(np.int64) for j in range(2))
+    above, below = (image[:, :, index_h[:, i], :] * weight_h[:, i].astype(np.int64)[:, None] for i in range(2))
+    rows = above + below
+    left, right = (rows[:, :, :, index_w[:, j]] * weight_w[:, j].astype(np.int64) for j in range(2))
     factor = ratio(spec.x.scale, 4**RESIZE_BITS * out_scale(spec.epilogue))
-    return finish(scaled(exact_int32(total), factor), spec.epilogue)
+    return finish(scaled(exact_int32(left + right), factor), spec.epilogue)
