@@ -63,7 +63,8 @@ def plan_uniform(
         layers = {chain.name: LayerPlan("fp32", "asked for") for chain in structure.chains}
         return QuantPlan(_given_ends(structure, given), layers, given.integer_inputs, given.integer_outputs, method)
 
-    formats = choose_formats(structure, excluded, integer_inputs, integer_outputs)
+    refused = {**_without_range(structure, stats), **excluded}
+    formats = choose_formats(structure, refused, integer_inputs, integer_outputs)
     ranges: dict[str, tuple[float, float]] = {}
 
     def range_of(name: str) -> tuple[float, float]:
@@ -87,6 +88,30 @@ def plan_uniform(
             else:
                 tensors.update(constants)
     return QuantPlan(tensors, layers, integer_inputs, integer_outputs, method)
+
+
+def _without_range(structure: Structure, stats: TensorStats | None) -> dict[str, str]:
+    """Layers that read or make infinite values (a mask of -inf), which no scale reaches, and why they stay in float32.
+
+    Raises ``QCompileError`` for NaN: then data or model are broken.
+    """
+    records = stats.records if stats else {}
+    infinite = set()
+    for name, record in records.items():
+        if record.nan:
+            raise QCompileError(
+                f"{record.nan} of its values are NaN on the calibration data",
+                node=name,
+                remedy="look at the scale of the data, and at the layers before this tensor",
+            )
+        if record.infinite:
+            infinite.add(name)
+    reasons = {}
+    for chain in structure.chains:
+        for tensor in (*chain.inputs, chain.residual, chain.out):
+            if getattr(tensor, "name", None) in infinite:
+                reasons[chain.name] = f"{tensor.name} holds infinite values on the calibration data"
+    return reasons
 
 
 def _given_ends(structure: Structure, given: QuantPlan) -> dict[str, TensorPlan]:

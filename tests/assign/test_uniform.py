@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -192,3 +194,20 @@ def test_constant_tensors_have_scale_one():
 def test_a_plan_survives_its_file():
     plan = plan_of(module(two_layers, x=SHAPE), integer_inputs=["x"])
     assert QuantPlan.from_json(plan.to_json()) == plan
+
+
+def test_infinite_values_keep_their_layers_in_float():
+    mod = module(two_layers, x=SHAPE)
+    stats = stats_of(mod)
+    marked = TensorStats({**stats.records, "r": replace(stats.records["r"], infinite=3)}, stats.samples)
+    plan = plan_uniform(model_of(mod), marked)
+    assert formats(plan) == {"r": "fp32", "out": "fp32"}
+    assert {layer.why for layer in plan.layers.values()} == {"r holds infinite values on the calibration data"}
+
+
+def test_nan_is_an_error_that_names_the_tensor():
+    mod = module(two_layers, x=SHAPE)
+    stats = stats_of(mod)
+    broken = TensorStats({**stats.records, "r": replace(stats.records["r"], nan=2)}, stats.samples)
+    with pytest.raises(QCompileError, match="^r: 2 of its values are NaN on the calibration data; look at the scale"):
+        plan_uniform(model_of(mod), broken)
