@@ -45,8 +45,8 @@ class Corner:
 class Contraction:
     """Emits the loop nest of one ``Reduction``.
 
-    Its buffers: x, weight (``reduction.pack``), bias (int32 or float32, ``pad_channels``), multiplier (float32, integer
-    kernels only), residual (if the reduction has one), y.
+    Its buffers: x, weight (``reduction.pack``), bias (int16, int32 or float32, ``pad_channels``), multiplier (float32,
+    integer kernels only), residual (if the reduction has one), y.
 
     vector: all vectors of output channels but the last; last: the last one, which may be narrower.
     """
@@ -127,7 +127,8 @@ class Contraction:
         ]  # [pixel][vector]
         full = self.vector.lanes
         for j, v in enumerate(vectors):
-            start = b.bind(b.load(self.buffers["bias"], (at.vector + j) * full, v.lanes))
+            start = b.load(self.buffers["bias"], (at.vector + j) * full, v.lanes)
+            start = b.bind(b.cast("int32", start, v.lanes) if v.dot else start)
             for row in acc:
                 b.store(row[j], 0, start, v.lanes)
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride

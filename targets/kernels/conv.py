@@ -164,8 +164,14 @@ def layer_kernel(
 
 
 def shifted_bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
-    """``sum (x - z) w + bias = sum x w + (bias - z sum w)``; int32 sums wrap, so the new bias may, too."""
+    """``sum (x - z) w + bias = sum x w + (bias - z sum w)``; int32 sums wrap, so the new bias may, too.
+
+    Stored in 16 bits where all fit: of a small network's file, biases are a tenth.
+    """
     if spec.x is None:
         return constants.bias.astype(np.float32)
     sums = constants.weight.reshape(constants.weight.shape[0], -1).sum(axis=1, dtype=np.int64)
-    return (constants.bias.astype(np.int64) - spec.x.zero_point * sums).astype(np.int32)
+    bias = (constants.bias.astype(np.int64) - spec.x.zero_point * sums).astype(np.int32)
+    small = np.iinfo(np.int16)
+    fits = small.min <= bias.min(initial=0) and bias.max(initial=0) <= small.max
+    return bias.astype(np.int16) if fits else bias

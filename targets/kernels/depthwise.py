@@ -125,7 +125,8 @@ class _Nest:
             with b.loop(parts) as part:
                 vector = block * parts + part
                 weights = self._weights(vector)
-                bias = b.bind(b.load(buffers["bias"], vector * self.lanes, self.lanes))
+                bias = b.load(buffers["bias"], vector * self.lanes, self.lanes)
+                bias = b.bind(b.cast("int32", bias, self.lanes) if self.dot else bias)
                 m = b.bind(b.load(buffers["multiplier"], vector * self.lanes, self.lanes)) if self.dot else None
                 with b.loop(height) as row:
                     for start, size, count in b.tiles(width, self.columns):
