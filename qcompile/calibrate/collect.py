@@ -9,6 +9,7 @@ from qcompile.calibrate.data import CalibrationData, calibration_data
 from qcompile.calibrate.executor import Executor, default_executor
 from qcompile.calibrate.methods import check_method, needs_histogram
 from qcompile.calibrate.stats import TensorRecord, TensorStats
+from qcompile.errors import QCompileError
 from qcompile.model import Model
 
 
@@ -26,6 +27,8 @@ def calibrate(
     method: what the ranges will be chosen by; histograms are kept only for methods that need them.
     executor: runs the float model, ``feeds -> name -> float32 array``; None for ``default_executor(model)``.
     progress: called with the number of samples done, after each feed.
+
+    Raises ``QCompileError`` for data that the inputs cannot take, and for data that are the same number everywhere.
     """
     check_method(method)
     feeds = data if isinstance(data, CalibrationData) else calibration_data(data, model.inputs, num_samples)
@@ -41,4 +44,11 @@ def calibrate(
         samples += feeds.batch
         if progress:
             progress(samples)
+    if float_inputs and all(records[name].min == records[name].max for name in float_inputs):
+        name = float_inputs[0]
+        raise QCompileError(
+            f"every calibration value is {records[name].min:g}: no range can be found in constant data",
+            node=name,
+            remedy="give samples of real inputs",
+        )
     return TensorStats(records, samples)

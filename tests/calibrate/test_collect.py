@@ -97,3 +97,11 @@ def test_errors_come_before_the_model_is_built(model: Model):
         calibrate(model, {"x": SAMPLES}, "kl", executor=build)
     with pytest.raises(QCompileError, match="calibration sample 0: the model has no input 'y'"):
         calibrate(model, {"y": SAMPLES}, executor=build)
+
+
+def test_constant_data_is_refused(model: Model):
+    with pytest.raises(QCompileError) as error:
+        calibrate(model, {"x": np.full_like(SAMPLES, 0.5)}, executor=fake)
+    assert str(error.value) == (
+        "x: every calibration value is 0.5: no range can be found in constant data; give samples of real inputs"
+    )
