@@ -94,6 +94,17 @@ def rounded(product: Expr, lanes: int) -> Expr:
     return tirx.call_llvm_pure_intrin(vector("float32", lanes), f"llvm.arithmetic.fence.{suffix}", product)
 
 
+def first_sum(bias: Buffer, offset: Index, lanes: int, integer: bool) -> Expr:
+    """What an accumulator starts with: biases, widened to int32 in an integer layer (they may be stored in 16 bits)."""
+    vector = load(bias, offset, lanes)
+    return bind(cast("int32", vector, lanes) if integer else vector)
+
+
+def scaled(total: Expr, multiplier: Expr | None, lanes: int) -> Expr:
+    """``f32(sum) * multiplier`` of an integer layer; a float layer's sum (no multiplier) as it is."""
+    return total if multiplier is None else rounded(cast("float32", total, lanes) * multiplier, lanes)
+
+
 def nearest_int(value: Expr, lanes: int) -> Expr:
     """float32 to int32, ties to even; the value must lie in int32's range."""
     suffix = f"v{lanes}i32.v{lanes}f32" if lanes > 1 else "i32.f32"

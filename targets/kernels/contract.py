@@ -127,8 +127,7 @@ class Contraction:
         ]  # [pixel][vector]
         full = self.vector.lanes
         for j, v in enumerate(vectors):
-            start = b.load(self.buffers["bias"], (at.vector + j) * full, v.lanes)
-            start = b.bind(b.cast("int32", start, v.lanes) if v.dot else start)
+            start = b.first_sum(self.buffers["bias"], (at.vector + j) * full, v.lanes, v.dot is not None)
             for row in acc:
                 b.store(row[j], 0, start, v.lanes)
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
@@ -184,8 +183,7 @@ class Contraction:
 
     def _finish(self, at: Corner, dy: int, dx: int, j: int, v: Vector, value: Expr, m: Expr | None) -> None:
         """The epilogue of one accumulator, and its store."""
-        if m is not None:
-            value = b.rounded(b.cast("float32", value, v.lanes) * m, v.lanes)
+        value = b.scaled(value, m, v.lanes)
         other = None
         if self.r.residual is not None:
             place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)

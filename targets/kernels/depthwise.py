@@ -125,8 +125,7 @@ class _Nest:
             with b.loop(parts) as part:
                 vector = block * parts + part
                 weights = self._weights(vector)
-                bias = b.load(buffers["bias"], vector * self.lanes, self.lanes)
-                bias = b.bind(b.cast("int32", bias, self.lanes) if self.dot else bias)
+                bias = b.first_sum(buffers["bias"], vector * self.lanes, self.lanes, self.dot is not None)
                 m = b.bind(b.load(buffers["multiplier"], vector * self.lanes, self.lanes)) if self.dot else None
                 with b.loop(height) as row:
                     for start, size, count in b.tiles(width, self.columns):
@@ -161,9 +160,7 @@ class _Nest:
         corner = self.x.pixel(n, block, row * spec.strides[0] - top, column * spec.strides[1] - left) + part * lanes
         acc = self._sum(corner, size, weights, bias)
         for p in range(size):
-            value = b.load(acc, p * lanes, lanes)
-            if m is not None:
-                value = b.rounded(b.cast("float32", value, lanes) * m, lanes)
+            value = b.scaled(b.load(acc, p * lanes, lanes), m, lanes)
             other = None
             if self.residual is not None:
                 at = self.residual.pixel(n, block, row, column + p) + part * lanes
