@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from tvm import tirx
@@ -47,6 +48,82 @@ class Kernel:
     note: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What a tile is chosen for: the loop nest, the vectors of its output channels, the bytes that it reads."""
+
+    reduction: Reduction
+    vector: Vector
+    last: Vector
+    input_bytes: int
+    weight_bytes: int
+    target: Target
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels of a group."""
+        return -(-self.reduction.outputs // self.vector.lanes)
+
+    @property
+    def widened(self) -> bool:
+        """Whether products need a register of their own."""
+        return self.vector.dot is not None and self.vector.dot.group == 2
+
+    def default_tile(self) -> Tile:
+        r = self.reduction
+        tile = default_tile(r.height, r.width, self.vectors, r.steps, self.widened, r.overlapping, self.target)
+        return order(tile, self.input_bytes, self.weight_bytes, self.target)
+
+
+def conv2d_problem(
+    spec: Conv2d,
+    weight_shape: tuple[int, ...],
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    target: Target,
+) -> Problem:
+    """weight_shape: (O, I / groups, KH, KW). Groups that ``as_one_group`` cannot tell apart count as one."""
+    if as_one_group(spec, weight_shape, x):
+        weight_shape, spec = (weight_shape[0], weight_shape[1] * spec.groups, *weight_shape[2:]), _one_group(spec)
+    group = target.dot.group if spec.x else 1
+    return _problem(conv_reduction(spec, x, weight_shape, out, residual, group), spec, weight_shape, x, out, target)
+
+
+def dense_problem(
+    spec: Dense,
+    weight_shape: tuple[int, ...],
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    target: Target,
+) -> Problem:
+    """weight_shape: (N, K)."""
+    outputs, inputs = weight_shape
+    group = target.dot.group if spec.x else 1
+    reduction = dense_reduction(x.numel // inputs, inputs, outputs, residual is not None, group)
+    return _problem(reduction, spec, weight_shape, x, out, target)
+
+
+def _problem(
+    reduction: Reduction, spec: Conv2d | Dense, weight_shape: tuple[int, ...], x: Storage, out: Storage, target: Target
+) -> Problem:
+    vector, last = _vectors(reduction.outputs, spec.x is not None, out.blocked, target)
+    weight_bytes = prod(weight_shape) * (1 if spec.x else 4)
+    return Problem(reduction, vector, last, x.nbytes, weight_bytes, target)
+
+
+def as_one_group(spec: Conv2d, weight_shape: tuple[int, ...], x: Storage) -> bool:
+    """Whether groups cannot be told apart by channel blocks, and run as one with zeros between them."""
+    if spec.groups == 1:
+        return False
+    return bool(weight_shape[0] // spec.groups % BLOCK or weight_shape[1] % BLOCK) or x.block != BLOCK
+
+
+def _one_group(spec: Conv2d) -> Conv2d:
+    return replace(spec, groups=1)
+
+
 def conv2d(
     spec: Conv2d,
     constants: Constants,
@@ -61,12 +138,10 @@ def conv2d(
     x, out, residual: blocked (x: 16 channels or all of at most 4). weight: OIHW or OIW.
     """
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
-    per_group = (weight.shape[0] // spec.groups, weight.shape[1])
-    if spec.groups > 1 and (per_group[0] % BLOCK or per_group[1] % BLOCK or x.block != BLOCK):
-        weight, spec = block_diagonal(weight, spec.groups), replace(spec, groups=1)
-    group = target.dot.group if spec.x else 1
-    reduction = conv_reduction(spec, x, weight.shape, out, residual, group)
-    return _kernel("conv2d", spec, replace(constants, weight=weight), reduction, x, out, residual, target, tile)
+    problem = conv2d_problem(spec, weight.shape, x, out, residual, target)
+    if as_one_group(spec, weight.shape, x):
+        weight, spec = block_diagonal(weight, spec.groups), _one_group(spec)
+    return _kernel("conv2d", spec, replace(constants, weight=weight), problem, x, out, residual, tile)
 
 
 def dense(
@@ -79,32 +154,23 @@ def dense(
     tile: Tile | None = None,
 ) -> Kernel:
     """x (..., K), out (..., N), residual (..., N): plain; weight (N, K)."""
-    outputs, inputs = constants.weight.shape
-    rows = x.numel // inputs
-    reduction = dense_reduction(rows, inputs, outputs, residual is not None, target.dot.group if spec.x else 1)
-    return _kernel("dense", spec, constants, reduction, x, out, residual, target, tile)
+    problem = dense_problem(spec, constants.weight.shape, x, out, residual, target)
+    return _kernel("dense", spec, constants, problem, x, out, residual, tile)
 
 
 def _kernel(
     name: str,
     spec: Conv2d | Dense,
     constants: Constants,
-    reduction: Reduction,
+    problem: Problem,
     x: Storage,
     out: Storage,
     residual: Storage | None,
-    target: Target,
     tile: Tile | None,
 ) -> Kernel:
-    vector, last = _vectors(reduction.outputs, spec.x is not None, out.blocked, target)
+    reduction, vector, last = problem.reduction, problem.vector, problem.last
     lanes, dot = vector.lanes, vector.dot
-    if tile is None:
-        vectors = -(-reduction.outputs // lanes)
-        widened = dot is not None and dot.group == 2
-        tile = default_tile(
-            reduction.height, reduction.width, vectors, reduction.steps, widened, reduction.overlapping, target
-        )
-        tile = order(tile, x.nbytes, constants.weight.nbytes, target)
+    tile = tile or problem.default_tile()
     flat = constants.weight.reshape(constants.weight.shape[0], -1)
     arrays = {
         "weight": pack(flat, reduction, lanes, last.lanes, tile.vectors),
@@ -113,7 +179,7 @@ def _kernel(
     if constants.multiplier is not None:
         arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes, last.lanes)
     bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
-    nest = Contraction(reduction, tile, vector, last, target.threads, spec.epilogue, bounds)
+    nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue, bounds)
 
     def emit(args: dict[str, b.Buffer]) -> None:
         if any(out.border):
