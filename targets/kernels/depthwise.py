@@ -204,6 +204,11 @@ def _shuffle(vectors: list[Expr], index: list[int]) -> Expr:
     return tirx.Shuffle(vectors, [tirx.const(i, "int32") for i in index])
 
 
+def legal_columns(width: int, target: Target) -> list[int]:
+    """Every number of output pixels of a tile, for rows of ``width`` output pixels: as many accumulators."""
+    return list(range(1, min(width, target.vector_registers) + 1))
+
+
 def _balanced(width: int, shared: int) -> int:
     """Columns of a tile: the row in equal parts of at most ``_COLUMNS``, whole chunks each."""
     parts = -(-width // _COLUMNS)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from qcompile.targets.target import Target
 
 _LATENCY = 5  # cycles until a dot product or FMA can be added to again, on every x86 core since Skylake
+_EPILOGUE = 8.0  # instructions a result vector, two a cycle with their latency
+_TILE = 12.0  # cycles to begin and end a tile
+_MOST_VECTORS = 8  # of a tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +52,53 @@ def _sizes(extent: int, size: int) -> list[tuple[int, int]]:
     return [(size, whole)] * bool(whole) + [(rest, 1)] * bool(rest)
 
 
+def legal_tiles(height: int, width: int, vectors: int, widened: bool, overlapping: bool, target: Target) -> list[Tile]:
+    """Every tile whose accumulators fit the registers and whose extents fit the layer, smallest first.
+
+    height, width: output pixels. vectors: vectors of output channels (of a group). Up to a few hundred. Other knobs
+    have their defaults.
+    """
+    tiles = []
+    for count in range(1, min(vectors, _MOST_VECTORS) + 1):
+        limit = accumulators(target, count, widened, overlapping) // count
+        for columns in range(1, min(width, limit) + 1):
+            for rows in range(1, min(height, limit // columns) + 1):
+                tiles.append(Tile(rows, columns, count))
+    return tiles
+
+
+def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: int) -> float:
+    """Predicted cycles of height x width pixels of one image and group with everything in the first-level cache.
+
+    vectors: vectors of output channels. reduction: steps. Remainders at the right, the bottom and the last channels run
+    as smaller tiles, and count as such; every tile also pays for its epilogue, so that a tile is not chosen for its
+    inner loop alone.
+    """
+    cycles = 0.0
+    for v, nv in _sizes(vectors, tile.vectors):
+        for h, nh in _sizes(height, tile.rows):
+            for w, nw in _sizes(width, tile.columns):
+                inner = reduction * _step_cycles(h * w, v)
+                cycles += nv * nh * nw * (inner + _EPILOGUE * h * w * v / 2 + _TILE)
+    return cycles
+
+
 @lru_cache(maxsize=4096)
 def default_tile(
     height: int, width: int, vectors: int, reduction: int, widened: bool, overlapping: bool, target: Target
 ) -> Tile:
-    """The tile with the fewest cycles for height x width pixels, ``vectors`` channel vectors, ``reduction`` steps.
-
-    Remainders at the right, the bottom and the last channels run as smaller tiles, and count as such; every tile also
-    pays for its epilogue, so that a tile is not chosen for its inner loop alone.
-    """
+    """The legal tile with the fewest cycles, smaller ones first among equals."""
     best, best_cost = Tile(1, 1, 1), float("inf")
-    epilogue = 8.0  # instructions a result vector, two a cycle with their latency
-    for count in range(1, min(vectors, 8) + 1):
-        limit = accumulators(target, count, widened, overlapping) // count
-        for columns in range(1, min(width, limit) + 1):
-            for rows in range(1, min(height, max(1, limit // columns)) + 1):
-                if rows > 1 and columns < min(width, 8) and columns != width:
-                    continue  # several rows only where a row is too short to fill the registers
-                if rows * columns > max(limit, 1):
-                    continue
-                cost = 0.0
-                for v, nv in _sizes(vectors, count):
-                    for h, nh in _sizes(height, rows):
-                        for w, nw in _sizes(width, columns):
-                            tile = reduction * _step_cycles(h * w, v) + epilogue * h * w * v / 2 + 12
-                            cost += nv * nh * nw * tile
-                if cost < best_cost * 0.999:
-                    best, best_cost = Tile(rows, columns, count), cost
+    for tile in legal_tiles(height, width, vectors, widened, overlapping, target):
+        if tile.rows > 1 and tile.columns < min(width, 8) and tile.columns != width:
+            continue  # several rows only where a row is too short to fill the registers
+        cost = tile_cycles(tile, height, width, vectors, reduction)
+        if cost < best_cost * 0.999:
+            best, best_cost = tile, cost
     return best
 
 
 def order(tile: Tile, input_bytes: int, weight_bytes: int, target: Target) -> Tile:
     """``tile`` with the loop order that keeps the larger reuse in the first-level cache."""
     channels_outer = not (weight_bytes <= target.l1_bytes // 2 and input_bytes > target.l1_bytes // 2)
-    return Tile(tile.rows, tile.columns, tile.vectors, channels_outer)
+    return replace(tile, channels_outer=channels_outer)

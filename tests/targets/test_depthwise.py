@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompile.passes.assign_storage import needed_border
-from qcompile.targets.kernels.depthwise import Chunks, depthwise_conv2d, is_depthwise
+from qcompile.targets.kernels.depthwise import Chunks, depthwise_conv2d, is_depthwise, legal_columns
 from qcompile.targets.storage import Storage
 from tests.targets.running import AVX2, VNNI, each_row, stored
 from tests.targets.weighted import FLOAT, INTEGER, OUT, X, check, constants_of, conv
@@ -73,6 +73,11 @@ def test_any_tile(data):
     columns = data.draw(st.integers(1, 6))
     options = {"strides": (1, stride), "padding": (0, kw, 0, kw), "columns": columns}
     check_depthwise(AVX2, (1, 17, h, w), (1, kw), **options)
+
+
+def test_legal_columns_fit_the_row_and_the_registers():
+    assert legal_columns(5, AVX2) == [1, 2, 3, 4, 5]
+    assert max(legal_columns(1000, AVX2)) <= AVX2.vector_registers
 
 
 @pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompile.targets.kernels.tiling import Tile, default_tile, order
+from qcompile.targets.kernels.tiling import Tile, default_tile, legal_tiles, order, tile_cycles
 from qcompile.targets.x86 import ROWS
 from tests.targets.running import AVX2, VNNI, each_row
 
@@ -26,6 +26,27 @@ def test_any_tile_fits(height, width, vectors, reduction, widened, overlapping, 
     tile = default_tile(height, width, vectors, reduction, widened, overlapping, row)
     assert 1 <= tile.rows <= height and 1 <= tile.columns <= width and 1 <= tile.vectors <= vectors
     assert tile.pixels * tile.vectors + tile.vectors + 1 + widened <= row.vector_registers
+
+
+@each_row
+def test_the_legal_tiles_hold_the_default_and_fit(row):
+    for height, width, vectors in [(56, 56, 4), (1, 49, 128), (7, 7, 32), (1, 1, 3)]:
+        tiles = legal_tiles(height, width, vectors, False, False, row)
+        assert len(set(tiles)) == len(tiles) <= 300
+        assert default_tile(height, width, vectors, 64, False, False, row) in tiles
+        for tile in tiles:
+            assert tile.rows <= height and tile.columns <= width and tile.vectors <= vectors
+            assert tile.pixels * tile.vectors + tile.vectors + 1 <= row.vector_registers
+
+
+def test_cycles_are_those_of_whole_tiles_and_of_what_remains():
+    """Two dot products a cycle; a tile of few accumulators waits for its sums, and remainders count as tiles."""
+    inner = tile_cycles(Tile(1, 12, 2), 10, 120, 4, 1001) - tile_cycles(Tile(1, 12, 2), 10, 120, 4, 1)
+    assert inner == 10 * 120 * 4 / 2 * 1000
+    assert tile_cycles(Tile(1, 1, 1), 10, 120, 4, 100) > 5 * tile_cycles(Tile(1, 12, 2), 10, 120, 4, 100)
+    assert tile_cycles(Tile(1, 12, 2), 1, 13, 2, 100) == pytest.approx(
+        tile_cycles(Tile(1, 12, 2), 1, 12, 2, 100) + tile_cycles(Tile(1, 1, 2), 1, 1, 2, 100)
+    )
 
 
 @each_row
