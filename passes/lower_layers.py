@@ -24,6 +24,7 @@ from tvm import relax, tirx
 from tvm.ir import GenericConst, GlobalVar, IRModule, TupleType
 
 from qcompile import graph
+from qcompile.manifest import ScheduleInfo
 from qcompile.ops import layer_of
 from qcompile.passes.assign_storage import assign_storage, called_spec
 from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
@@ -32,6 +33,7 @@ from qcompile.passes.lower_movement import MOVEMENT, lower_split_part
 from qcompile.passes.lower_unweighted import OPERATORS, UNWEIGHTED
 from qcompile.passes.lower_weighted import WEIGHTED
 from qcompile.targets.kernels.quantize import relayout
+from qcompile.targets.kernels.templates import Schedules, default_schedules
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
@@ -44,25 +46,35 @@ ATTR_KERNELS = "qcompile.kernels"  # JSON list of KernelNote, on ``main``
 
 @dataclass(frozen=True, slots=True)
 class KernelNote:
-    """One kernel call, for reports: the variable it makes, its layer, and the knobs of its kernel."""
+    """One kernel call, for reports: the variable it makes, its layer, its kernel, and the knobs if that has some."""
 
     output: str
     layer: str
     op: str
     kernel: str
     note: str
+    schedule: ScheduleInfo | None = None
 
 
-def LowerLayers(target: Target) -> tvm.ir.transform.Pass:  # noqa: N802 (named like TVM's own passes)
-    """See the module's docstring."""
-    return module_pass("LowerLayers", lambda module: Lowering(module, target).run(), __doc__)
+def kernel_notes(lowered: IRModule) -> list[KernelNote]:
+    """The notes that ``LowerLayers`` left on ``main``."""
+    attrs = lowered[graph.MAIN].attrs
+    rows = json.loads(str(attrs[ATTR_KERNELS])) if attrs and ATTR_KERNELS in attrs else []
+    return [KernelNote(**{**row, "schedule": row["schedule"] and ScheduleInfo(**row["schedule"])}) for row in rows]
+
+
+def LowerLayers(  # noqa: N802 (named like TVM's own passes)
+    target: Target, schedules: Schedules = default_schedules
+) -> tvm.ir.transform.Pass:
+    """See the module's docstring. schedules: what is known of good knobs for a workload."""
+    return module_pass("LowerLayers", lambda module: Lowering(module, target, schedules).run(), __doc__)
 
 
 class Lowering:
     """One run of the pass: where each tensor of the old ``main`` lies in the new one."""
 
-    def __init__(self, module: IRModule, target: Target):
-        self.module, self.target = module, target
+    def __init__(self, module: IRModule, target: Target, schedules: Schedules = default_schedules):
+        self.module, self.target, self.schedules = module, target, schedules
         self.main = graph.read(module)
         self.builder = graph.MainBuilder(self.main.params, module)
         self._definitions, self._users = self.main.definitions(), self.main.users()
@@ -71,7 +83,7 @@ class Lowering:
         self._places: dict[relax.Var, dict[Storage, relax.Expr]] = {}  # old tensor -> storage -> flat buffer
         self._logical: dict[relax.Var, relax.Expr] = {}  # old variable -> the same as a Relax tensor or tuple
         self._kernels: dict[int, list[tuple[tirx.PrimFunc, GlobalVar]]] = {}
-        self._layer = ""
+        self.layer = ""  # ONNX node that is being lowered
 
     def run(self) -> IRModule:
         for param in self.main.params:
@@ -86,10 +98,10 @@ class Lowering:
     def _lower(self, var: relax.Var, value: relax.Expr) -> None:
         spec = called_spec(self.module, value)
         if spec is not None:
-            self._layer = layer_of(self.module[value.op])
+            self.layer = layer_of(self.module[value.op])
             _COMPOSITES[type(spec)](self, var, value, spec)
             return
-        self._layer = layer_name(var.name, {})
+        self.layer = layer_name(var.name, {})
         if not self._lower_operator(var, value):
             reads = {read: self.logical(read) for read in dict.fromkeys(graph.reads(value))}
             self._logical[var] = self.builder.emit(graph.substitute(value, reads), var.name)
@@ -155,10 +167,11 @@ class Lowering:
         op: str,
         note: str = "",
         constants: tuple[np.ndarray, ...] = (),
+        schedule: ScheduleInfo | None = None,
     ) -> None:
         """Binds ``var`` to a kernel call that leaves it in ``storage``. ``constants`` follow the first argument."""
         packed = [relax.const(c, str(c.dtype)) for c in constants]
-        flat = self._call(kernel, [args[0], *packed, *args[1:]], storage, var.name, op, note)
+        flat = self._call(kernel, [args[0], *packed, *args[1:]], storage, var.name, op, note, schedule)
         self._places.setdefault(var, {})[storage] = flat
 
     def step(
@@ -172,10 +185,17 @@ class Lowering:
         self._places.setdefault(var, {})[storage] = flat
 
     def _call(
-        self, kernel: tirx.PrimFunc, args: list[relax.Expr], storage: Storage, name: str, op: str, note: str
+        self,
+        kernel: tirx.PrimFunc,
+        args: list[relax.Expr],
+        storage: Storage,
+        name: str,
+        op: str,
+        note: str,
+        schedule: ScheduleInfo | None = None,
     ) -> relax.Var:
         gvar = self._shared(kernel, op)
-        self.notes.append(KernelNote(name, self._layer, op, gvar.name_hint, note))
+        self.notes.append(KernelNote(name, self.layer, op, gvar.name_hint, note, schedule))
         out = relax.TensorType((storage.numel,), storage.dtype)
         return self.builder.emit(relax.call_tir(gvar, args, out), name)
 

@@ -10,12 +10,15 @@ import numpy as np
 from tvm import relax
 
 from qcompile import ops
+from qcompile.manifest import ScheduleInfo
 from qcompile.passes.assign_storage import needed_border
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.operand_storage import blocked, home, plain
-from qcompile.targets.kernels.conv import Constants, conv2d, dense
-from qcompile.targets.kernels.depthwise import depthwise_conv2d, is_depthwise
+from qcompile.targets.kernels.conv import Constants
+from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.dilate import dilate
+from qcompile.targets.kernels.templates import TEMPLATES, knobs_json
+from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import BLOCK, Storage
 
 if TYPE_CHECKING:
@@ -31,13 +34,11 @@ def _conv2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conv
     if source.block != BLOCK and (depthwise or spec.groups > 1):
         source = replace(source, block=BLOCK)
     residual = blocked(lowering.home[rest[0]]) if rest else None
-    build = depthwise_conv2d if depthwise else conv2d
-    kernel = build(spec, constants, source, out, residual, lowering.target)
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
-    op = "depthwise_conv2d" if depthwise else "conv2d"
-    lowering.emit(var, kernel.function, args, out, op, kernel.note, kernel.constants)
+    operator = "depthwise_conv2d" if depthwise else "conv2d"
+    _emit(lowering, var, args, operator, operator, spec, constants, source, out, residual)
 
 
 def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
@@ -71,20 +72,41 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
     )
     constants = Constants(turned, array(call.args[2]), array(call.args[3]) if spec.x else None)
     residual = blocked(lowering.home[rest[0]]) if rest else None
-    kernel = conv2d(conv, constants, spread, out, residual, lowering.target)
     args = [apart, *([lowering.place(rest[0], residual)] if rest else [])]
-    lowering.emit(var, kernel.function, args, out, "conv_transpose2d", kernel.note, kernel.constants)
+    _emit(lowering, var, args, "conv_transpose2d", "conv2d", conv, constants, spread, out, residual)
 
 
 def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
     x, constants, rest = call.args[0], _constants(call, spec), _rest(call, spec)
     source, out = plain(x), plain(var)
     residual = plain(rest[0]) if rest else None
-    kernel = dense(spec, constants, source, out, residual, lowering.target)
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
-    lowering.emit(var, kernel.function, args, out, "dense", kernel.note, kernel.constants)
+    _emit(lowering, var, args, "dense", "dense", spec, constants, source, out, residual)
+
+
+def _emit(
+    lowering: Lowering,
+    var: relax.Var,
+    args: list[relax.Expr],
+    name: str,
+    operator: str,
+    spec: ops.Conv2d | ops.Dense,
+    constants: Constants,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+) -> None:
+    """Binds ``var`` to the kernel of ``operator``'s template with the knobs that are known for the workload."""
+    workload = Workload.of(operator, spec, constants.weight.shape, x, out, residual, lowering.target.threads)
+    template, target, schedule = TEMPLATES[operator], lowering.target, lowering.schedules(workload)
+    knobs = schedule.knobs if schedule.knobs is not None else template.default(workload, target)
+    kernel = template.build(spec, constants, x, out, residual, target, knobs)
+    info = ScheduleInfo(
+        lowering.layer, workload.key, workload.batch, template.version, knobs_json(knobs), schedule.source
+    )
+    lowering.emit(var, kernel.function, args, out, name, kernel.note, kernel.constants, info)
 
 
 def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:

@@ -20,6 +20,7 @@ from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.schedule_islands import ScheduleIslands
 from qcompile.passes.unsigned_activations import UnsignedActivations
 from qcompile.plan import QuantPlan
+from qcompile.targets.kernels.templates import Schedules, default_schedules
 from qcompile.targets.target import Target
 
 
@@ -36,9 +37,14 @@ def form_passes(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> l
     return integer_form(plan, layers)
 
 
-def lowering_passes(target: Target) -> list[Pass]:
-    """Integer form to kernels of one target."""
-    return [UnsignedActivations(target), LowerLayers(target), LegalizeIslands(target), ScheduleIslands(target)]
+def lowering_passes(target: Target, schedules: Schedules = default_schedules) -> list[Pass]:
+    """Integer form to kernels of one target, with the knobs that ``schedules`` knows."""
+    return [
+        UnsignedActivations(target),
+        LowerLayers(target, schedules),
+        LegalizeIslands(target),
+        ScheduleIslands(target),
+    ]
 
 
 def pipeline(plan: QuantPlan, target: Target, layers: Mapping[str, Layer] | None = None) -> list[Pass]:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from math import prod
 
 from tvm import relax
 from tvm.ir import IRModule, TupleType
 
 from qcompile import graph, ops
-from qcompile.manifest import KernelCall, LayerInfo
+from qcompile.manifest import KernelCall, LayerInfo, ScheduleInfo
 from qcompile.model import Model
 from qcompile.passes.assign_storage import called_spec
 from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.passes.emit_entry import Entry
 from qcompile.passes.islands import islands
 from qcompile.passes.layer_names import layer_name
-from qcompile.passes.lower_layers import ATTR_KERNELS, KernelNote
+from qcompile.passes.lower_layers import kernel_notes
 from qcompile.plan import QuantPlan
 
 _CODES = ("uint8", "int8")
-
-
-def kernel_notes(lowered: IRModule) -> list[KernelNote]:
-    """The notes that ``LowerLayers`` left on ``main``."""
-    text = lowered[graph.MAIN].attrs.get(ATTR_KERNELS)
-    return [KernelNote(**note) for note in json.loads(str(text))] if text else []
 
 
 def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: IRModule) -> tuple[LayerInfo, ...]:
@@ -47,6 +40,7 @@ def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: I
                 op=spec.op if spec else op_name(value),
                 format="int8" if any(_is_code(t) for t in (var, *_operands(value))) else "fp32",
                 kernel=f"{note.op} {note.note}".strip() if note else "",
+                schedule=note.schedule.source if note and note.schedule else "",
                 inputs=tuple(shape_of(t) for t in tensors),
                 output=shape_of(var),
                 macs=_macs(spec, value, var),
@@ -62,6 +56,11 @@ def calls_of(entry: Entry, lowered: IRModule) -> tuple[KernelCall, ...]:
     """The kernels of the entry function in order, with the layers that they compute."""
     layers = {note.output: note.layer for note in kernel_notes(lowered)}
     return tuple(KernelCall(step.kernel, layers.get(step.output, step.output)) for step in entry.steps)
+
+
+def schedules_of(lowered: IRModule) -> tuple[ScheduleInfo, ...]:
+    """The schedules of the layers whose kernels have knobs, in order of execution."""
+    return tuple(note.schedule for note in kernel_notes(lowered) if note.schedule)
 
 
 def _operands(call: relax.Call) -> list[relax.Expr]:

@@ -13,7 +13,7 @@ from qcompile.model import TensorSpec
 from qcompile.ops import Affine
 
 FORMAT = "qcompile.artifact"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class LayerInfo:
 
     name, op: ONNX node and operator. format: "int8" or "fp32". kernel: name of the generated function, "" if none was
     needed. inputs, output: logical shapes. macs: multiply-accumulates of one run. scale, zero_point: of the output,
-    None for a float one. reason: why the layer stayed float, "" otherwise.
+    None for a float one. reason: why the layer stayed float, "" otherwise. schedule: ``ScheduleInfo.source``, "" for a
+    kernel without knobs.
     """
 
     name: str
@@ -50,6 +51,23 @@ class LayerInfo:
     scale: float | None = None
     zero_point: int | None = None
     reason: str = ""
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleInfo:
+    """The schedule of a layer: enough to build its kernel again, whatever a tuning log says by then.
+
+    workload: ``Workload.key``, with the batch beside it. template: version of the kernel's template. knobs: JSON.
+    source: "tuned" (measured for this workload), "transferred" (from one near it) or "default".
+    """
+
+    layer: str
+    workload: str
+    batch: int
+    template: int
+    knobs: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +95,7 @@ class Manifest:
     threads: what parallel loops were compiled for. workspace_bytes: scratch memory of one run.
     runtime_libraries: files of TVM, beside libtvm_runtime.so, whose functions the library calls.
     calls: the kernels in the order of a run; the library's optional ``profile`` entry stamps them.
+    schedules: of the layers whose kernels have knobs; a build locked to this manifest uses them.
     """
 
     model: str
@@ -92,6 +111,7 @@ class Manifest:
     runtime_libraries: tuple[str, ...] = ()
     layers: tuple[LayerInfo, ...] = ()
     calls: tuple[KernelCall, ...] = ()
+    schedules: tuple[ScheduleInfo, ...] = ()
     notes: tuple[str, ...] = ()
     library: FileInfo = FileInfo()
     weights: FileInfo = FileInfo()
@@ -129,6 +149,7 @@ def _decode(data: dict[str, Any]) -> Manifest:
         data[key] = tuple(_tensor(t) for t in data[key])
     data["layers"] = tuple(_layer(row) for row in data["layers"])
     data["calls"] = tuple(KernelCall(**call) for call in data["calls"])
+    data["schedules"] = tuple(ScheduleInfo(**schedule) for schedule in data["schedules"])
     data["library"], data["weights"] = FileInfo(**data["library"]), FileInfo(**data["weights"])
     return Manifest(**data)
 

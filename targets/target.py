@@ -58,6 +58,11 @@ class Target:
     def has(self, feature: str) -> bool:
         return feature in self.features
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Optional features that are switched on."""
+        return tuple(word for word, _ in self.optional if word in self.features)
+
     def extended(self, *features: str) -> Target:
         """This row with optional features switched on."""
         llvm = dict(self.optional)

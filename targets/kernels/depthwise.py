@@ -27,7 +27,15 @@ from qcompile.targets.kernels.parallel import worth_threads
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
+_EPILOGUE, _TILE = 4.0, 12.0  # cycles to finish an output vector, and to begin and end a tile
 _COLUMNS = 16  # output pixels of a tile: as many accumulators, the rest of the registers hold weights
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The tile: ``columns`` neighbouring output pixels of a row, for one vector of channels."""
+
+    columns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +79,11 @@ def depthwise_conv2d(
     out: Storage,
     residual: Storage | None,
     target: Target,
-    columns: int | None = None,
+    tile: Strip | None = None,
 ) -> Kernel:
     """x, out, residual: blocked, x's border at least the padding. weight: (C, 1, KH, KW) or (C, 1, KW)."""
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
-    nest = _Nest(spec, weight.shape[2:], x, out, residual, target, columns)
+    nest = _Nest(spec, weight.shape[2:], x, out, residual, target, tile)
     channels, filled, lanes = out.image[1], out.blocks * out.block, target.lanes
 
     def fill(values: np.ndarray) -> np.ndarray:
@@ -102,14 +110,14 @@ class _Nest:
         out: Storage,
         residual: Storage | None,
         target: Target,
-        columns: int | None,
+        tile: Strip | None,
     ):
         self.spec, self.window, self.x, self.out, self.residual = spec, window, x, out, residual
         self.lanes = target.lanes
         self.dot = target.dot if spec.x else None
-        self.chunks = Chunks.of(window[1], spec.strides[1], spec.dilation[1], self.dot.group if self.dot else 1)
+        self.chunks = _chunks(spec, window, target)
         batch, channels, height, width = out.image
-        self.columns = columns or _balanced(width, self.chunks.shared)
+        self.columns = (tile or default_strip(spec, window, out, target)).columns
         steps = batch * channels * height * width * window[0] * len(self.chunks.taps) / self.lanes
         self.parallel = worth_threads(target.threads, steps)
         self.bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
@@ -209,8 +217,24 @@ def legal_columns(width: int, target: Target) -> list[int]:
     return list(range(1, min(width, target.vector_registers) + 1))
 
 
-def _balanced(width: int, shared: int) -> int:
-    """Columns of a tile: the row in equal parts of at most ``_COLUMNS``, whole chunks each."""
+def _chunks(spec: Conv2d, window: tuple[int, ...], target: Target) -> Chunks:
+    return Chunks.of(window[1], spec.strides[1], spec.dilation[1], target.dot.group if spec.x else 1)
+
+
+def default_strip(spec: Conv2d, window: tuple[int, ...], out: Storage, target: Target) -> Strip:
+    """The row in equal parts of at most ``_COLUMNS``, whole chunks each. window: (KH, KW)."""
+    width, shared = out.image[3], _chunks(spec, window, target).shared
     parts = -(-width // _COLUMNS)
     size = -(-width // parts)
-    return min(-(-size // shared) * shared, width)
+    return Strip(min(-(-size // shared) * shared, width))
+
+
+def strip_cycles(strip: Strip, spec: Conv2d, window: tuple[int, ...], out: Storage, target: Target) -> float:
+    """Predicted cycles of all of ``out``, with everything in the first-level cache; window: (KH, KW)."""
+    chunks, (batch, _, height, width) = _chunks(spec, window, target), out.image
+    cycles = 0.0
+    for _, size, count in b.tiles(width, strip.columns):
+        loads = -(-size // chunks.shared) * len(chunks.taps) * window[0]  # and a shuffle each
+        products = size * len(chunks.taps) * window[0]
+        cycles += count * (max(products / 2, loads) + _EPILOGUE * size + _TILE)
+    return cycles * batch * out.blocks * (out.block // target.lanes) * height

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompile.passes.assign_storage import needed_border
-from qcompile.targets.kernels.depthwise import Chunks, depthwise_conv2d, is_depthwise, legal_columns
+from qcompile.targets.kernels.depthwise import Chunks, Strip, depthwise_conv2d, is_depthwise, legal_columns
 from qcompile.targets.storage import Storage
 from tests.targets.running import AVX2, VNNI, each_row, stored
 from tests.targets.weighted import FLOAT, INTEGER, OUT, X, check, constants_of, conv
@@ -26,7 +26,7 @@ def check_depthwise(row, shape, window, epilogue=INTEGER["codes"], columns=None,
     x = Storage(shape, "uint8" if spec.x else "float32", 16, border, X.zero_point if spec.x else 0)
     out, residual = stored(out_shape, 16, (1, 2, 3, 1), fill=OUT.zero_point), stored(out_shape, 16, (0, 1, 2, 0))
     constants = constants_of(spec, (c, 1, *window), np.random.default_rng(0))
-    return check(depthwise_conv2d, spec, constants, x, out, residual, row, columns=columns)
+    return check(depthwise_conv2d, spec, constants, x, out, residual, row, tile=columns and Strip(columns))
 
 
 CASES = {
