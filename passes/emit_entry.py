@@ -19,18 +19,17 @@ from math import prod
 
 import numpy as np
 from tvm import relax, tirx
-from tvm.ir import Call, GenericConst, GlobalVar, IRModule, PointerType, PrimType, TupleType
+from tvm.ir import GenericConst, GlobalVar, IRModule, TupleType
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcompile import graph
 from qcompile.errors import QCompileError
 from qcompile.passes.base import dtype_of, op_name, shape_of
+from qcompile.passes.kernel_calls import address, call_kernel, private
 from qcompile.passes.plan_memory import ALIGNMENT, Lifetime, plan_memory
-from qcompile.passes.runtime_calls import runtime_calls
 from qcompile.targets.storage import SLACK
 
-_CPU = 1  # kDLCPU
 PROFILE = "profile"
 
 # Constants read in inner loops start at a cache line; the many short ones (biases) would waste more than they gain.
@@ -106,7 +105,7 @@ class _Emitter:
         self.blob.extend(bytes(SLACK))
         weights = np.frombuffer(bytes(self.blob), np.uint8)
         workspace = total + SLACK
-        functions = {gvar: _private(f) for gvar, f in self.module.functions_items() if isinstance(f, tirx.PrimFunc)}
+        functions = {gvar: private(f) for gvar, f in self.module.functions_items() if isinstance(f, tirx.PrimFunc)}
         entries = {
             GlobalVar(name): self._function(main, name, weights.size, workspace) for name in (graph.MAIN, PROFILE)
         }
@@ -219,14 +218,8 @@ class _Emitter:
             stamps = T.arg("stamps", T.buffer((len(self.calls) + 1,), "int64")) if name == PROFILE else None
             for i, (_, gvar, places) in enumerate(self.calls):
                 _stamp(stamps, i)
-                args = [_address(arrays[p.root.kind][p.root.index], p) for p in places]
-                call = Call(gvar, args, ret_ty="int32")
-                if runtime_calls(self.module[gvar]):  # which may fail
-                    done = T.bind(call)
-                    with T.Assert(done == 0, f"{gvar.name_hint} failed"):
-                        pass
-                else:
-                    T.evaluate(call)
+                args = [address(arrays[p.root.kind][p.root.index], p.root.offset + p.offset) for p in places]
+                call_kernel(gvar, self.module[gvar], args)
             _stamp(stamps, len(self.calls))
         return builder.get()
 
@@ -234,24 +227,3 @@ class _Emitter:
 def _stamp(stamps: tirx.Buffer | None, i: int) -> None:
     if stamps is not None:
         T.buffer_store(stamps, tirx.call_llvm_intrin("int64", "llvm.readcyclecounter"), [i])
-
-
-def _address(buffer: tirx.Buffer, place: _Place) -> tirx.Expr:
-    start = T.address_of(buffer[(0,) * len(buffer.ty.shape)])
-    offset = place.root.offset + place.offset
-    pointer = T.reinterpret("handle", start)
-    return T.handle_add_byte_offset(pointer, offset) if offset else pointer
-
-
-def _private(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """A kernel over buffers as one over bare pointers, which another function may call."""
-    pointers, declarations = [], []
-    for buffer in function.params:
-        pointer = tirx.Var(buffer.name, PointerType(buffer.ty.dtype, "global"))
-        pointers.append(pointer)
-        declarations.append(tirx.DeclBuffer(buffer, data=pointer))
-    done = tirx.Return(tirx.IntImm("int32", 0))  # a failed allocation returns -1 instead
-    body: tirx.Stmt = tirx.SeqStmt([*declarations, function.body, done])
-    for key, value in (("device_id", 0), ("device_type", _CPU)):  # where large temporaries are allocated
-        body = tirx.AttrStmt("default", key, tirx.IntImm("int32", value), body)
-    return tirx.PrimFunc(pointers, body, PrimType("int32"), function.attrs).without_attr("global_symbol")

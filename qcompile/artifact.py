@@ -71,7 +71,7 @@ def write_artifact(
     place = _resolved(out)
     _check_place(place, out)
     with _readable_errors(out), _folder_beside(place) as new:
-        _write_library(module, new / LIBRARY, manifest.triple)
+        write_library(module, new / LIBRARY, manifest.triple)
         weights.tofile(new / WEIGHTS)
         plan.save(new / PLAN)
         manifest = replace(
@@ -158,7 +158,8 @@ def _folder_beside(place: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _write_library(module: Any, library: Path, triple: str) -> None:
+def write_library(module: Any, library: Path, triple: str) -> None:
+    """Links what ``qcompile.compile`` made into a shared library. Raises ``QCompileError`` or ``OSError``."""
     llvm = getattr(module, "mod", module)
     if llvm.imports:
         raise QCompileError(f"the compiled module imports others: {', '.join(m.kind for m in llvm.imports)}")

@@ -20,8 +20,13 @@ _CONFIG = {"tirx.disable_storage_rewrite": True}
 
 def compile_entry(entry: Entry, target: Target) -> Any:
     """The TVM executable of an entry function and its kernels."""
+    return compile_module(entry.module, target)
+
+
+def compile_module(module: IRModule, target: Target) -> Any:
+    """The TVM executable of TIR functions."""
     with tvm.transform.PassContext(config=_CONFIG):
-        return tvm.compile(entry.module, target.tvm_target())
+        return tvm.compile(module, target.tvm_target())
 
 
 def runnable(module: IRModule, target: Target) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
