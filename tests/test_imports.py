@@ -30,6 +30,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"compile", "layers", "importing"},
     {"calibrate"},
     {"assign"},
+    {"tune"},
     {"build"},
     {"bench"},
     {"report"},
