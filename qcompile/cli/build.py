@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qcompile.cli.console import remark, show, show_json, step
+from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
+from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
 from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
-    from qcompile.calibrate import TensorStats
-    from qcompile.model import Model, TensorSpec
-    from qcompile.targets.target import Target
 
 
 class Precision(StrEnum):
     int8 = "int8"
     fp32 = "fp32"
-
-
-class Method(StrEnum):
-    minmax = "minmax"
-    percentile = "percentile"
-    entropy = "entropy"
-    mse = "mse"
 
 
 def build(
@@ -91,7 +79,7 @@ def build(
     check_output(out)
     row = select_target(target)
     times: dict[str, float] = {}
-    with _timed("import", times, "importing the model"):
+    with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []), dump_ir=dump_ir)
     for note in imported.notes:
         remark(f"note: {note}")
@@ -100,70 +88,11 @@ def build(
     elif precision is Precision.fp32:
         chosen = qc.plan_uniform(imported, None, "fp32", row)
     else:
-        wish = _Wish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
-        chosen = _integer_plan(imported, row, wish, times)
-    with _timed("compile", times, "compiling"):
+        wish = CalibrationWish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
+        chosen = integer_plan(imported, row, wish, times)
+    with timed("compile", times, "compiling"):
         artifact = qc.build(imported, chosen, target=row, threads=threads, out=out, dump_ir=dump_ir)
     _summarize(artifact, times, as_json, verbose)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What the command line says of calibration."""
-
-    data: Path | None
-    method: str
-    percentile: float | None
-    num_samples: int | None
-    exclude: tuple[str, ...]
-    integer_io: bool
-
-
-def _integer_plan(model: Model, target: Target, wish: _Wish, times: dict[str, float]) -> QuantPlan:
-    """By the scales that a pre-quantized model brings, unless there is data to find others."""
-    import qcompile as qc
-    from qcompile.assign.imported import brings_scales
-    from qcompile.calibrate.methods import PERCENTILE
-
-    inputs = _float_names(model.inputs) if wish.integer_io else []
-    outputs = _float_names(model.outputs) if wish.integer_io else []
-    if wish.data is None and brings_scales(model):
-        with _timed("plan", times, "planning"):
-            return qc.plan_imported(model, wish.exclude, inputs, outputs)
-    stats = _calibrated(model, wish, times)
-    percent = PERCENTILE if wish.percentile is None else wish.percentile
-    with _timed("plan", times, "planning"):
-        return qc.plan_uniform(
-            model, stats, "int8", target, wish.exclude, inputs, outputs, method=wish.method, percent=percent
-        )
-
-
-def _calibrated(model: Model, wish: _Wish, times: dict[str, float]) -> TensorStats:
-    import qcompile as qc
-    from qcompile.calibrate import RANDOM_DATA_WARNING, calibration_data, random_data
-
-    if wish.data is None:
-        remark(RANDOM_DATA_WARNING)
-        data = calibration_data(random_data(model.inputs), model.inputs, wish.num_samples)
-    else:
-        data = calibration_data(wish.data, model.inputs, wish.num_samples)
-    with _timed("calibrate", times, "calibrating") as update:
-        stats = qc.calibrate(model, data, wish.method, progress=lambda done: update(f"{done} samples"))
-    for note in data.notes:
-        remark(f"note: {note}")
-    return stats
-
-
-def _float_names(specs: Sequence[TensorSpec]) -> list[str]:
-    return [spec.name for spec in specs if spec.dtype == "float32"]
-
-
-@contextlib.contextmanager
-def _timed(name: str, times: dict[str, float], text: str) -> Iterator[Callable[[str], None]]:
-    start = time.perf_counter()
-    with step(text) as update:
-        yield update
-    times[name] = time.perf_counter() - start
 
 
 def _summarize(artifact: Artifact, times: Mapping[str, float], as_json: bool, verbose: bool) -> None:

@@ -1,0 +1,85 @@
+"""From the options about calibration to a plan: what ``build`` and ``tune`` share."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompile.cli.console import remark, step
+
+if TYPE_CHECKING:
+    from qcompile.calibrate import TensorStats
+    from qcompile.model import Model, TensorSpec
+    from qcompile.plan import QuantPlan
+    from qcompile.targets.target import Target
+
+
+class Method(StrEnum):
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
+    mse = "mse"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationWish:
+    """What the command line says of calibration."""
+
+    data: Path | None
+    method: str
+    percentile: float | None
+    num_samples: int | None
+    exclude: tuple[str, ...]
+    integer_io: bool
+
+
+def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
+    """By the scales that a pre-quantized model brings, unless there is data to find others."""
+    import qcompile as qc
+    from qcompile.assign.imported import brings_scales
+    from qcompile.calibrate.methods import PERCENTILE
+
+    inputs = _float_names(model.inputs) if wish.integer_io else []
+    outputs = _float_names(model.outputs) if wish.integer_io else []
+    if wish.data is None and brings_scales(model):
+        with timed("plan", times, "planning"):
+            return qc.plan_imported(model, wish.exclude, inputs, outputs)
+    stats = _calibrated(model, wish, times)
+    percent = PERCENTILE if wish.percentile is None else wish.percentile
+    with timed("plan", times, "planning"):
+        return qc.plan_uniform(
+            model, stats, "int8", target, wish.exclude, inputs, outputs, method=wish.method, percent=percent
+        )
+
+
+def _calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
+    import qcompile as qc
+    from qcompile.calibrate import RANDOM_DATA_WARNING, calibration_data, random_data
+
+    if wish.data is None:
+        remark(RANDOM_DATA_WARNING)
+        data = calibration_data(random_data(model.inputs), model.inputs, wish.num_samples)
+    else:
+        data = calibration_data(wish.data, model.inputs, wish.num_samples)
+    with timed("calibrate", times, "calibrating") as update:
+        stats = qc.calibrate(model, data, wish.method, progress=lambda done: update(f"{done} samples"))
+    for note in data.notes:
+        remark(f"note: {note}")
+    return stats
+
+
+def _float_names(specs: Sequence[TensorSpec]) -> list[str]:
+    return [spec.name for spec in specs if spec.dtype == "float32"]
+
+
+@contextlib.contextmanager
+def timed(name: str, times: dict[str, float], text: str) -> Iterator[Callable[[str], None]]:
+    start = time.perf_counter()
+    with step(text) as update:
+        yield update
+    times[name] = time.perf_counter() - start
