@@ -2,5 +2,6 @@
 
 from qcompile.bench.contenders import Contender
 from qcompile.bench.interleave import Latency, measure
+from qcompile.bench.peak import Peak, measure_peak
 
-__all__ = ["Contender", "Latency", "measure"]
+__all__ = ["Contender", "Latency", "Peak", "measure", "measure_peak"]

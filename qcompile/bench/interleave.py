@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,19 @@ from qcompile.errors import QCompileError
 BLOCK = 0.05  # seconds that a contender runs before the next one's turn
 MIN_CALLS = 3  # in a block; its first call, which finds the caches full of another's data, is not counted
 WARMUP = 0.2  # seconds
+
+
+class Measurable(Protocol):
+    """A ``Contender`` or a ``Peak``: hashable, and small enough to be sent to another process, which opens it."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    def open(self) -> Call: ...
+
+
+M = TypeVar("M", bound=Measurable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +50,7 @@ class Latency:
         return Latency(float(np.median(times)), float(times.min()), float(np.quantile(times, 0.99)), len(times))
 
 
-def measure(contenders: Sequence[Contender], duration: float = 2.0) -> dict[Contender, Latency]:
+def measure(contenders: Sequence[M], duration: float = 2.0) -> dict[M, Latency]:
     """Latency of each contender, from about ``duration`` seconds of calls of each.
 
     One thread: all in this process. More: each in a process of its own, because the idle threads of one library would
@@ -87,7 +100,7 @@ def _here(call: Call) -> Callable[[float], list[float]]:
 
 
 @contextlib.contextmanager
-def _elsewhere(contender: Contender) -> Iterator[Callable[[float], list[float]]]:
+def _elsewhere(contender: Measurable) -> Iterator[Callable[[float], list[float]]]:
     """The contender in a new process, which sleeps between its blocks."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -113,7 +126,7 @@ def _elsewhere(contender: Contender) -> Iterator[Callable[[float], list[float]]]
         process.kill()
 
 
-def _serve(contender: Contender, pipe: Connection) -> None:
+def _serve(contender: Measurable, pipe: Connection) -> None:
     """The other process: a request is a number of seconds, the answer a list of times or the error."""
     call: Any = None
     with contextlib.suppress(EOFError, KeyboardInterrupt):
