@@ -30,18 +30,24 @@ def latencies(results: list[dict[str, Any]]) -> str:
     return table(latency.HEADERS, rows)
 
 
+def shares(results: list[dict[str, Any]]) -> str:
+    """Of the int8 peak."""
+    return table(latency.PEAK_HEADERS, [latency.peak_row(result) for result in results])
+
+
 def accuracies(results: list[dict[str, Any]]) -> str:
     return table(accuracy.HEADERS, [accuracy.row(result) for result in results], words=2)
 
 
 def main() -> None:
     figures = json.loads(Path(sys.argv[1]).read_text())
-    sections: dict[str, Callable[[list[dict[str, Any]]], str]] = {
-        "latency": latencies,
-        "threads": latencies,
-        "accuracy": accuracies,
-    }
-    print("\n\n".join(make(figures[name]) for name, make in sections.items() if name in figures))
+    sections: list[tuple[str, Callable[[list[dict[str, Any]]], str]]] = [
+        ("latency", latencies),
+        ("latency", shares),
+        ("threads", latencies),
+        ("accuracy", accuracies),
+    ]
+    print("\n\n".join(make(figures[name]) for name, make in sections if name in figures))
 
 
 if __name__ == "__main__":
