@@ -68,6 +68,19 @@ class Workload:
         return prod(self.weight) * (1 if self.integer else 4)
 
     @property
+    def summary(self) -> str:
+        """ "3x3/2 64 -> 128, 28x28" or "1x128 @ 128x64", for tables."""
+        if isinstance(self.spec, Dense):
+            rows, inputs = self.x.shape[1:]
+            return f"{self.batch * rows}x{inputs} @ {inputs}x{self.weight[0]}"
+        _, channels, _, _ = self.x.shape
+        _, outputs, height, width = self.out.shape
+        window, strides = "x".join(map(str, self.weight[2:])), self.spec.strides
+        stride = "" if strides == (1, 1) else f"/{strides[0] if strides[0] == strides[1] else strides}"
+        batch = f"{self.batch} x " if self.batch > 1 else ""
+        return f"{window}{stride} {channels} -> {outputs}, {batch}{height}x{width}"
+
+    @property
     def key(self) -> str:
         """Canonical JSON, without the batch: schedules of one batch serve any other."""
         spec, layer = self.spec, {}
