@@ -54,34 +54,35 @@ def open_writable(path: Path, create: bool) -> sqlite3.Connection:
             raise _missing(path)
         _create(path)
     _check_header(path)
-    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+    if not _writable(path):
         raise QCompileError("cannot be written: no permission there", node=str(path), remedy="name another log")
     with in_words(path):
         return _checked(_connect(path, "mode=rw"), path)
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """The database at ``path``, of which not a byte is changed, also where nothing may be written."""
+    """The database at ``path``, also where nothing may be written; no statement can change it."""
     if not path.exists():
         raise _missing(path)
     _check_header(path)
     with in_words(path):
-        connection = _connect(path, "mode=ro")
+        if _writable(path):  # then SQLite can finish what a killed writer left, and tidies up
+            connection = _checked(_connect(path, "mode=rw"), path)
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+        beside = Path(f"{path}-wal")
+        if not beside.exists():
+            return _checked(_connect(path, "immutable=1"), path)
         try:
-            return _checked(connection, path)
-        except sqlite3.OperationalError as error:  # WAL needs two files beside it, which cannot be made there
-            connection.close()
+            return _checked(_connect(path, "mode=ro"), path)
+        except sqlite3.OperationalError as error:
             if _code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise
-    beside = Path(f"{path}-wal")
-    if beside.exists() and beside.stat().st_size:
         raise QCompileError(
-            f"was not closed: part of it is in {beside.name}",
+            f"was not closed: the newest records are in {beside.name}",
             node=str(path),
-            remedy="run 'qcompile log show' on it once where both can be written",
+            remedy="run 'qcompile log show' on it where both can be written, and give the log that it leaves",
         )
-    with in_words(path):
-        return _checked(_connect(path, "immutable=1"), path)
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def in_words(path: str | Path) -> Iterator[None]:
             raise
         reason, remedy = {
             sqlite3.SQLITE_BUSY: (f"another process kept it locked for {_WAIT:.0f} s", "try again"),
-            sqlite3.SQLITE_READONLY: ("cannot be written: no permission there", "name another log"),
+            sqlite3.SQLITE_READONLY: ("cannot be written", "name another log"),
             sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "see that the folder is there and can be written"),
             sqlite3.SQLITE_FULL: ("the disk is full; all earlier records are safe", "make room"),
             sqlite3.SQLITE_IOERR: (f"cannot be read or written ({error})", "see that its disk is well and has room"),
@@ -118,6 +119,11 @@ def in_words(path: str | Path) -> Iterator[None]:
         raise QCompileError(reason, node=str(path), remedy=remedy) from None
     except OSError as error:
         raise QCompileError(f"cannot be written: {error.strerror}", node=str(path), remedy="name another log") from None
+
+
+def _writable(path: Path) -> bool:
+    """SQLite needs two files beside a database in WAL mode."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def is_database(path: Path) -> bool:
@@ -159,20 +165,21 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
 
 
 def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA:
+    """The connection if its database is sound, else it is closed."""
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA:
+            raise QCompileError(
+                f"written by {'a newer' if version > SCHEMA else 'another'} qcompile (schema {version}, not {SCHEMA})",
+                node=str(path),
+                remedy="upgrade qcompile, or name another log",
+            )
+        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise QCompileError("damaged", node=str(path), remedy=_RECOVER)
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
         connection.close()
-        age = "a newer qcompile" if version > SCHEMA else "another qcompile"
-        raise QCompileError(
-            f"written by {age} (schema {version}; this one has {SCHEMA})",
-            node=str(path),
-            remedy="upgrade qcompile, or name another log",
-        )
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        connection.close()
-        raise QCompileError("damaged", node=str(path), remedy=_RECOVER)
-    connection.execute("PRAGMA synchronous = NORMAL")
+        raise
     return connection
 
 

@@ -43,8 +43,8 @@ class TuningLog:
     def open(path: str | Path, create: bool = True, read_only: bool = False) -> TuningLog:
         """The log at ``path``.
 
-        create: make a new one, and its folder, if nothing is there. read_only: not a byte of it is changed; it may be
-        in a place where nothing can be written, and may be an exported file of JSON lines.
+        create: make a new one, and its folder, if nothing is there. read_only: nothing is added to it; it may be in a
+        place where nothing can be written, and may be an exported file of JSON lines.
 
         Raises ``QCompileError`` for anything but a sound log of this schema, and leaves it as it is.
         """
@@ -175,11 +175,11 @@ class TuningLog:
     ) -> list[Record]:
         """The best record of the same layer at every batch but ``batch``, nearest batch first."""
         records = self._best_of(
-            "SELECT id FROM task WHERE workload = ? AND batch != ? AND instructions = ? AND template = ? ORDER BY batch",
+            "SELECT id FROM task WHERE workload = ? AND batch <> ? AND instructions = ? AND template = ?",
             (workload, batch, instructions, template),
             device,
         )
-        return sorted(records, key=lambda record: abs(math.log(record.batch / batch)))
+        return sorted(records, key=lambda r: (abs(math.log(r.batch / batch)), r.batch))
 
     def tasks(self) -> list[Task]:
         """All that has a record or a search, in the order of ``records``."""
@@ -239,11 +239,12 @@ def _progress(search: Search) -> tuple[bool, int, str]:
 
 
 def _record(row: tuple) -> Record:
-    *task, knobs, seconds, error, device, cores, created, tools, footprint = row
-    timings, versions = tuple(json.loads(seconds)), tuple((name, version) for name, version in json.loads(tools))
-    return Record(*task, knobs, timings, error, device, cores, created, versions, footprint)
+    values = list(row)
+    values[5], values[10] = tuple(json.loads(row[5])), tuple(map(tuple, json.loads(row[10])))  # seconds, tools
+    return Record(*values)
 
 
 def _search(row: tuple) -> Search:
-    *task, trials, finished, created = row
-    return Search(*task, trials, bool(finished), created)
+    values = list(row)
+    values[5] = bool(row[5])  # finished
+    return Search(*values)
