@@ -1,24 +1,30 @@
 """Searches the knobs of one workload: the template's prior says where to begin, measurements where to go on.
 
 The prior (cycles counted from registers, vector widths and remainders) ranks a space of some thousand schedules well
-enough that the best is among its first few dozen, but not well enough to name it. So the search is a local one: a batch
-takes half of its candidates from the neighbours of the best so far (one knob moved by one step), the other half from
-the best that the prior has left, and the best itself once more, as a yardstick measured at the same time as the rest.
+enough that the best is among its first few dozen, but not well enough to name it. What it misses is learnt: each value
+of each knob has a factor, fitted to the measurements so far (ridge regression of log(time / prior)). A batch takes some
+of its candidates from the neighbours of the best (one knob moved by one step), the others from the best by prediction,
+and the best itself once more, as a yardstick measured at the same time as the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 
 BETTER = 0.99  # of the best time: what a candidate must reach to be called better; less is noise
+_NEAR = 3  # one part in so many of a batch are neighbours
+_LEARN_FROM = 4  # measurements that say something of the prior's mistakes
+_STIFFNESS = 0.5  # of the ridge: what it takes to believe that a value has a factor of its own
 WORTH_TRYING = 1.6  # times the fewest predicted cycles: what the prior may be wrong by
 
 
@@ -60,15 +66,15 @@ class KnobSearch:
 
     @property
     def finished(self) -> bool:
-        return self.idle >= self.patience or next(self._by_prior(), None) is None
+        return self.idle >= self.patience or all(knobs in self.tried for knobs in self._worth)
 
     def propose(self, count: int) -> list[Any]:
         """Up to ``count`` candidates that were not tried yet; none once the space is exhausted."""
         chosen = dict.fromkeys(knobs for knobs in self.seeds if knobs not in self.tried)
         if self.best is not None:
             near = [knobs for knobs in self._neighbours(self.best) if knobs not in self.tried and knobs not in chosen]
-            chosen |= dict.fromkeys(near[: max(1, (count - len(chosen)) // 2)])
-        for knobs in self._by_prior():
+            chosen |= dict.fromkeys(near[: max(1, (count - len(chosen)) // _NEAR)])
+        for knobs in self._left():
             if len(chosen) >= count:
                 break
             chosen.setdefault(knobs)
@@ -89,27 +95,48 @@ class KnobSearch:
         else:
             self.idle += 1
 
-    def _by_prior(self) -> Iterator[Any]:
-        """What is left and worth trying, the most promising first; of knobs that the prior cannot tell apart, at first
-        only those that are most like the best so far."""
-        seen: set[float] = set()
+    def _left(self) -> Iterator[Any]:
+        """What is left and worth trying, the most promising first; of knobs that cannot be told apart, at first only
+        those that are most like the default."""
+        predicted = self._predicted()
+        seen = {predicted[knobs] for knobs in self.tried if knobs in predicted}
         later = []
-        for knobs in self._ranked:
+        for knobs in sorted(self._worth, key=lambda knobs: (predicted[knobs], _difference(knobs, self.default))):
             if knobs in self.tried:
-                seen.add(self._cycles[knobs])
                 continue
-            if self._cycles[knobs] in seen:
+            if predicted[knobs] in seen:
                 later.append(knobs)
                 continue
-            seen.add(self._cycles[knobs])
+            seen.add(predicted[knobs])
             yield knobs
         yield from later
 
+    def _predicted(self) -> dict[Any, float]:
+        """Time of everything worth trying, up to a factor that all have in common."""
+        known = {knobs: seconds for knobs, seconds in self.tried.items() if seconds is not None}
+        cycles = np.array([self._cycles[knobs] for knobs in self._worth])
+        if len(known) >= _LEARN_FROM:
+            residual = np.array([np.log(seconds / self._cycles[knobs]) for knobs, seconds in known.items()])
+            factors = _ridge(self._features(known), residual - residual.mean())
+            cycles = cycles * np.exp(self._all_features @ factors)
+        return dict(zip(self._worth, np.round(cycles, 6), strict=True))
+
+    def _features(self, candidates: Iterable[Any]) -> np.ndarray:
+        """(candidates, values of all knobs): 1 where a candidate has the value."""
+        return np.array([[_values(k)[name] == value for name, value in self._columns] for k in candidates], float)
+
     @cached_property
-    def _ranked(self) -> list[Any]:
+    def _all_features(self) -> np.ndarray:
+        return self._features(self._worth)
+
+    @cached_property
+    def _columns(self) -> list[tuple[str, Any]]:
+        return sorted({item for knobs in self._cycles for item in _values(knobs).items()})
+
+    @cached_property
+    def _worth(self) -> list[Any]:
         limit = min(self._cycles.values()) * WORTH_TRYING
-        worth = [knobs for knobs, cycles in self._cycles.items() if cycles <= limit]
-        return sorted(worth, key=lambda knobs: (self._cycles[knobs], _difference(knobs, self.default)))
+        return [knobs for knobs, cycles in self._cycles.items() if cycles <= limit]
 
     def _neighbours(self, knobs: Any) -> list[Any]:
         """Legal knobs with one field moved to its next value up or down, by the prior."""
@@ -128,6 +155,10 @@ class KnobSearch:
             for name in _values(knobs):
                 lines[name][_rest(knobs, name)].append(knobs)
         return lines
+
+
+def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(x.T @ x + _STIFFNESS * np.eye(x.shape[1]), x.T @ y)
 
 
 def _values(knobs: Any) -> dict[str, Any]:
