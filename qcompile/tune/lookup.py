@@ -1,0 +1,168 @@
+"""``LoggedSchedules``: what tuning logs know of a workload, asked by the compiler layer by layer.
+
+In this order: the best of exactly this workload, the best of the same layer at another batch (both "tuned"), the knobs
+of the nearest recorded shape ("transferred"), the template's default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcompile.targets.kernels.templates import (
+    TEMPLATES,
+    TRANSFERRED,
+    TUNED,
+    Schedule,
+    Template,
+    instructions,
+    knobs_of,
+)
+from qcompile.targets.kernels.workload import Workload
+from qcompile.targets.target import Target
+from qcompile.tune.locations import default_log, parse_locations, shipped_logs
+from qcompile.tune.log import TuningLog
+from qcompile.tune.record import Record
+from qcompile.tune.transfer import adapt, comparable, features, nearest
+
+DEFAULT_RECORDS = "default"
+
+
+def log_files(records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS) -> list[Path]:
+    """The logs that are meant, first to be asked first.
+
+    records: "default" for the user's own log, if there is one, and those that come with the package; "none"; a path, a
+    list of paths separated by commas, or a sequence of paths.
+    """
+    if records == DEFAULT_RECORDS:
+        own = default_log()
+        return [*([own] if own.exists() else []), *shipped_logs()]
+    if isinstance(records, str):
+        return parse_locations(records)
+    return [Path(path) for path in ([records] if isinstance(records, Path) else records)]
+
+
+@contextlib.contextmanager
+def open_logs(records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS) -> Iterator[list[TuningLog]]:
+    """The logs of ``log_files``, to be read. Raises ``QCompileError`` for one that is named and is not there or bad."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(TuningLog.open(path, read_only=True)) for path in log_files(records)]
+
+
+class LoggedSchedules:
+    """A ``Schedules`` by the records of ``logs``; of an exact hit the first log's counts, whatever later ones have.
+
+    Records that were measured with other instructions or another version of the template are never used. Records whose
+    knobs the template does not know, or that are illegal, are passed over.
+    """
+
+    def __init__(self, logs: Sequence[TuningLog], target: Target):
+        self._logs, self._target = logs, target
+        self._known: dict[Workload, Schedule] = {}
+        self._shapes: dict[tuple[Any, ...], list[_Shape]] = {}
+
+    def __call__(self, workload: Workload) -> Schedule:
+        if workload not in self._known:
+            self._known[workload] = self._look_up(workload)
+        return self._known[workload]
+
+    def _look_up(self, workload: Workload) -> Schedule:
+        for source, find in (
+            (TUNED, self._exact),
+            (TUNED, self._of_another_batch),
+            (TRANSFERRED, self._of_the_nearest),
+        ):
+            knobs = find(workload)
+            if knobs is not None:
+                return Schedule(knobs, source)
+        return Schedule()
+
+    def _exact(self, workload: Workload) -> Any:
+        records = (record for log in self._logs for record in _fastest(log, *_key(workload, self._target)))
+        return next(filter(None, (usable_knobs(record.knobs, workload, self._target) for record in records)), None)
+
+    def _of_another_batch(self, workload: Workload) -> Any:
+        records = (record for log in self._logs for record in log.other_batches(*_key(workload, self._target)))
+        return self._adapted(
+            ((record, Workload.from_key(record.workload, record.batch)) for record in records), workload
+        )
+
+    def _of_the_nearest(self, workload: Workload) -> Any:
+        shapes = self._alike(workload)
+        near = [shapes[i] for i in nearest(features(workload), [shape.point for shape in shapes])]
+        return self._adapted(((shape.record, shape.workload) for shape in near), workload)
+
+    def _adapted(self, found: Iterable[tuple[Record, Workload]], workload: Workload) -> Any:
+        """The knobs of the first usable record, made fit for ``workload``; None if the default promises more."""
+        for record, old in found:
+            knobs = usable_knobs(record.knobs, old, self._target)
+            if knobs is not None:
+                return adapt(knobs, old, workload, self._target)
+        return None
+
+    def _alike(self, workload: Workload) -> list[_Shape]:
+        """All comparable shapes, the last measured first."""
+        key = comparable(workload)
+        if key not in self._shapes:
+            wanted = (workload.operator, instructions(workload, self._target), TEMPLATES[workload.operator].version)
+            records = [record for log in self._logs for record in log.same_operator(*wanted)]
+            shapes = map(_shape, sorted(records, key=lambda record: record.created, reverse=True))
+            self._shapes[key] = [shape for shape in shapes if shape and comparable(shape.workload) == key]
+        return self._shapes[key]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shape:
+    """The best record of a workload, and its place among the shapes."""
+
+    record: Record
+    workload: Workload
+    point: np.ndarray
+
+
+def _shape(record: Record) -> _Shape | None:
+    """None for a workload that this version does not know."""
+    try:
+        workload = Workload.from_key(record.workload, record.batch)
+        return _Shape(record, workload, features(workload))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        return None
+
+
+def usable_knobs(text: str, workload: Workload, target: Target) -> Any:
+    """Recorded knobs (JSON) of a workload; None if its template does not know them or forbids them."""
+    template = TEMPLATES[workload.operator]
+    try:
+        knobs = knobs_of(template, text)
+    except (ValueError, TypeError):
+        return None
+    return knobs if _are_legal(knobs, template, workload, target) else None
+
+
+def _are_legal(knobs: Any, template: Template, workload: Workload, target: Target) -> bool:
+    """JSON has numbers of other types that are equal to legal ones: 1.0, true."""
+    default = template.default(workload, target)
+    names = [field.name for field in dataclasses.fields(default)]
+    if any(type(getattr(knobs, name)) is not type(getattr(default, name)) for name in names):
+        return False
+    return template.is_legal(workload, target, knobs)
+
+
+def _key(workload: Workload, target: Target) -> tuple[str, int, str, int]:
+    version = TEMPLATES[workload.operator].version
+    return workload.key, workload.batch, instructions(workload, target), version
+
+
+def _fastest(log: TuningLog, *key: Any) -> Iterator[Record]:
+    """The records of a task, best first; after the very best one, which mostly will do, by their minima alone."""
+    best = log.best(*key)
+    if best is None:
+        return
+    yield best
+    yield from sorted((record for record in log.trials(*key) if record.ok), key=lambda record: record.minimum)
