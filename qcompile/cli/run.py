@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from qcompile.cli.console import remark, show, step
+from qcompile.cli.console import remark, show, show_json, step
 
 if TYPE_CHECKING:
     from qcompile.cli.feeds import Feed
@@ -24,7 +24,8 @@ def run(
         Path | None, typer.Option("-o", "--outputs", help="Where to write an .npz by output name.")
     ] = None,
     print_top: Annotated[int, typer.Option("--print-top", min=0, help="Print the N largest values and where.")] = 0,
-    profile: Annotated[bool, typer.Option("--profile", help="Print the time of each kernel.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time of a call goes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The profile for machines.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of defects.")] = False,
 ) -> None:
     """Run a built model on arrays.
@@ -38,8 +39,11 @@ def run(
       qcompile run out/ --profile
     """
     from qcompile.cli.feeds import save_npz
+    from qcompile.errors import QCompileError
     from qcompile.runtime import load
 
+    if as_json and not profile:
+        raise QCompileError("it is the form of a profile", node="--json", remedy="give --profile, too")
     runner = load(path)
     feeds = _feeds(runner, inputs)
     with step("running") as update:
@@ -55,7 +59,7 @@ def run(
             for name, array in result.items():
                 show(f"{name}{f' [{number}]' if len(results) > 1 else ''}: {_top(array, print_top)}")
     if profile:
-        _profile(runner, feeds[0])
+        _profile(runner, feeds[0], as_json)
     if outputs is None and not print_top and not profile:
         for name, array in results[0].items():
             show(f"{name} {array.dtype} {array.shape}: min {array.min():.6g}, max {array.max():.6g}")
@@ -82,13 +86,23 @@ def _top(array: np.ndarray, count: int) -> str:
     return ", ".join(f"{w}: {flat[i]:.6g}" for w, i in zip(where, best, strict=True))
 
 
-def _profile(runner: Runner, feed: Feed) -> None:
-    from qcompile.report.tables import table
-    from qcompile.report.units import microseconds
+def _profile(runner: Runner, feed: Feed, as_json: bool) -> None:
+    from qcompile.bench import measure_peak
+    from qcompile.report.profile import profile_rows, profile_table
 
-    times = runner.profile(feed)
-    total = sum(t.microseconds for t in times)
-    rows = [[t.layer, t.kernel, microseconds(t.microseconds), f"{t.microseconds / total:.1%}"] for t in times]
-    show(
-        table(["layer", "kernel", "us", "share"], [*rows, ["", "all", microseconds(total), ""]], right=["us", "share"])
-    )
+    manifest = runner.manifest
+    formats = sorted({layer.format for layer in manifest.layers if layer.macs}, reverse=True)
+    with step("profiling"):
+        profile = runner.profile(feed)
+        peaks = {format: measure_peak(manifest.target, format, manifest.threads) for format in formats}
+    if as_json:
+        show_json(
+            {"model": manifest.model, "target": manifest.target, "threads": manifest.threads}
+            | profile_rows(profile, peaks)
+        )
+        return
+    show(profile_table(profile, peaks))
+    if peaks:
+        threads = f"{manifest.threads} thread{'s' * (manifest.threads > 1)}"
+        found = ", ".join(f"{format} {gops:.0f} GOPS" for format, gops in peaks.items())
+        show(f"peak of {threads}, by a micro-kernel in this run: {found}")

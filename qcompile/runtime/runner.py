@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,10 @@ from qcompile.manifest import Manifest, TensorInfo
 from qcompile.runtime.features import check_cpu
 from qcompile.runtime.library import load_library, use_threads
 from qcompile.runtime.memory import aligned_empty, is_aligned, map_file
+from qcompile.runtime.profile import Profile, split
 
 Feed = Mapping[str, np.ndarray]
+_FEWEST_CALLS, _MOST_CALLS = 8, 20_000  # of each kind, in a profile
 
 
 def load(path: str | Path, *, verify: bool = True) -> Runner:
@@ -27,15 +28,6 @@ def load(path: str | Path, *, verify: bool = True) -> Runner:
     Raises ``QCompileError`` if the artifact is damaged or of an unknown format, or this CPU cannot run it.
     """
     return Runner(path, verify=verify)
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """Time of one kernel of a run, in microseconds: the median over the runs measured."""
-
-    kernel: str
-    layer: str
-    microseconds: float
 
 
 class Binding:
@@ -117,8 +109,8 @@ class Runner:
             _bound(outputs or {}, self.manifest.outputs, "output"),
         )
 
-    def profile(self, feed: Feed, runs: int = 200) -> list[KernelTime]:
-        """Median time of each kernel over ``runs`` runs, in the order of the run.
+    def profile(self, feed: Feed, seconds: float = 1.0) -> Profile:
+        """Where the time of a call goes, from calls of about so many ``seconds``.
 
         The library's ``profile`` entry takes one more argument than ``main``: int64 stamps of the CPU's cycle counter,
         one before the first kernel and one after each. Raises ``QCompileError`` if the library has no such entry.
@@ -129,18 +121,25 @@ class Runner:
         import tvm_ffi
 
         stamps = aligned_empty((len(calls) + 1,), np.int64)
-        entry, arguments = self._library["profile"], (*self._own._arguments, *self._memory, tvm_ffi.from_dlpack(stamps))
+        plain = (*self._own._arguments, *self._memory)
+        stamped = (*plain, tvm_ffi.from_dlpack(stamps))
+        main, profile, clock = self._entry, self._library["profile"], time.perf_counter
+        times: list[tuple[float, float, float]] = []
+        seen: list[np.ndarray] = []
         self.run(feed, copy=False)
-        seen = np.empty((runs, len(calls) + 1), np.int64)
         with self._lock:
-            start = time.perf_counter()
-            for row in seen:
-                entry(*arguments)
-                row[:] = stamps
-            seconds = time.perf_counter() - start
-        ticks = np.median(np.diff(seen), axis=0)
-        microseconds = ticks * (seconds * 1e6 / (seen[-1, -1] - seen[0, 0]))  # the counter runs at a constant rate
-        return [KernelTime(c.kernel, c.layer, float(t)) for c, t in zip(calls, microseconds, strict=True)]
+            end = clock() + seconds
+            while len(times) < _FEWEST_CALLS or (len(times) < _MOST_CALLS and clock() < end):
+                start = clock()
+                main(*plain)
+                middle = clock()
+                profile(*stamped)
+                times.append((start, middle, clock()))
+                seen.append(stamps.copy())
+        starts, middles, ends = 1e6 * np.array(times).T
+        ticks = np.array(seen)
+        rate = (middles[-1] - middles[0]) / (ticks[-1, 0] - ticks[0, 0])  # the counter's is constant
+        return split(calls, self.manifest.layers, middles - starts, ends - middles, rate * (ticks - ticks[0, 0]))
 
     def _call(self, arguments: list) -> None:
         if self._threads > 1:

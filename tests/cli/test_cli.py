@@ -127,22 +127,6 @@ def test_run_refuses_what_does_not_fit(cli, built, tmp_path):
     )
 
 
-def test_profile_is_a_row_a_kernel(cli, built, tmp_path):
-    np.savez(tmp_path / "x.npz", x=X)
-    code, out, err = cli("run", built, "--inputs", tmp_path / "x.npz", "--profile")
-    assert (code, err) == (0, "")
-    header, *rows = lines(out)
-    assert header == "layer kernel us share"
-    assert [row.rsplit(" ", 2)[0] for row in rows[:2]] == ["copy", "add add_0"]
-    assert rows[2].startswith("all ")
-
-
-def test_profile_without_an_entry(cli, tmp_path):
-    out = handmade.build(tmp_path / "out", profile=False).path
-    code, _, err = cli("run", out, "--profile")
-    assert code == 2 and err.endswith("error: the library has no profile entry; build the model again\n")
-
-
 def test_inspect_an_artifact(cli, built):
     code, out, err = cli("inspect", built, "--layers")
     assert (code, err) == (0, "")

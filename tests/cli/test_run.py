@@ -1,0 +1,62 @@
+"""``qcompile run --profile``."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import numpy as np
+import pytest
+
+from qcompile.cli import main
+from tests.runtime import handmade
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the handmade library is for x86-64")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return handmade.build(tmp_path_factory.mktemp("built") / "out").path
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """``run(path, ...)`` with inputs -> (exit code, stdout, stderr)."""
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 64), np.float32))
+
+    def call(*arguments) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(["run", *(str(a) for a in arguments), "--inputs", str(tmp_path / "x.npz")])
+        return stopped.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_profile_is_a_row_a_kernel(run, built):
+    code, out, err = run(built, "--profile")
+    assert (code, err) == (0, "")
+    rows = [" ".join(line.split()) for line in out.splitlines() if set(line.strip()) != {"─"}]
+    assert rows[0] == "layer kernel us share"
+    names = ["copy", "add add_0", "call overhead", "less the clock's readings", "whole call"]
+    assert [row.rsplit(" ", 2)[0] for row in rows[1:6]] == names
+    assert rows[6].startswith("peak of 1 thread, by a micro-kernel in this run: int8 ")
+
+
+def test_profile_for_machines(run, built):
+    code, out, err = run(built, "--profile", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["model"], found["target"], found["threads"]) == ("add.onnx", "x86-avx2", 1)
+    assert [k["kernel"] for k in found["kernels"]] == ["copy", "add_0"]
+    parts = sum(k["us"] for k in found["kernels"]) + found["overhead_us"] - found["clock_us"]
+    assert parts == pytest.approx(found["call_us"])
+    assert list(found["peak_gops"]) == ["int8"]
+
+
+def test_json_is_for_profiles(run, built):
+    assert run(built, "--json") == (2, "", "error: --json: it is the form of a profile; give --profile, too\n")
+
+
+def test_profile_without_an_entry(run, tmp_path):
+    code, _, err = run(handmade.build(tmp_path / "out", profile=False).path, "--profile")
+    assert code == 2 and err == "error: the library has no profile entry; build the model again\n"
