@@ -1,0 +1,258 @@
+"""``qcompile tune``."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcompile.cli.console import remark, show, show_json
+from qcompile.cli.options import input_shapes, names
+from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
+from qcompile.errors import QCompileError, nearest
+from qcompile.plan import QuantPlan
+
+if TYPE_CHECKING:
+    from qcompile.model import Model
+    from qcompile.targets.target import Target
+    from qcompile.tune.measure import Measurer
+    from qcompile.tune.session import Report, TaskProgress
+    from qcompile.tune.tasks import TuningTask
+
+
+class Format(StrEnum):
+    int8 = "int8"
+    fp32 = "fp32"
+
+
+def tune(
+    model: Annotated[Path, typer.Argument(help="The ONNX model whose layers are tuned.")],
+    target: Annotated[str, typer.Option("--target", help="See 'qcompile targets'.")] = "native",
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=0, help="Candidates to measure at most; default: until no more pay."),
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", metavar="60s", help="Stop after this long: 90s, 5m, 1h.")
+    ] = None,
+    tuning_records: Annotated[
+        list[str] | None,
+        typer.Option("--tuning-records", metavar="DB", help="Log to write, then others to read; default: your own."),
+    ] = None,
+    calib_data: Annotated[
+        Path | None, typer.Option("--calib-data", help="As for build; speed does not depend on it.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="A plan.json instead of calibration.")] = None,
+    formats: Annotated[
+        str, typer.Option("--formats", metavar="int8,fp32", help="Measure every layer in each of these.")
+    ] = "int8",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", metavar="list|a,b", help="'list' shows the tasks; names of layers tune theirs only."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Trials that the log has already count towards --trials.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Search also what the log calls finished.")] = False,
+    rpc_tracker: Annotated[
+        str | None, typer.Option("--rpc-tracker", metavar="HOST:PORT", help="Measure on a board of this TVM tracker.")
+    ] = None,
+    rpc_key: Annotated[str | None, typer.Option("--rpc-key", help="What the board is called there.")] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--input-shapes", metavar="x:[1,3,8,8]", help="Fix inputs; repeatable.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude-nodes", metavar="a,b", help="As for build.")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that kernels are split for.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Result for machines.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of defects.")] = False,
+) -> None:
+    """Find fast schedules for a model's layers by measuring, and keep them in a log.
+
+    Builds find them there: the next 'qcompile build' of this or any model with such layers is faster. Every trial is
+    in the log as soon as it is measured; an interrupted session goes on where it was.
+
+    \b
+    Examples:
+      qcompile tune model.onnx --time-budget 60s
+      qcompile tune model.onnx --tasks list
+      qcompile tune model.onnx --trials 400 --tuning-records team.db --plan out/plan.json
+      qcompile tune model.onnx --formats int8,fp32 --threads 2
+      qcompile tune model.onnx --rpc-tracker 10.0.0.1:9190 --rpc-key epyc --tuning-records epyc.db
+    """
+    import qcompile as qc
+    from qcompile.report.tuning import as_json as outcome_json
+    from qcompile.report.tuning import progress_table, summary
+    from qcompile.targets.select import select_target
+    from qcompile.tune.run import tune as run
+    from qcompile.tune.session import Budget
+    from qcompile.tune.tasks import merged, selected, tasks_of
+
+    budget = Budget(trials, seconds(time_budget), resume)
+    wanted = formats_of(formats)
+    row = select_target(target).with_threads(threads)
+    times: dict[str, float] = {}
+    with timed("import", times, "importing the model"):
+        imported = qc.import_onnx(model, input_shapes(shapes or []))
+    plans = _plans(imported, row, wanted, plan, calib_data, names(exclude or []), times)
+    chosen = merged(tasks_of(imported, each, row) for each in plans)
+    only = names(tasks or [])
+    listing = only == ("list",)
+    if only and not listing:
+        chosen = selected(chosen, only)
+    if not chosen:
+        raise QCompileError("no layer has a schedule to tune", node=str(model), remedy="nothing needs to be done")
+    records = names(tuning_records or []) or "default"
+    if listing:
+        states = _states(chosen, row, records)
+        show_json(_listed(states)) if as_json else show(progress_table(states))
+        return
+    with _measurer(row, rpc_tracker, rpc_key) as measurer, _progress(budget) as report:
+        outcome = run(
+            imported,
+            plans,
+            row,
+            tuning_records=records,
+            tasks=chosen,
+            threads=threads,
+            budget=budget,
+            again=again,
+            measurer=measurer,
+            report=report,
+        )
+    if as_json:
+        show_json(outcome_json(outcome))
+        return
+    show(progress_table(outcome.tasks))
+    for line in summary(outcome):
+        show(line)
+
+
+def seconds(text: str | None) -> float | None:
+    """ "90s", "5m", "1h" or "90" in seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", text)
+    if match is None:
+        raise QCompileError(f"'{text}' is not a time", node="--time-budget", remedy="write 90s, 5m or 1h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+
+
+def formats_of(text: str) -> tuple[str, ...]:
+    known = [each.value for each in Format]
+    chosen = names([text])
+    for name in chosen:
+        if name not in known:
+            raise QCompileError(f"unknown format '{name}'", node="--formats", remedy=nearest(name, known))
+    if not chosen:
+        raise QCompileError("no format", node="--formats", remedy=f"give some of {', '.join(known)}")
+    return tuple(dict.fromkeys(chosen))
+
+
+def _plans(
+    model: Model,
+    target: Target,
+    formats: Sequence[str],
+    plan: Path | None,
+    data: Path | None,
+    exclude: tuple[str, ...],
+    times: dict[str, float],
+) -> list[QuantPlan]:
+    """One a format. Without data, calibration runs on noise: what is tuned are shapes and formats, not scales."""
+    import qcompile as qc
+
+    plans = []
+    for name in formats:
+        if name == Format.fp32:
+            plans.append(qc.plan_uniform(model, None, "fp32", target))
+        elif plan is not None:
+            plans.append(QuantPlan.load(plan))
+        else:
+            samples = None if data is not None else 1
+            wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False)
+            plans.append(integer_plan(model, target, wish, times))
+    return plans
+
+
+def _states(tasks: Sequence[TuningTask], target: Target, records: Any) -> list[TaskProgress]:
+    """What the logs know of the tasks; nothing is created."""
+    from qcompile.tune.log import TuningLog
+    from qcompile.tune.run import logs_to_tune
+    from qcompile.tune.session import open_tasks
+
+    path, *others = logs_to_tune(records)
+    log = TuningLog.open(path, read_only=True) if path.exists() else None
+    return open_tasks(tasks, target, log, elsewhere=[TuningLog.open(p, read_only=True) for p in others])
+
+
+def _listed(states: Sequence[TaskProgress]) -> list[dict[str, Any]]:
+    from qcompile.report.tuning import task_json
+
+    return [task_json(state) for state in states]
+
+
+@contextlib.contextmanager
+def _measurer(target: Target, tracker: str | None, key: str | None) -> Iterator[Measurer | None]:
+    """A board of a tracker; None for this machine."""
+    if tracker is None and key is None:
+        yield None
+        return
+    host, _, port = (tracker or "").rpartition(":")
+    if not host or not port.isdigit() or key is None:
+        raise QCompileError(
+            "a remote measurement needs a tracker and a key",
+            node="--rpc-tracker",
+            remedy="give --rpc-tracker HOST:PORT --rpc-key KEY",
+        )
+    from qcompile.tune.measurer import WorkerMeasurer
+    from qcompile.tune.places import Tracker
+
+    with WorkerMeasurer(target, Tracker(host, int(port), key)) as measurer:
+        yield measurer
+
+
+@contextlib.contextmanager
+def _progress(budget: Any) -> Iterator[Report]:
+    """On a terminal, the table of tasks as it changes, with what is left; else a line now and then."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from qcompile.report.tuning import progress_table
+
+    def line(states: Sequence[TaskProgress], passed: float) -> str:
+        trials = sum(state.trials for state in states)
+        done = sum(state.done for state in states)
+        return f"{done} of {len(states)} tasks, {trials} trials, {passed:.0f} s{left(budget, trials, passed)}"
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+            def redraw(states: Sequence[TaskProgress], passed: float) -> None:
+                live.update(Group(progress_table(states), Text(line(states, passed))))
+
+            yield redraw
+        return
+    last = [0.0]
+
+    def say(states: Sequence[TaskProgress], passed: float) -> None:
+        if passed - last[0] >= 15:
+            last[0] = passed
+            remark(f"tuning: {line(states, passed)}")
+
+    yield say
+
+
+def left(budget: Any, trials: int, passed: float) -> str:
+    """ ", at most 40 s left" by whichever budget ends first; "" without one."""
+    ends = []
+    if budget.seconds is not None:
+        ends.append(budget.seconds - passed)
+    if budget.trials is not None and trials:
+        ends.append((budget.trials - trials) * passed / trials)
+    return f", at most {max(0.0, min(ends)):.0f} s left" if ends else ""

@@ -1,0 +1,120 @@
+"""Where a tuning session stands, as a table and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from qcompile.report import units
+from qcompile.report.tables import table
+from qcompile.targets.kernels.templates import knobs_json
+from qcompile.tune.session import Outcome, TaskProgress
+
+HEADERS = ["task", "operator", "shape", "format", "layers", "share", "default us", "best us", "gain", "trials", "state"]
+_NUMBERS = ["layers", "share", "default us", "best us", "gain", "trials"]
+
+
+def progress_table(states: Sequence[TaskProgress]) -> Table:
+    """One row a task, in the order of the model; share of the time of all of them."""
+    whole = sum(state.model_seconds for state in states) or 1.0
+    rows = [
+        [
+            _name(state),
+            state.task.workload.operator,
+            state.task.workload.summary,
+            "int8" if state.task.workload.integer else "fp32",
+            str(len(state.task.layers)),
+            f"{state.model_seconds / whole:.1%}",
+            _us(state.default_seconds),
+            _us(state.search.seconds),
+            "" if gain(state) is None else f"{gain(state):.1%}",
+            str(state.trials) + (f" ({state.failed} failed)" if state.failed else ""),
+            state_of(state),
+        ]
+        for state in states
+    ]
+    return table(HEADERS, rows, right=_NUMBERS)
+
+
+def gain(state: TaskProgress) -> float | None:
+    """Share of the default schedule's time that the best one saves."""
+    default, best = state.default_seconds, state.search.seconds
+    return None if default is None or best is None else max(0.0, 1 - best / default)
+
+
+def state_of(state: TaskProgress) -> str:
+    """In one word: "known" by the log, "finished" now, "begun", or "waiting"."""
+    if state.known:
+        return "known"
+    if state.search.finished:
+        return "finished"
+    return "waiting" if state.search.best is None else "begun"
+
+
+def saved(states: Sequence[TaskProgress]) -> tuple[float, float]:
+    """Seconds of one run of the layers with default schedules and with the best, of those that have both."""
+    both = [s for s in states if s.default_seconds is not None and s.search.seconds is not None]
+    default = sum(len(s.task.layers) * (s.default_seconds or 0.0) for s in both)
+    return default, sum(len(s.task.layers) * min(s.search.seconds or 0.0, s.default_seconds or 0.0) for s in both)
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """What a session did, line by line."""
+    states = outcome.tasks
+    default, best = saved(states)
+    done = sum(state.done for state in states)
+    speed = f", {outcome.trials / outcome.seconds * 60:.0f} a minute" if outcome.trials else ""
+    lines = [
+        f"{'tasks':<10} {done} of {len(states)} finished, of {sum(len(s.task.layers) for s in states)} layers",
+        f"{'trials':<10} {outcome.trials} in {outcome.seconds:.1f} s{speed}",
+    ]
+    if default:
+        lines.append(
+            f"{'layers':<10} {units.microseconds(best * 1e6)} us, {units.microseconds(default * 1e6)} us with default "
+            f"schedules ({best / default:.2f}x)"
+        )
+    failures = [error for state in states for error in state.errors]
+    if failures:
+        lines.append(f"{'failed':<10} {len(failures)}; the last: {failures[-1]}")
+    if outcome.stopped != "finished":
+        lines.append(f"{'note':<10} stopped because the {outcome.stopped} were spent; run again to go on")
+    return lines
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """Everything that the table and the summary say."""
+    return {
+        "trials": outcome.trials,
+        "seconds": round(outcome.seconds, 3),
+        "trials_per_minute": round(outcome.trials / outcome.seconds * 60, 1) if outcome.trials else 0.0,
+        "stopped": outcome.stopped,
+        "tasks": [task_json(state) for state in outcome.tasks],
+    }
+
+
+def task_json(state: TaskProgress) -> dict[str, Any]:
+    best = state.search.best
+    return {
+        "layers": state.task.layers,
+        "workload": json.loads(state.key.workload),
+        "batch": state.key.batch,
+        "instructions": state.key.instructions,
+        "default_seconds": state.default_seconds,
+        "best_seconds": state.search.seconds,
+        "best_knobs": None if best is None else json.loads(knobs_json(best)),
+        "trials": state.trials,
+        "failed": state.failed,
+        "state": state_of(state),
+    }
+
+
+def _name(state: TaskProgress) -> str:
+    first, *others = state.task.layers
+    return f"{first} +{len(others)}" if others else first
+
+
+def _us(seconds: float | None) -> str:
+    return "" if seconds is None else units.microseconds(seconds * 1e6)

@@ -1,0 +1,71 @@
+"""``tune``: a model's layers measured on this machine or a remote one, into a log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qcompile.errors import QCompileError
+from qcompile.model import Model
+from qcompile.plan import QuantPlan
+from qcompile.targets.select import select_target
+from qcompile.targets.target import Target
+from qcompile.tune.locations import default_log, shipped_logs
+from qcompile.tune.log import TuningLog
+from qcompile.tune.lookup import DEFAULT_RECORDS, log_files
+from qcompile.tune.measure import Measurer
+from qcompile.tune.measurer import WorkerMeasurer
+from qcompile.tune.places import Here
+from qcompile.tune.session import NO_LIMIT, Budget, Outcome, Report, open_tasks, search
+from qcompile.tune.tasks import TuningTask, merged, tasks_of
+
+Records = str | Path | Sequence[str | Path]
+
+
+def tune(
+    model: Model,
+    plans: QuantPlan | Sequence[QuantPlan],
+    target: str | Target = "native",
+    *,
+    tuning_records: Records = DEFAULT_RECORDS,
+    tasks: Sequence[TuningTask] | None = None,
+    threads: int = 1,
+    budget: Budget = NO_LIMIT,
+    again: bool = False,
+    measurer: Measurer | None = None,
+    report: Report = lambda states, seconds: None,
+) -> Outcome:
+    """Searches the schedules of ``model`` and writes every trial to a log; ``build`` then finds them there.
+
+    plans: one for each way in which the layers are to be measured (an integer plan, a float one).
+    tuning_records: log that is written, created if it is not there, and others that are read; "default" is the user's
+    own log with those that come with the package. tasks: of ``tasks_of``, if not all are wanted.
+    threads: that kernels are split for. again: search also what the log calls finished.
+    measurer: what builds and times candidates; this machine if None.
+
+    Raises ``QCompileError`` if the log cannot be written, or this machine cannot run the target's code.
+    """
+    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    if tasks is None:
+        given = [plans] if isinstance(plans, QuantPlan) else plans
+        tasks = merged(tasks_of(model, plan, row) for plan in given)
+    path, *others = logs_to_tune(tuning_records)
+    with TuningLog.open(path) as log:
+        read = [TuningLog.open(other, read_only=True) for other in others]
+        states = open_tasks(tasks, row, log, again=again, elsewhere=read)
+        if all(state.done for state in states):
+            return search(states, None, log, budget, report)
+        if measurer is not None:
+            return search(states, measurer, log, budget, report)
+        with WorkerMeasurer(row, Here()) as here:
+            return search(states, here, log, budget, report)
+
+
+def logs_to_tune(records: Records) -> list[Path]:
+    """The log to write, then those to read. Raises ``QCompileError`` for none."""
+    if records == DEFAULT_RECORDS:
+        return [default_log(), *shipped_logs()]
+    files = log_files(records)
+    if not files:
+        raise QCompileError("tuning needs a log to write to", node="--tuning-records", remedy="name a file")
+    return files
