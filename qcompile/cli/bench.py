@@ -31,7 +31,8 @@ def bench(
 ) -> None:
     """Measure latency against ONNX Runtime and OpenVINO.
 
-    In turns, in one run, on the float model and on each peer's own int8 of it.
+    In turns, in one run, on the float model and on each peer's own int8 of it; and against the machine's peak, which a
+    micro-kernel gives in the same turns.
 
     \b
     Examples:
@@ -40,11 +41,12 @@ def bench(
       qcompile bench out/ --vs none
     """
     from qcompile.artifact import open_artifact
-    from qcompile.bench import Contender, measure
+    from qcompile.bench import Contender, Peak, measure
     from qcompile.bench.peers import PEERS, check_peers, peer_contenders
     from qcompile.calibrate import random_data
     from qcompile.errors import QCompileError
     from qcompile.report.latency import latency_rows, latency_table
+    from qcompile.report.profile import gops
 
     manifest = open_artifact(path, verify=False).manifest
     peers = [p for p in names(vs or [",".join(PEERS)]) if p != "none"]
@@ -66,13 +68,19 @@ def bench(
             contenders += peer_contenders(
                 peers, source, peer_feeds, peer_feeds[0], threads, lambda text: remark(f"note: {text}")
             )
+    peak = Peak(manifest.target, format, threads)
+    everyone: list[Contender | Peak] = [*contenders, peak]
     with step(f"measuring {len(contenders)} contenders"):
-        latencies = measure(contenders, duration)
+        measured = measure(everyone, duration)
+    latencies = {contender: measured[contender] for contender in contenders}
+    reached = gops(sum(layer.macs for layer in manifest.layers), 1e6 * latencies[contenders[0]].minimum)
+    highest = peak.gops(measured[peak].minimum)
     if as_json:
         head = {"model": manifest.model, "target": manifest.target, "threads": manifest.threads}
-        show_json({**head, "contenders": latency_rows(latencies)})
+        show_json({**head, "gops": reached, "peak_gops": highest, "contenders": latency_rows(latencies)})
     else:
         show(latency_table(latencies))
+        show(f"qcompile {format}: {reached:.0f} GOPS, {reached / highest:.1%} of a micro-kernel's {highest:.0f}")
 
 
 def _source(manifest: Manifest, model: Path | None) -> Path:

@@ -166,6 +166,7 @@ def test_bench_alone(cli, built):
     (ours,) = report["contenders"]
     assert (ours["engine"], ours["format"], ours["ratio_to_fastest"]) == ("qcompile", "int8", 1.0)
     assert 0 < ours["min_us"] <= ours["median_us"] <= ours["p99_us"] and ours["calls"] >= 3
+    assert report["gops"] == pytest.approx(2 * 4096e-9 / (ours["min_us"] * 1e-6)) and report["peak_gops"] > 0
 
 
 def test_bench_refusals(cli, built, tmp_path, monkeypatch):
