@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,40 +42,23 @@ class Dot:
         return acc + (weights.astype(np.int32) * codes.astype(np.int32)).sum(1, dtype=np.int32)
 
 
-def _intrinsic(dtype: str, name: str, *args: Expr) -> Expr:
+# Functions of this module with arguments bound, not closures: a ``Target`` goes to other processes as a pickle.
+
+
+def _cast(dtype: str, value: Expr) -> Expr:
     from tvm import tirx
 
-    return tirx.call_llvm_pure_intrin(dtype, name, *args)
+    return tirx.Cast(dtype, value)
 
 
-def _cast(dtype: str) -> Callable[[Expr], Expr]:
-    def cast(value: Expr) -> Expr:
-        from tvm import tirx
+def _reinterpret(dtype: str, value: Expr) -> Expr:
+    from tvm import tirx
 
-        return tirx.Cast(dtype, value)
-
-    return cast
+    return tirx.reinterpret(dtype, value)
 
 
-def _reinterpret(dtype: str) -> Callable[[Expr], Expr]:
-    def reinterpret(value: Expr) -> Expr:
-        from tvm import tirx
-
-        return tirx.reinterpret(dtype, value)
-
-    return reinterpret
-
-
-def _broadcast_bytes(lanes: int) -> Callable[[Expr], Expr]:
-    """Four codes as one 32-bit value in every lane."""
-
-    def spread(codes: Expr) -> Expr:
-        from tvm import tirx
-
-        word = tirx.reinterpret("int32", codes)
-        return tirx.reinterpret(f"int8x{4 * lanes}", tirx.Broadcast(word, lanes))
-
-    return spread
+def _as_it_is(value: Expr) -> Expr:
+    return value
 
 
 def vpdpbusd(bits: int) -> Dot:
@@ -84,11 +68,25 @@ def vpdpbusd(bits: int) -> Dot:
         name=f"vpdpbusd.{bits}",
         lanes=lanes,
         group=4,
-        spread=_broadcast_bytes(lanes),
-        each=_reinterpret(f"int8x{4 * lanes}"),
-        widen=lambda weights: weights,
-        accumulate=lambda acc, a, w: _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w),
+        spread=partial(_broadcast_bytes, lanes),
+        each=partial(_reinterpret, f"int8x{4 * lanes}"),
+        widen=_as_it_is,
+        accumulate=partial(_dot_bytes, bits),
     )
+
+
+def _broadcast_bytes(lanes: int, codes: Expr) -> Expr:
+    """Four codes as one 32-bit value in every lane."""
+    from tvm import tirx
+
+    word = tirx.reinterpret("int32", codes)
+    return tirx.reinterpret(f"int8x{4 * lanes}", tirx.Broadcast(word, lanes))
+
+
+def _dot_bytes(bits: int, acc: Expr, a: Expr, w: Expr) -> Expr:
+    from tvm import tirx
+
+    return tirx.call_llvm_pure_intrin(f"int32x{bits // 32}", f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w)
 
 
 _PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
@@ -97,20 +95,26 @@ _PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "
 def vpmaddwd(bits: int) -> Dot:
     """AVX2, AVX-512BW: operands widened to int16, so that no sum saturates (vpmaddubsw would); two products a lane."""
     lanes = bits // 32
-    name = _PMADDWD[bits]
-
-    def spread(codes: Expr) -> Expr:
-        from tvm import tirx
-
-        pair = tirx.reinterpret("int32", tirx.Cast("int16x2", codes))
-        return tirx.reinterpret(f"int16x{2 * lanes}", tirx.Broadcast(pair, lanes))
-
     return Dot(
         name=f"vpmaddwd.{bits}",
         lanes=lanes,
         group=2,
-        spread=spread,
-        each=_cast(f"int16x{2 * lanes}"),
-        widen=_cast(f"int16x{2 * lanes}"),
-        accumulate=lambda acc, a, w: acc + _intrinsic(f"int32x{lanes}", name, a, w),
+        spread=partial(_broadcast_words, lanes),
+        each=partial(_cast, f"int16x{2 * lanes}"),
+        widen=partial(_cast, f"int16x{2 * lanes}"),
+        accumulate=partial(_dot_words, bits),
     )
+
+
+def _broadcast_words(lanes: int, codes: Expr) -> Expr:
+    """Two codes, widened, as one 32-bit value in every lane."""
+    from tvm import tirx
+
+    pair = tirx.reinterpret("int32", tirx.Cast("int16x2", codes))
+    return tirx.reinterpret(f"int16x{2 * lanes}", tirx.Broadcast(pair, lanes))
+
+
+def _dot_words(bits: int, acc: Expr, a: Expr, w: Expr) -> Expr:
+    from tvm import tirx
+
+    return acc + tirx.call_llvm_pure_intrin(f"int32x{bits // 32}", _PMADDWD[bits], a, w)

@@ -16,14 +16,27 @@ CPUINFO = Path("/proc/cpuinfo")
 def host_features() -> frozenset[str]:
     """Feature words of the first CPU; empty where there is no /proc/cpuinfo."""
     try:
-        lines = CPUINFO.read_text().splitlines()
+        return features_of(CPUINFO.read_text())
     except OSError:
         return frozenset()
-    for line in lines:
-        key, _, words = line.partition(":")
-        if key.strip() in ("flags", "Features"):  # x86, ARM
+
+
+def features_of(cpuinfo: str) -> frozenset[str]:
+    """Feature words of the first CPU in the text of /proc/cpuinfo."""
+    for cpu in cpus_of(cpuinfo):
+        if words := cpu.get("flags", cpu.get("Features")):  # x86, ARM
             return frozenset(words.split())
     return frozenset()
+
+
+def cpus_of(cpuinfo: str) -> list[dict[str, str]]:
+    """The fields of each paragraph of the text of /proc/cpuinfo: one a CPU, on ARM one more."""
+    paragraphs = (block.splitlines() for block in cpuinfo.split("\n\n"))
+    return [
+        {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        for lines in paragraphs
+        if lines
+    ]
 
 
 def check_cpu(triple: str, features: Iterable[str], target: str, where: str) -> None:
