@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompile.artifact import Artifact, check_output, write_artifact
 from qcompile.compile import compile_entry
 from qcompile.graph import read
-from qcompile.layers import calls_of, describe_layers
+from qcompile.layers import calls_of, describe_layers, schedules_of
 from qcompile.manifest import Manifest, TensorInfo
 from qcompile.model import Model, TensorSpec
 from qcompile.passes.emit_entry import emit_entry
 from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
 from qcompile.passes.runtime_calls import runtime_libraries
 from qcompile.plan import QuantPlan
+from qcompile.targets.kernels.templates import Schedules
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
+from qcompile.tune.locked import LockedSchedules, load_manifest
+from qcompile.tune.lookup import DEFAULT_RECORDS, LoggedSchedules, open_logs
 
 if TYPE_CHECKING:
     from tvm.ir.transform import Pass
@@ -34,6 +38,8 @@ def build(
     passes: Sequence[Pass] | None = None,
     dump_ir: str | Path | None = None,
     notes: Sequence[str] = (),
+    tuning_records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS,
+    locked: str | Path | Manifest | None = None,
 ) -> Artifact:
     """Compiles ``model`` by ``plan`` for ``target``.
 
@@ -43,6 +49,10 @@ def build(
     passes: what leads from the tidied float form to the integer form, instead of ``form_passes(plan, model.layers)``.
     dump_ir: folder that gets the module after each pass, numbered.
     notes: remarks to keep in the manifest, beside the model's own.
+    tuning_records: the logs that schedules are taken from, first hit first: "default" for the user's own, if there is
+    one, and those that come with the package; "none"; a path, paths in one string separated by commas, or a sequence.
+    locked: a manifest (or where it is: an artifact folder or a file) whose schedules are used instead of any log's, so
+    that the same model, plan and tools give the same bytes. Every layer with a schedule must be in it.
 
     Raises ``QCompileError`` for what cannot be compiled or written; an older artifact at ``out`` then stays as it was.
     """
@@ -53,8 +63,11 @@ def build(
     dump = Path(dump_ir) if dump_ir else None
     forming = list(form_passes(plan, model.layers) if passes is None else passes)
     first = len(tidy_passes())
-    integer = run_passes(model.module, forming, dump, first)
-    lowered = run_passes(integer, lowering_passes(row), dump, first + len(forming))
+    with _schedules(row, tuning_records, locked) as schedules:
+        integer = run_passes(model.module, forming, dump, first)
+        lowered = run_passes(integer, lowering_passes(row, schedules), dump, first + len(forming))
+        if isinstance(schedules, LockedSchedules):
+            schedules.check(schedules_of(lowered))
     entry = emit_entry(lowered)
     executable = compile_entry(entry, row)
     main = read(integer)
@@ -72,10 +85,22 @@ def build(
         runtime_libraries=runtime_libraries(entry.module),
         layers=describe_layers(model, plan, integer, lowered),
         calls=calls_of(entry, lowered),
+        schedules=schedules_of(lowered),
         notes=(*model.notes, *notes),
     )
     place = out if out is not None else Path(tempfile.mkdtemp(prefix="qcompile-")) / "artifact"
     return write_artifact(place, module=executable, weights=entry.weights, manifest=manifest, plan=plan)
+
+
+@contextlib.contextmanager
+def _schedules(
+    target: Target, records: str | Path | Sequence[str | Path], locked: str | Path | Manifest | None
+) -> Iterator[Schedules]:
+    if locked is not None:
+        yield LockedSchedules(locked if isinstance(locked, Manifest) else load_manifest(locked), target)
+        return
+    with open_logs(records) as logs:
+        yield LoggedSchedules(logs, target)
 
 
 def _info(spec: TensorSpec, ty: object, plan: QuantPlan) -> TensorInfo:

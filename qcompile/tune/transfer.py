@@ -70,13 +70,16 @@ def nearest(point: np.ndarray, points: Sequence[np.ndarray]) -> list[int]:
 def adapt(knobs: Any, old: Workload, new: Workload, target: Target) -> Any:
     """Legal knobs for ``new``, as like those of ``old`` as can be; None if the default promises to be faster.
 
-    A tile's extent that covered all of the old layer is free to cover as much of the new one as pays, by the template's
-    prior; so is one that is larger than the new layer. All else is kept as far as it is legal, vectors of output
-    channels before rows and columns.
+    A tile's extent that covered all of a smaller old layer may cover as much of the new one as pays, by the template's
+    prior; so may one that is larger than the new layer. All else is kept as far as it is legal, vectors of output
+    channels before rows and columns. Of another batch that changes no extent, the knobs are as good as measured.
     """
     template = TEMPLATES[new.operator]
     before, after = _extents(old, target), _extents(new, target)
-    whole = {name for name in after if getattr(knobs, name) >= before[name] or getattr(knobs, name) > after[name]}
+    if old.key == new.key and before == after:
+        return knobs
+    tile = {name: getattr(knobs, name) for name in after}
+    whole = {name for name, size in tile.items() if size >= before[name] < after[name] or size > after[name]}
     wanted = dataclasses.replace(knobs, **{name: after[name] for name in whole})
     if not template.is_legal(new, target, wanted):
         wanted = _nearest_legal(wanted, new, target, [name for name in after if name not in whole], list(after))
