@@ -1,0 +1,83 @@
+"""Builds candidates into libraries; runs in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qcompile.artifact import write_library
+from qcompile.compile import compile_module
+from qcompile.errors import QCompileError
+from qcompile.targets.kernels.templates import TEMPLATES
+from qcompile.targets.kernels.workload import Workload
+from qcompile.targets.target import Target
+from qcompile.tune.arrays import constants_of
+from qcompile.tune.harness import Packing, harness
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A library of candidates of one workload, and beside it the constants that they share (``Harness.constants``).
+
+    members: which of the candidates, in the library's order. packings: of the constants of each.
+    """
+
+    library: Path
+    constants: Path
+    members: tuple[int, ...]
+    packings: tuple[Packing, ...]
+
+    def remove(self) -> None:
+        self.library.unlink(missing_ok=True)
+        self.constants.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What became of some candidates. errors: index -> why it could not be built."""
+
+    libraries: tuple[Built, ...]
+    errors: dict[int, str]
+
+
+def build(workload: Workload, knobs: Sequence[object], members: Sequence[int], target: Target, stem: Path) -> Build:
+    """Candidates ``members`` of ``knobs`` in one library ``stem``.so; each in its own where one does not compile.
+
+    Raises ``QCompileError`` or ``OSError`` for what is no candidate's fault: no linker, no space.
+    """
+    template, constants = TEMPLATES[workload.operator], constants_of(workload)
+    kernels, errors = {}, {}
+    for i in members:
+        try:
+            kernels[i] = template.build(
+                workload.spec, constants, workload.x, workload.out, workload.residual, target, knobs[i]
+            )
+        except Exception as error:
+            errors[i] = reason(error)
+    if not kernels:
+        return Build((), errors)
+    made = harness(list(kernels.values()), workload.x, workload.out, workload.residual)
+    try:
+        module = compile_module(made.module, target)
+    except Exception as error:
+        if len(kernels) == 1:
+            return Build((), errors | dict.fromkeys(kernels, reason(error)))
+        parts = [build(workload, knobs, [i], target, stem.with_name(f"{stem.name}-{i}")) for i in kernels]
+        for part in parts:
+            errors |= part.errors
+        return Build(tuple(library for part in parts for library in part.libraries), errors)
+    library, numbers = stem.with_suffix(".so"), stem.with_suffix(".npy")
+    write_library(module, library, target.triple)
+    np.save(numbers, made.constants)
+    return Build((Built(library, numbers, tuple(kernels), made.packings),), errors)
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what went wrong; TVM's errors end with it."""
+    if isinstance(error, QCompileError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
