@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import qcompile
-from qcompile.cli import bench, build, inspect, run, targets
+from qcompile.cli import bench, build, inspect, log, run, targets
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
 
@@ -37,6 +37,7 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.command("targets")(targets.targets)
+app.add_typer(log.app, name="log")
 
 
 @app.callback(invoke_without_command=True)

@@ -25,7 +25,8 @@ _RECORD = (
 _SEARCH = (
     "SELECT workload, batch, instructions, template, trials, finished, created FROM search JOIN task ON task = id "
 )
-_ONE_TASK = "WHERE workload = ? AND batch = ? AND instructions = ? AND template = ? "
+ONE_TASK = "workload = ? AND batch = ? AND instructions = ? AND template = ?"
+_OF_TASK = f"WHERE {ONE_TASK} "
 _IN_ORDER = "ORDER BY operator, workload, batch, instructions, template"
 _FASTEST = "ORDER BY minimum, median, record.id LIMIT 1"
 
@@ -130,7 +131,7 @@ class TuningLog:
         )
 
     def _task(self, task: Task) -> int:
-        found = self._connection.execute("SELECT id FROM task " + _ONE_TASK, _key(task)).fetchone()
+        found = self._connection.execute("SELECT id FROM task " + _OF_TASK, _key(task)).fetchone()
         if found:
             return found[0]
         return self._connection.execute(
@@ -149,17 +150,17 @@ class TuningLog:
         Times of two CPUs do not compare: those of ``device`` decide if there are any, else those of the CPU that was
         measured last.
         """
-        found = self._rows("SELECT id FROM task " + _ONE_TASK, (workload, batch, instructions, template))
+        found = self._rows("SELECT id FROM task " + _OF_TASK, (workload, batch, instructions, template))
         return self._best(found[0][0], device) if found else None
 
     def trials(self, workload: str, batch: int, instructions: str, template: int) -> list[Record]:
         """All records of a task, failed ones too, in the order in which they came into this log."""
         key = (workload, batch, instructions, template)
-        return [_record(row) for row in self._rows(_RECORD + _ONE_TASK + "ORDER BY number", key)]
+        return [_record(row) for row in self._rows(_RECORD + _OF_TASK + "ORDER BY number", key)]
 
     def search(self, workload: str, batch: int, instructions: str, template: int) -> Search | None:
         """How far the search of a task has come, None if it never began."""
-        found = self._rows(_SEARCH + _ONE_TASK, (workload, batch, instructions, template))
+        found = self._rows(_SEARCH + _OF_TASK, (workload, batch, instructions, template))
         return _search(found[0]) if found else None
 
     def same_operator(self, operator: str, instructions: str, template: int, device: str = "") -> list[Record]:

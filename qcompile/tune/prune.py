@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import astuple
 
 from qcompile.errors import QCompileError
 from qcompile.tune.database import in_words
-from qcompile.tune.log import TuningLog
+from qcompile.tune.log import ONE_TASK, TuningLog
+from qcompile.tune.record import Task
 
 # The best record of each knobs, ranked among those of its task on its CPU; ties as in TuningLog.best.
 _SLOWER = """
@@ -28,11 +30,11 @@ class _Undo(Exception):
 
 
 def prune(
-    log: TuningLog, keep: int = 5, used: Callable[[str], bool] | None = None, dry_run: bool = False
+    log: TuningLog, keep: int = 5, used: Callable[[Task], bool] | None = None, dry_run: bool = False
 ) -> dict[str, int]:
     """Drops failed trials, all but the ``keep`` fastest of each task on each CPU, and what is no longer looked for.
 
-    used: tells which instructions are still built for; None for all of them. Records of an operator whose template has
+    used: tells which tasks are of use to somebody; None for all of them. Records of an operator whose template has
     a newer version in the log are never applied again, and go. A finished search stays finished. dry_run: only count.
 
     Returns how many records went, for each reason: "instructions", "template", "failed", "slower".
@@ -42,9 +44,8 @@ def prune(
     counts: dict[str, int] = {}
     try:
         with log.transaction() as connection:
-            found = connection.execute("SELECT DISTINCT instructions FROM task").fetchall()
-            unused = [row for row in found if used is not None and not used(row[0])]
-            counts["instructions"] = sum(_drop(connection, "instructions = ?", row) for row in unused)
+            unused = [task for task in log.tasks() if used is not None and not used(task)]
+            counts["instructions"] = sum(_drop(connection, ONE_TASK, astuple(task)) for task in unused)
             counts["template"] = _drop(connection, _OLDER)
             counts["failed"] = connection.execute("DELETE FROM record WHERE minimum IS NULL").rowcount
             counts["slower"] = connection.execute(_SLOWER, (keep,)).rowcount

@@ -53,10 +53,11 @@ def test_help(cli, arguments):
         "bench",
         "inspect",
         "targets",
+        "log",
     ]
 
 
-@pytest.mark.parametrize("command", ["build", "run", "bench", "inspect", "targets"])
+@pytest.mark.parametrize("command", ["build", "run", "bench", "inspect", "targets", "log"])
 def test_every_command_has_help(cli, command):
     code, out, err = cli(command, "-h")
     assert (code, err) == (0, "") and out.startswith(f"Usage: qcompile {command} ")

@@ -479,7 +479,7 @@ def test_prune_drops_what_is_no_longer_used(log):
 
 def test_prune_by_instructions(log):
     log.update([record(), record(instructions=AVX2)])
-    assert prune(log, used=lambda instructions: instructions == AVX2)["instructions"] == 1
+    assert prune(log, used=lambda task: task.instructions == AVX2)["instructions"] == 1
     assert list(log.items()) == [record(instructions=AVX2)]
 
 
