@@ -12,10 +12,10 @@ from qcompile.bench.peers import int8_model
 
 
 class Builds:
-    """Makes what a section asks for; ``tell`` gets a line on what takes time."""
+    """Makes what a section asks for; ``tell`` gets a line on what takes time. tuning_records: as for ``qc.build``."""
 
-    def __init__(self, folder: Path, tell: Callable[[str], None]):
-        self.folder, self.tell = folder, tell
+    def __init__(self, folder: Path, tell: Callable[[str], None], tuning_records: str = "default"):
+        self.folder, self.tell, self.tuning_records = folder, tell, tuning_records
         self._imported: dict[str, tuple[qc.Model, qc.TensorStats]] = {}
         self._artifacts: dict[tuple[str, str, int], qc.Artifact] = {}
 
@@ -30,7 +30,8 @@ class Builds:
             imported, stats = self._imported[model.name]
             plan = qc.plan_uniform(imported, stats, precision)
             out = self.folder / f"{model.name}-{precision}-{threads}"
-            self._artifacts[key] = qc.build(imported, plan, out=out, threads=threads)
+            records = self.tuning_records
+            self._artifacts[key] = qc.build(imported, plan, out=out, threads=threads, tuning_records=records)
         return self._artifacts[key]
 
     def onnxruntime_int8(self, model: BenchModel, activations: str) -> Path:

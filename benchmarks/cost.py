@@ -22,11 +22,17 @@ STARTS = 5  # the fastest of so many counts
 
 def build_cost(model: BenchModel, folder: Path) -> dict[str, Any]:
     """``qcompile build`` from ONNX to int8 artifact, calibration included, in a process of its own."""
-    data = folder / f"{model.name}-calib.npz"
-    np.savez(data, **{name: np.concatenate([feed[name] for feed in model.calibration]) for name in model.feed})
+    data = calibration_file(model, folder)
     arguments = ["build", str(model.onnx), "--calib-data", str(data), "-o", str(folder / f"{model.name}-fresh")]
     seconds, peak = _process([sys.executable, "-c", CLI, *arguments])
     return {"model": model.name, "samples": len(model.calibration), "seconds": seconds, "peak_bytes": peak}
+
+
+def calibration_file(model: BenchModel, folder: Path) -> Path:
+    """The model's calibration data as ``--calib-data`` takes it."""
+    file = folder / f"{model.name}-calib.npz"
+    np.savez(file, **{name: np.concatenate([feed[name] for feed in model.calibration]) for name in model.feed})
+    return file
 
 
 def start_cost() -> dict[str, float]:

@@ -18,21 +18,28 @@ from typing import Any
 from rich.console import Console
 
 import qcompile as qc
-from benchmarks import accuracy, cost, latency
+from benchmarks import accuracy, cost, latency, tuning
 from benchmarks.builds import Builds
 from benchmarks.models import BenchModel, find
+from benchmarks.tuning import Wish
 from qcompile.report.tables import table
 from qcompile.report.units import size
 
-SECTIONS = ("latency", "threads", "accuracy", "size", "build")
+USUAL = ("latency", "threads", "accuracy", "size", "build")
+SECTIONS = (*USUAL, "tuning")  # minutes a model: only if asked for
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=_words, default=[], help="names, separated by commas; default: all")
-    parser.add_argument("--only", type=_words, default=list(SECTIONS), help=f"of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument(
+        "--only", type=_words, default=list(USUAL), help=f"of {', '.join(SECTIONS)}; default: {', '.join(USUAL)}"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="of calls, each contender")
+    parser.add_argument("--tuning-records", default="default", help="for our builds: as for qcompile build")
+    parser.add_argument("--tuning-budget", type=float, default=300.0, help="seconds, of section tuning")
+    parser.add_argument("--best-log", type=Path, help="of section tuning; default: the same log, tuned until finished")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if unknown := [name for name in options.only if name not in SECTIONS]:
@@ -44,8 +51,8 @@ def main() -> None:
     for note in notes:
         out.print(f"note: {note}", highlight=False)
     with tempfile.TemporaryDirectory() as folder, status.status("") as spinner:
-        builds = Builds(Path(folder), lambda line: spinner.update(line))
-        figures = _Figures(models, builds, out)
+        builds = Builds(Path(folder), lambda line: spinner.update(line), options.tuning_records)
+        figures = _Figures(models, builds, out, Wish(options.tuning_budget, options.best_log))
         for section in options.only:
             getattr(figures, section)(options.seconds)
             if options.json:
@@ -57,8 +64,8 @@ def main() -> None:
 class _Figures:
     """One method a section; each prints its table and keeps its figures."""
 
-    def __init__(self, models: list[BenchModel], builds: Builds, out: Console):
-        self.models, self.builds, self.out = models, builds, out
+    def __init__(self, models: list[BenchModel], builds: Builds, out: Console, wish: Wish):
+        self.models, self.builds, self.out, self.wish = models, builds, out, wish
         self.results: dict[str, list[dict[str, Any]]] = {}
         self.failed = False
 
@@ -92,6 +99,13 @@ class _Figures:
         starts = cost.start_cost()
         self.results["start"] = [starts]
         self._print("starting", ["command", "time"], [[n, f"{s:.2f} s"] for n, s in starts.items()], text=1)
+
+    def tuning(self, seconds: float) -> None:
+        rows = self._each("tuning", lambda m: tuning.tuning(m, self.builds, self.wish, seconds))
+        title = f"tuning from an empty log, at most {self.wish.seconds:.0f} s"
+        self._print(title, tuning.SESSION_HEADERS, map(tuning.session_row, rows), text=1)
+        title = "latency in microseconds, median / min, of builds without a log, with this one, and with the best known"
+        self._print(title, tuning.LATENCY_HEADERS, map(tuning.latency_row, rows), text=1)
 
     def _each(
         self, section: str, run: Callable[[BenchModel], dict[str, Any]], evaluated: bool = False
