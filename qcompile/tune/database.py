@@ -70,7 +70,7 @@ def open_read_only(path: Path) -> sqlite3.Connection:
             connection = _checked(_connect(path, "mode=rw"), path)
             connection.execute("PRAGMA query_only = ON")
             return connection
-        beside = Path(f"{path}-wal")
+        beside = Path(f"{path.resolve()}-wal")
         if not beside.exists():
             return _checked(_connect(path, "immutable=1"), path)
         try:
@@ -122,8 +122,8 @@ def in_words(path: str | Path) -> Iterator[None]:
 
 
 def _writable(path: Path) -> bool:
-    """SQLite needs two files beside a database in WAL mode."""
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    """SQLite needs two files beside a database in WAL mode; of a link, beside what it points to."""
+    return os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK)
 
 
 def is_database(path: Path) -> bool:
@@ -161,7 +161,9 @@ def _check_header(path: Path) -> None:
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, timeout=_WAIT, isolation_level=None)
+    return sqlite3.connect(
+        f"file:{quote(os.fsencode(path.absolute()))}?{how}", uri=True, timeout=_WAIT, isolation_level=None
+    )
 
 
 def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:

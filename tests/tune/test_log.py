@@ -324,7 +324,7 @@ def test_refused_in_words_and_left_alone(tmp_path, make, message, read_only):
     assert os.listdir(tmp_path) == ["log.db"]
 
 
-def test_damage_met_later_is_said_in_words(log, monkeypatch):
+def test_damage_met_later_is_said_in_words(log):
     log.update(record(float(us), us) for us in range(1, 500))
     log._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log._connection.execute("PRAGMA cache_size = 0")
@@ -377,6 +377,33 @@ def test_a_lock_that_stays(log, monkeypatch):
             log.add(record())
         assert log.trials(*TASK) == [], "reading goes on"
     log.add(record())
+
+
+def test_a_full_disk(log):
+    pages = log._connection.execute("PRAGMA page_count").fetchone()[0]
+    log._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+    added = []
+    with pytest.raises(QCompileError, match="log.db: the disk is full; all earlier records are safe; make room"):
+        for us in range(1, 10_000):
+            log.add(record(float(us), us))
+            added.append(record(float(us), us))
+    assert added and contents(log.path) == added
+    log._connection.execute("PRAGMA max_page_count = 1000000")
+    log.add(record(0.5, 10_000))
+    assert len(contents(log.path)) == len(added) + 1
+
+
+@pytest.mark.parametrize("name", ["a b?c=1#d%20é.db", os.fsdecode(b"\xff.db")])
+def test_odd_names(tmp_path, name):
+    path = fill(tmp_path / name, record())
+    assert contents(path) == [record()] and os.listdir(tmp_path) == [name]
+
+
+def test_a_link_to_a_log(tmp_path):
+    (tmp_path / "link.db").symlink_to(fill(tmp_path / "log.db", record()))
+    fill(tmp_path / "link.db", record(2.0))
+    assert contents(tmp_path / "log.db") == [record(), record(2.0)]
+    assert sorted(os.listdir(tmp_path)) == ["link.db", "log.db"]
 
 
 # Read-only places
