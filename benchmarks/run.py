@@ -32,7 +32,9 @@ BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=_words, default=[], help="names, separated by commas; default: all")
+    parser.add_argument(
+        "--models", type=_words, default=[], help="names, separated by commas; default: all (tuning: resnet50)"
+    )
     parser.add_argument(
         "--only", type=_words, default=list(USUAL), help=f"of {', '.join(SECTIONS)}; default: {', '.join(USUAL)}"
     )
@@ -44,10 +46,12 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := [name for name in options.only if name not in SECTIONS]:
         parser.error(f"no section {unknown[0]}; there are {', '.join(SECTIONS)}")
-    models, notes = find(options.models, Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
+    wanted = options.models or (["resnet50"] if options.only == ["tuning"] else [])
+    models, notes = find(wanted, Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
     out = Console(width=None if sys.stdout.isatty() else 200)
     status = Console(stderr=True)
     out.print(f"{_cpu()}, {os.cpu_count()} CPUs visible, target {qc.select_target('native').name}", highlight=False)
+    out.print(f"tuning records: {options.tuning_records}", highlight=False)
     for note in notes:
         out.print(f"note: {note}", highlight=False)
     with tempfile.TemporaryDirectory() as folder, status.status("") as spinner:
