@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import qcompile
-from qcompile.cli import bench, build, inspect, log, run, targets
+from qcompile.cli import bench, build, inspect, log, run, targets, tune
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
 
@@ -37,6 +37,7 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.command("targets")(targets.targets)
+app.command("tune")(tune.tune)
 app.add_typer(log.app, name="log")
 
 
@@ -49,6 +50,7 @@ def root(
     \b
     Examples:
       qcompile build model.onnx --calib-data samples.npz -o out/
+      qcompile tune model.onnx --time-budget 60s
       qcompile run out/ --inputs x.npz --outputs y.npz
       qcompile bench out/ --model model.onnx --vs onnxruntime,openvino
       qcompile inspect out/ --layers

@@ -134,7 +134,7 @@ def search(
 ) -> Outcome:
     """Measures until every search has ended or the budget is spent; the log then has every trial.
 
-    The order of measurements follows from the times measured; the log is written before the next batch begins.
+    measurer: None if every task is done already. The order of measurements follows from the times measured; the log is written before the next batch begins.
     """
     begin = time.perf_counter()
     spent = sum(state.before for state in states) if budget.resume else 0
@@ -142,7 +142,7 @@ def search(
     tools = _tools()
     stopped = "finished"
     report(states, 0.0)
-    while chosen := _next(states, measurer.workers):
+    while chosen := _next(states, measurer.workers if measurer else 1):
         left = None if budget.trials is None else budget.trials - spent
         if left is not None and left <= 0:
             stopped = "trials"
@@ -150,6 +150,7 @@ def search(
         if budget.seconds is not None and time.perf_counter() - begin >= budget.seconds:
             stopped = "time"
             break
+        assert measurer is not None, "tasks are left to be measured"
         batches = list(_batches(chosen, footprint, left))
         for (state, batch), measured in zip(batches, measurer.measure_many([b for _, b in batches]), strict=True):
             new = [k for k in batch.knobs if k not in state.search.tried]
