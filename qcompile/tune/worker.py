@@ -73,7 +73,7 @@ class Worker:
                 self.stop()
             raise value
         self.stop()
-        raise WorkerDied(f"no answer within {timeout:g} s", progress)
+        raise WorkerDied(f"no answer within {timeout:.0f} s", progress)
 
     def stop(self) -> None:
         with self._lock:
