@@ -50,7 +50,7 @@ class TuningLog:
         Raises ``QCompileError`` for anything but a sound log of this schema, and leaves it as it is.
         """
         place = Path(path)
-        text = place.is_file() and not database.is_database(place) and _is_text(place)
+        text = is_text(place)
         if text and read_only:
             log = TuningLog(place, database.memory())
             log.update(log_file.read(place))
@@ -226,7 +226,10 @@ class TuningLog:
             return self._connection.execute(query, values).fetchall()
 
 
-def _is_text(path: Path) -> bool:
+def is_text(path: Path) -> bool:
+    """Whether a file is, or by its name claims to be, an exported log."""
+    if not path.is_file() or database.is_database(path):
+        return False
     with path.open("rb") as file:
         return path.suffix == ".jsonl" or file.read(len(log_file.HEAD)) == log_file.HEAD.encode()
 

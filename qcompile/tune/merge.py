@@ -10,8 +10,8 @@ from pathlib import Path
 from qcompile.errors import QCompileError
 from qcompile.tune import log_file
 from qcompile.tune.database import in_words, new_file
-from qcompile.tune.log import TuningLog
-from qcompile.tune.record import Record
+from qcompile.tune.log import TuningLog, is_text
+from qcompile.tune.record import Record, Search
 
 
 def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
@@ -19,10 +19,7 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
 
     Returns how many records the sources had, and how many of them were new to ``out``.
     """
-    items = []
-    for source in sources:
-        with TuningLog.open(source, read_only=True) as log:
-            items += list(log.items())
+    items = [item for source in sources for item in _items(source)]
     count = sum(isinstance(item, Record) for item in items)
     if out.exists() or out.suffix == ".jsonl":
         with TuningLog.open(out) as log:
@@ -48,6 +45,13 @@ def export(source: Path, out: Path) -> int:
                 os.fsync(file.fileno())
             os.replace(new, out)
         return len(log)
+
+
+def _items(source: Path) -> list[Record | Search]:
+    if is_text(source):
+        return list(log_file.read(source))
+    with TuningLog.open(source, read_only=True) as log:
+        return list(log.items())
 
 
 def _is_export(path: Path) -> bool:
