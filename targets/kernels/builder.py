@@ -57,6 +57,12 @@ def store(buffer: Buffer, offset: Index, value: Expr, lanes: int) -> None:
     T.buffer_store(buffer, value, [T.ramp(offset, 1, lanes) if lanes > 1 else offset])
 
 
+def prefetch(buffer: Buffer, offset: Index) -> None:
+    """Asks for the cache line of an element, which may lie behind the buffer's end: nothing is read."""
+    hints = [tirx.const(hint, "int32") for hint in (0, 3, 1)]  # to read, into all caches, data
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", T.address_of(buffer[offset]), *hints))
+
+
 def bind(value: Expr) -> Expr:
     """Computed once, here."""
     return T.bind(value)

@@ -14,7 +14,7 @@ from qcompile.ops import Epilogue
 from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.parallel import worth_threads
-from qcompile.targets.kernels.reduction import Reduction, Segment, Side
+from qcompile.targets.kernels.reduction import Reduction, Segment, Side, written_out
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import BLOCK
 
@@ -145,26 +145,38 @@ class Contraction:
     ) -> None:
         """One segment of the reduction into the accumulators."""
         group = self.r.group
-        step = sum(v.lanes for v in vectors) * group  # weights of one reduction step
+        size = sum(v.lanes for v in vectors) * group  # weights of one reduction step
+        loops, bodies = written_out(segment, group)
 
-        def nest(loops: tuple[tuple[int, int], ...], base: b.Index, stream: b.Index) -> None:
+        def nest(loops: tuple[tuple[int, int], ...], steps: int, base: b.Index, stream: b.Index) -> None:
+            """steps: of one repeat of what lies around ``loops``."""
             if loops:
                 (extent, stride), *inner = loops
-                inside = segment.steps * step
-                for e, _ in inner:
-                    inside *= e
+                steps //= extent
                 with b.loop(extent) as i:
-                    nest(tuple(inner), base + i * stride, stream + i * inside)
+                    nest(tuple(inner), steps, base + i * stride, stream + i * (steps * size))
                 return
-            for s in range(segment.steps):
-                weights, at = [], stream + s * step
-                for v in vectors:
-                    weights.append(self._weight(v, at))
-                    at = at + v.lanes * group
-                for offset, row in zip(offsets, acc, strict=True):
-                    self._accumulate(base + offset + s * group, vectors, weights, row)
+            for body in bodies:
+                with b.loop(body.times) as i:
+                    for s, start in enumerate(body.starts):
+                        weights = self._weights(
+                            vectors, stream + i * (len(body.starts) * size) + (body.step + s) * size
+                        )
+                        for offset, row in zip(offsets, acc, strict=True):
+                            self._accumulate(base + i * body.stride + (offset + start), vectors, weights, row)
 
-        nest(segment.loops, base, stream)
+        nest(loops, segment.length, base, stream)
+
+    def _weights(self, vectors: list[Vector], at: b.Index) -> list[Expr]:
+        """The weights of one reduction step; asks for those of a later one."""
+        ahead = self.tile.prefetch * sum(v.lanes for v in vectors) * self.r.group
+        weights = []
+        for v in vectors:
+            weights.append(self._weight(v, at))
+            if ahead:
+                b.prefetch(self.buffers["weight"], at + ahead)
+            at = at + v.lanes * self.r.group
+        return weights
 
     def _weight(self, v: Vector, offset: b.Index) -> Expr:
         vector = b.load(self.buffers["weight"], offset, v.lanes * self.r.group)

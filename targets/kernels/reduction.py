@@ -15,8 +15,8 @@ import numpy as np
 from qcompile.ops import Conv2d
 from qcompile.targets.storage import BLOCK, Storage
 
-_UNROLL = 4  # reduction steps written out in the innermost loop
-_UNROLL_ROW = 24  # ... of a window row of an image with few channels
+_UNROLL = 4  # reduction steps written out in the innermost loop: more only costs registers
+_ROW = 24  # steps of a window row of an image with few channels that are read as one run
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,42 @@ class Segment:
         return prod(extent for extent, _ in self.loops) * self.steps
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Reduction steps written out, in a loop of ``times`` repeats that are ``stride`` elements apart.
+
+    step: number of the first step within one repeat of the loops around. starts: first element of each step.
+    """
+
+    step: int
+    times: int
+    stride: int
+    starts: tuple[int, ...]
+
+
+def written_out(segment: Segment, group: int, unroll: int = _UNROLL) -> tuple[tuple[tuple[int, int], ...], list[Body]]:
+    """The outer loops (extent, stride) of a segment, and what is in the innermost: bodies of at most ``unroll`` steps.
+
+    Loops are written out from the innermost on; where the last of them does not divide, a smaller body follows.
+    """
+    loops = [*segment.loops, (segment.steps, group)]
+    starts: tuple[int, ...] = (0,)
+    while loops:
+        extent, stride = loops.pop()
+        copies = min(extent, max(1, unroll // len(starts)))
+        times, rest = divmod(extent, copies)
+
+        def repeated(first: int, count: int, stride: int = stride, starts: tuple[int, ...] = starts) -> tuple[int, ...]:
+            return tuple(i * stride + start for i in range(first, first + count) for start in starts)
+
+        if copies < extent:
+            whole = Body(0, times, copies * stride, repeated(0, copies))
+            remainder = Body(times * len(whole.starts), 1, 0, repeated(times * copies, rest))
+            return tuple(loops), [whole, remainder] if rest else [whole]
+        starts = repeated(0, extent)
+    return (), [Body(0, 1, 0, starts)]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reduction:
     """batch x height x width pixels, ``outputs`` channels in each of ``groups`` groups.
@@ -50,6 +86,7 @@ class Reduction:
     group_stride: elements of x from one group's channels to the next.
     index: (steps, group) int: the element of an output channel's flat (I, KH, KW) weights that meets each input
     element; -1 where the input element is padding or belongs to something else, and meets a zero.
+    overlapping: whether the elements of one run of steps reach into the next pixel's.
     """
 
     batch: int
@@ -64,15 +101,11 @@ class Reduction:
     x: Side
     out: Side
     residual: Side | None
+    overlapping: bool
 
     @property
     def steps(self) -> int:
         return len(self.index)
-
-    @property
-    def overlapping(self) -> bool:
-        """Whether the elements of one step of the innermost loop reach into the next pixel's."""
-        return any(segment.steps * self.group > self.x.pixel for segment in self.segments)
 
 
 def image_side(storage: Storage, stride: tuple[int, int] = (1, 1), top: int = 0, left: int = 0) -> Side:
@@ -107,6 +140,7 @@ def conv_reduction(
         segments, index = _blocked_channels(inputs, (kh, kw), spec.dilation, x, group)
     else:
         segments, index = _few_channels(inputs, (kh, kw), spec.dilation, x, group)
+    pixel = spec.strides[1] * x.block
     return Reduction(
         batch=batch,
         height=height,
@@ -120,6 +154,7 @@ def conv_reduction(
         x=image_side(x, spec.strides, spec.padding[0], spec.padding[1]),
         out=image_side(out),
         residual=image_side(residual) if residual else None,
+        overlapping=any(segment.steps * group > pixel for segment in segments),
     )
 
 
@@ -139,6 +174,7 @@ def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, group:
         x=matrix_side(rows, inputs),
         out=matrix_side(rows, outputs),
         residual=matrix_side(rows, outputs) if residual else None,
+        overlapping=False,
     )
 
 
@@ -150,12 +186,9 @@ def _indices(weights: np.ndarray, group: int) -> np.ndarray:
 
 
 def _run(elements: int, group: int) -> tuple[tuple[Segment, ...], np.ndarray]:
-    """Adjacent elements, in loops of a few steps."""
-    steps = -(-elements // group)
-    whole, rest = divmod(steps, _UNROLL)
-    segments = [Segment(0, ((whole, _UNROLL * group),), _UNROLL)] * bool(whole)
-    segments += [Segment(whole * _UNROLL * group, (), rest)] * bool(rest)
-    return tuple(segments), _indices(np.arange(elements), group)
+    """Adjacent elements."""
+    segments = (Segment(0, (), -(-elements // group)),)
+    return segments, _indices(np.arange(elements), group)
 
 
 def _blocked_channels(
@@ -168,9 +201,7 @@ def _blocked_channels(
     whole, rest = divmod(inputs, BLOCK)
     segments, index = [], []
     if whole:
-        steps = BLOCK // group
-        inner = ((steps // _UNROLL, _UNROLL * group),) if steps > _UNROLL else ()
-        segments.append(Segment(0, ((whole, x.plane), *taps, *inner), min(steps, _UNROLL)))
+        segments.append(Segment(0, ((whole, x.plane), *taps), BLOCK // group))
         blocks = position[: whole * BLOCK].reshape(whole, BLOCK, kh, kw)
         index.append(_indices(blocks.transpose(0, 2, 3, 1), group))
     if rest:
@@ -185,7 +216,7 @@ def _few_channels(
     """A block of all C <= 4 channels: a window row is one run of KW * C elements, so a group may span pixels."""
     kh, kw = window
     position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw).transpose(1, 2, 0)
-    if dilation[1] == 1 and kw * inputs <= _UNROLL_ROW * group:
+    if dilation[1] == 1 and kw * inputs <= _ROW * group:
         steps = -(-kw * inputs // group)
         return (Segment(0, ((kh, dilation[0] * x.row),), steps),), _indices(position.reshape(kh, kw * inputs), group)
     taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))

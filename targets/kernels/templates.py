@@ -77,8 +77,9 @@ def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
     p = _problem(workload, target)
     r = p.reduction
     tiles = tiling.legal_tiles(r.height, r.width, p.vectors, p.widened, r.overlapping, target)
-    for tile, channels_outer in itertools.product(tiles, (True, False)):
-        yield replace(tile, channels_outer=channels_outer)
+    prefetches = tiling.legal_prefetches(p.vectors, r.steps, target)
+    for tile, channels_outer, prefetch in itertools.product(tiles, (True, False), prefetches):
+        yield replace(tile, channels_outer=channels_outer, prefetch=prefetch)
 
 
 def _tile_cycles(workload: Workload, target: Target, tile: Tile) -> float:

@@ -11,6 +11,8 @@ _LATENCY = 5  # cycles until a dot product or FMA can be added to again, on ever
 _EPILOGUE = 8.0  # instructions a result vector, two a cycle with their latency
 _TILE = 12.0  # cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
+_AFAR = 2.0  # cycles that a vector of weights from beyond the first-level cache makes its first user wait
+_ASKING = 0.05  # cycles of one prefetch instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +21,15 @@ class Tile:
 
     channels_outer: walk all pixels for one group of output channels before the next (weights stay in cache), or the
     other way round (pixels stay in cache).
+    prefetch: how many reduction steps before their use weights are asked for; 0 leaves it to the hardware, which stops
+    at every page. What follows the last weights of a tile is the next tile, or the next layer's constants.
     """
 
     rows: int
     columns: int
     vectors: int
     channels_outer: bool = True
+    prefetch: int = 0
 
     @property
     def pixels(self) -> int:
@@ -67,14 +72,23 @@ def legal_tiles(height: int, width: int, vectors: int, widened: bool, overlappin
     return tiles
 
 
+def legal_prefetches(vectors: int, reduction: int, target: Target) -> tuple[int, ...]:
+    """Values of ``Tile.prefetch`` that differ in speed for this many weight vectors; a tile that fits one fits all."""
+    weight_bytes = vectors * reduction * target.vector_bits // 8
+    return (0, 64, 128) if weight_bytes > target.l2_bytes // 8 else (0,)
+
+
 def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: int) -> float:
-    """Predicted cycles of height x width pixels of one image and group with everything in the first-level cache.
+    """Predicted cycles of height x width pixels of one image and group, with pixels in the first-level cache.
 
     vectors: vectors of output channels. reduction: steps. Remainders at the right, the bottom and the last channels run
     as smaller tiles, and count as such; every tile also pays for its epilogue, so that a tile is not chosen for its
-    inner loop alone.
+    inner loop alone. Prefetching is work for every pass over the weights, and saves the wait of the first; weights that
+    are used once arrive as fast as memory can send them, whether asked for or not.
     """
-    cycles = 0.0
+    passes = -(-height // tile.rows) * -(-width // tile.columns)
+    asking = _ASKING * passes - (_AFAR if passes > 1 else 0.0)
+    cycles = vectors * reduction * asking if tile.prefetch else 0.0
     for v, nv in _sizes(vectors, tile.vectors):
         for h, nh in _sizes(height, tile.rows):
             for w, nw in _sizes(width, tile.columns):
@@ -87,7 +101,7 @@ def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: in
 def default_tile(
     height: int, width: int, vectors: int, reduction: int, widened: bool, overlapping: bool, target: Target
 ) -> Tile:
-    """The legal tile with the fewest cycles, smaller ones first among equals."""
+    """The legal tile with the fewest cycles, smaller ones first among equals; weights asked for where that pays."""
     best, best_cost = Tile(1, 1, 1), float("inf")
     for tile in legal_tiles(height, width, vectors, widened, overlapping, target):
         if tile.rows > 1 and tile.columns < min(width, 8) and tile.columns != width:
@@ -95,7 +109,8 @@ def default_tile(
         cost = tile_cycles(tile, height, width, vectors, reduction)
         if cost < best_cost * 0.999:
             best, best_cost = tile, cost
-    return best
+    asking = [replace(best, prefetch=prefetch) for prefetch in legal_prefetches(vectors, reduction, target)]
+    return min(asking, key=lambda tile: tile_cycles(tile, height, width, vectors, reduction))
 
 
 def order(tile: Tile, input_bytes: int, weight_bytes: int, target: Target) -> Tile:

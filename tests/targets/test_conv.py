@@ -108,10 +108,38 @@ def test_explicit_tiles_and_their_remainders(tile, outer, row):
     assert kernel.note.endswith(f" {tile[0]}x{tile[1]}x{tile[2] * row.lanes}")
 
 
+ASKED = {
+    "3x3, 37 of 23 channels, batch": ((2, 23, 4, 5), (37, 23, 3, 3), 16, {"padding": (1, 1, 1, 1)}),
+    "pointwise": ((1, 56, 3, 4), (24, 56, 1, 1), 16, {}),
+    "groups": ((1, 64, 3, 3), (64, 32, 3, 1), 16, {"groups": 2, "padding": (1, 0, 1, 0)}),
+    "few channels": ((1, 3, 9, 9), (20, 3, 7, 7), 3, {"strides": (2, 2), "padding": (3, 3, 3, 3)}),
+}
+
+
+@pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)
+@pytest.mark.parametrize("prefetch", [64, 128])
+@pytest.mark.parametrize("name", ASKED)
+def test_weights_asked_for_past_their_end(name, prefetch, row):
+    shape, weight, block, options = ASKED[name]
+    check_conv(row, shape, weight, block=block, tile=Tile(1, 3, 2, prefetch=prefetch), **options)
+
+
+def test_weights_asked_for_in_float():
+    options = {"integer": False, "padding": (1, 1, 1, 1), "tile": Tile(2, 2, 2, prefetch=64)}
+    check_conv(AVX2, (1, 37, 4, 5), (19, 37, 3, 3), FLOAT["float"], **options)
+
+
+@pytest.mark.parametrize("prefetch", [0, 64])
+def test_every_weight_is_asked_for_once_a_tile(prefetch):
+    kernel = check_conv(VNNI, (1, 16, 4, 4), (32, 16, 1, 1), tile=Tile(1, 4, 2, prefetch=prefetch))
+    assert str(kernel.function).count("llvm.prefetch") == (8 if prefetch else 0)  # 4 steps of 2 vectors
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_any_tile(data):
     pick = {name: st.integers(1, most) for name, most in (("rows", 4), ("columns", 6), ("vectors", 3))}
+    pick["prefetch"] = st.sampled_from((0, 64, 128))
     tile = Tile(**{name: data.draw(s) for name, s in pick.items()}, channels_outer=data.draw(st.booleans()))
     h, w, c, o = (data.draw(st.integers(1, most)) for most in (6, 9, 20, 50))
     check_conv(AVX2, (1, c, h, w), (o, c, 1, 2), tile=tile, padding=(0, 1, 0, 0))

@@ -52,7 +52,8 @@ def test_explicit_tiles_and_their_remainders(tile, outer, row):
 @given(st.data())
 def test_any_size_and_tile(data):
     rows, inputs, outputs, columns, vectors = (data.draw(st.integers(1, most)) for most in (9, 40, 70, 6, 3))
-    check_dense(AVX2, (rows, inputs), outputs, tile=Tile(1, columns, vectors, data.draw(st.booleans())))
+    tile = Tile(1, columns, vectors, data.draw(st.booleans()), data.draw(st.sampled_from((0, 64, 128))))
+    check_dense(AVX2, (rows, inputs), outputs, tile=tile)
 
 
 @pytest.mark.parametrize("outer", [True, False])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompile.targets.kernels.tiling import Tile, default_tile, legal_tiles, order, tile_cycles
+from qcompile.targets.kernels.tiling import Tile, default_tile, legal_prefetches, legal_tiles, order, tile_cycles
 from qcompile.targets.x86 import ROWS
 from tests.targets.running import AVX2, VNNI, each_row
 
@@ -33,7 +35,7 @@ def test_the_legal_tiles_hold_the_default_and_fit(row):
     for height, width, vectors in [(56, 56, 4), (1, 49, 128), (7, 7, 32), (1, 1, 3)]:
         tiles = legal_tiles(height, width, vectors, False, False, row)
         assert len(set(tiles)) == len(tiles) <= 300
-        assert default_tile(height, width, vectors, 64, False, False, row) in tiles
+        assert replace(default_tile(height, width, vectors, 64, False, False, row), prefetch=0) in tiles
         for tile in tiles:
             assert tile.rows <= height and tile.columns <= width and tile.vectors <= vectors
             assert tile.pixels * tile.vectors + tile.vectors + 1 <= row.vector_registers
@@ -47,6 +49,14 @@ def test_cycles_are_those_of_whole_tiles_and_of_what_remains():
     assert tile_cycles(Tile(1, 12, 2), 1, 13, 2, 100) == pytest.approx(
         tile_cycles(Tile(1, 12, 2), 1, 12, 2, 100) + tile_cycles(Tile(1, 1, 2), 1, 1, 2, 100)
     )
+
+
+def test_weights_that_come_from_afar_and_are_used_a_few_times_are_asked_for():
+    assert default_tile(7, 7, 32, 1152, False, False, VNNI).prefetch in legal_prefetches(32, 1152, VNNI)[1:]
+    assert default_tile(1, 1, 63, 512, False, False, VNNI).prefetch == 0  # once: memory is busy all the time
+    assert default_tile(56, 56, 4, 144, False, False, VNNI).prefetch == 0  # many times: nearly always at hand
+    assert default_tile(7, 7, 4, 36, False, False, VNNI).prefetch == 0  # few
+    assert legal_prefetches(4, 36, VNNI) == (0,)
 
 
 @each_row
@@ -80,4 +90,5 @@ def test_short_rows_are_tiled_in_two_dimensions():
     ],
 )
 def test_loop_order(input_bytes, weight_bytes, channels_outer):
-    assert order(Tile(1, 2, 3), input_bytes, weight_bytes, AVX2) == Tile(1, 2, 3, channels_outer)
+    tile = Tile(1, 2, 3, prefetch=64)
+    assert order(tile, input_bytes, weight_bytes, AVX2) == replace(tile, channels_outer=channels_outer)
