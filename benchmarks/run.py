@@ -108,7 +108,7 @@ class _Figures:
         rows = self._each("tuning", lambda m: tuning.tuning(m, self.builds, self.wish, seconds))
         title = f"tuning from an empty log, at most {self.wish.seconds:.0f} s"
         self._print(title, tuning.SESSION_HEADERS, map(tuning.session_row, rows), text=1)
-        title = "latency in microseconds, median / min, of builds without a log, with this one, and with the best known"
+        title = "latency in microseconds, median / min, by the log that the build used"
         self._print(title, tuning.LATENCY_HEADERS, map(tuning.latency_row, rows), text=1)
 
     def _each(

@@ -16,6 +16,7 @@ from benchmarks.cost import CLI, calibration_file
 from benchmarks.models import BenchModel
 from qcompile.artifact import open_artifact
 from qcompile.bench import Contender, measure
+from qcompile.report.units import microseconds
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def latency_row(result: dict[str, Any]) -> list[str]:
     median, fastest = result["median_us"], result["min_us"]
     return [
         result["model"],
-        *(f"{median[name]:.0f} / {fastest[name]:.0f}" for name in ("untuned", "tuned", "best")),
+        *(f"{microseconds(median[name])} / {microseconds(fastest[name])}" for name in ("untuned", "tuned", "best")),
         *(f"{fastest['tuned'] / fastest[name]:.3f}" for name in ("untuned", "best")),
     ]
 

@@ -36,7 +36,7 @@ class Profile:
 
     kernels: in the order of the run, each with one reading of the clock. overhead: from Python to the first kernel, and
     from the last one back. clock: what all the readings cost; a difference of two measurements, so noise may make it
-    negative. call: of ``main``, which reads no clock.
+    negative. call: of ``main``, which reads no clock, on arrays that are bound (``Runner.bind``).
     """
 
     kernels: tuple[KernelTime, ...]
