@@ -95,6 +95,8 @@ def new_file(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         new = Path(folder) / path.name
         yield new
+        with open(new, "rb") as file:
+            os.fsync(file.fileno())
         os.link(new, path)
 
 
@@ -188,13 +190,15 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
 def _create(path: Path) -> None:
     with in_words(path), contextlib.suppress(FileExistsError), new_file(path) as new:
         connection = sqlite3.connect(new, isolation_level=None)
+        connection.execute("PRAGMA synchronous = OFF")  # until it is where others see it
         _make_tables(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.close()
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.executescript(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; {_TABLES}")
+    connection.executescript(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA};")
+    connection.executescript(f"BEGIN; {_TABLES} COMMIT;")
 
 
 def _code(error: sqlite3.Error) -> int | None:

@@ -177,6 +177,8 @@ def _check_task(item: Record | Search) -> None:
     _check_canonical("workload", item.workload)
     if not isinstance(json.loads(item.workload).get("operator"), str):
         raise ValueError("workload: no operator")
+    if isinstance(item.batch, int) and item.batch < 1:
+        raise ValueError(f"batch must be 1 or more, not {item.batch}")
 
 
 def _check_canonical(name: str, text: str) -> None:

@@ -73,6 +73,7 @@ def test_id_depends_on_seconds_and_error():
         ({"tools": (("tvm", "1"), ("qcompile", "1"))}, "sorted"),
         ({"footprint": 1 << 63}, "64 bits"),
         ({"batch": True}, "batch must be int"),
+        ({"batch": 0}, "batch must be 1 or more"),
         ({"device": "\udc80"}, "surrogates"),
     ],
 )
