@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
@@ -13,10 +14,13 @@ import typer
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
+from qcompile.errors import QCompileError
 from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
+    from qcompile.model import Model
+    from qcompile.targets.target import Target
 
 
 class Precision(StrEnum):
@@ -55,6 +59,18 @@ def build(
         list[str] | None, typer.Option("--input-shapes", metavar="x:[1,3,8,8]", help="Fix inputs; repeatable.")
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that kernels are split for.")] = 1,
+    tuning_records: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tuning-records", metavar="a,b", help="Logs, first hit first; 'none'; default: your own, then ours."
+        ),
+    ] = None,
+    locked: Annotated[
+        Path | None, typer.Option("--locked", metavar="MANIFEST", help="Use the schedules of this earlier build.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="First tune what the log lacks, with N measurements at most.")
+    ] = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Folder for the module after each pass.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Summary for machines.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Layers, seconds, tracebacks of defects.")] = False,
@@ -67,17 +83,19 @@ def build(
       qcompile build model.onnx --target x86-avx2 --threads 2 --calib-data samples/ -o out/
       qcompile build model.onnx --fp32 --input-shapes "x:[8,3,224,224]" -o out/
       qcompile build model.onnx --plan out/plan.json -o out2/
+      qcompile build model.onnx --plan out/plan.json --locked out/ -o out2/
     """
     import qcompile as qc
     from qcompile.artifact import check_output
     from qcompile.targets.select import select_target
 
     if int8 and (fp32 or precision is Precision.fp32):
-        raise qc.QCompileError("--int8 and fp32 contradict each other", remedy="give one precision")
+        raise QCompileError("--int8 and fp32 contradict each other", remedy="give one precision")
     if fp32:
         precision = Precision.fp32
     check_output(out)
     row = select_target(target)
+    records = _check_schedules(tuning_records or [], locked, trials, row.with_threads(threads))
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []), dump_ir=dump_ir)
@@ -90,14 +108,59 @@ def build(
     else:
         wish = CalibrationWish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
         chosen = integer_plan(imported, row, wish, times)
+    if trials is not None:
+        _tune(imported, chosen, row.with_threads(threads), records, trials, times)
     with timed("compile", times, "compiling"):
-        artifact = qc.build(imported, chosen, target=row, threads=threads, out=out, dump_ir=dump_ir)
+        artifact = qc.build(
+            imported,
+            chosen,
+            target=row,
+            threads=threads,
+            out=out,
+            dump_ir=dump_ir,
+            tuning_records=records,
+            locked=locked,
+        )
     _summarize(artifact, times, as_json, verbose)
+
+
+def _check_schedules(records: list[str], locked: Path | None, trials: int | None, target: Target) -> list[str]:
+    """What ``--tuning-records`` names; what cannot be used is told before an hour of work."""
+    from qcompile.tune.locked import LockedSchedules, load_manifest
+    from qcompile.tune.lookup import DEFAULT_RECORDS, log_files, open_logs
+    from qcompile.tune.run import logs_to_tune
+
+    if locked is not None:
+        for option, given in (("--tuning-records", records), ("--trials", trials)):
+            if given:
+                raise QCompileError(f"--locked and {option} contradict each other", remedy="give one of them")
+        LockedSchedules(load_manifest(locked), target)
+    named = records or [DEFAULT_RECORDS]
+    with open_logs(log_files(named) if trials is None else logs_to_tune(named)[1:]):  # the first may yet be made
+        return named
+
+
+def _tune(
+    model: Model, plan: QuantPlan, target: Target, records: list[str], trials: int, times: dict[str, float]
+) -> None:
+    from qcompile.tune.run import tune
+    from qcompile.tune.session import Budget
+
+    with timed("tune", times, "tuning") as update:
+        tune(
+            model,
+            plan,
+            target,
+            tuning_records=records,
+            threads=target.threads,
+            budget=Budget(trials),
+            report=lambda states, _: update(f"{sum(state.trials for state in states)} trials"),
+        )
 
 
 def _summarize(artifact: Artifact, times: Mapping[str, float], as_json: bool, verbose: bool) -> None:
     from qcompile.report import units
-    from qcompile.report.tables import facts, layers_table
+    from qcompile.report.tables import facts, layers_table, schedules
 
     if as_json:
         manifest = artifact.manifest
@@ -109,6 +172,11 @@ def _summarize(artifact: Artifact, times: Mapping[str, float], as_json: bool, ve
                 "threads": manifest.threads,
                 "layers": dict(Counter(layer.format for layer in manifest.layers)),
                 "float": {layer.name: layer.reason for layer in manifest.layers if layer.reason},
+                "schedules": schedules(manifest.schedules),
+                "knobs": [
+                    {"layer": info.layer, "schedule": info.source, "knobs": json.loads(info.knobs)}
+                    for info in manifest.schedules
+                ],
                 "notes": manifest.notes,
                 "seconds": {name: round(seconds, 3) for name, seconds in times.items()},
             }

@@ -38,14 +38,14 @@ def log_files(records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS) -> l
     """The logs that are meant, first to be asked first.
 
     records: "default" for the user's own log, if there is one, and those that come with the package; "none"; a path, a
-    list of paths separated by commas, or a sequence of paths.
+    list of paths separated by commas, or a sequence of those.
     """
-    if records == DEFAULT_RECORDS:
+    paths = [records] if isinstance(records, (str, Path)) else list(records)
+    if paths == [DEFAULT_RECORDS]:
         own = default_log()
         return [*([own] if own.exists() else []), *shipped_logs()]
-    if isinstance(records, str):
-        return parse_locations(records)
-    return [Path(path) for path in ([records] if isinstance(records, Path) else records)]
+    texts = [path for path in paths if isinstance(path, str)]
+    return parse_locations(texts) if texts and texts == paths else [Path(path) for path in paths]
 
 
 @contextlib.contextmanager

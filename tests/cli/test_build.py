@@ -18,7 +18,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 import qcompile as qc
+from qcompile.artifact import FILES
 from qcompile.cli import main
+from qcompile.targets.kernels.templates import TEMPLATES
+from qcompile.targets.select import can_run
+from qcompile.tune.log import TuningLog
+from qcompile.tune.tasks import tasks_of
+from tests.tune.recorded import record, write
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds for x86-64")
 RNG = np.random.default_rng(0)
@@ -124,6 +130,60 @@ def test_integer_inputs_and_outputs(cli, tmp_path):
     assert np.abs(real - expected(SAMPLES[:1])).max() < 0.2
 
 
+def logged(folder: Path, file: Path) -> Path:
+    """A log with a schedule of the model's one layer that is not the default."""
+    model = qc.import_onnx(folder / "model.onnx")
+    target = qc.select_target("x86-avx2")
+    (task,) = tasks_of(model, qc.plan_uniform(model, None, "fp32", target), target)
+    template = TEMPLATES[task.workload.operator]
+    default = template.default(task.workload, target)
+    knobs = next(k for k in template.space(task.workload, target) if k != default)
+    return write(file, record(task.workload, target, knobs))
+
+
+def test_schedules_are_from_the_logs_or_the_manifest(cli, folder, tmp_path):
+    log = logged(folder, tmp_path / "log.db")
+    build = ["build", "model.onnx", "--target", "x86-avx2", "--fp32", "-o"]
+    code, out, _ = cli(*build, tmp_path / "plain", "--tuning-records", "none")
+    assert code == 0 and "schedules  1 default\n" in out
+    code, out, _ = cli(*build, tmp_path / "tuned", "--tuning-records", log)
+    assert code == 0 and "schedules  1 tuned\n" in out
+    code, out, _ = cli(*build, tmp_path / "locked", "--locked", tmp_path / "tuned", "--json")
+    summary = json.loads(out)
+    assert code == 0 and summary["schedules"] == {"tuned": 1}
+    (row,) = summary["knobs"]
+    assert (row["layer"], row["schedule"]) == ("conv", "tuned") and row["knobs"]["rows"] == 1
+    same = {name: (tmp_path / "tuned" / name).read_bytes() for name in FILES}
+    assert {name: (tmp_path / "locked" / name).read_bytes() for name in FILES} == same
+    assert (tmp_path / "plain/model.so").read_bytes() != same["model.so"]
+    code, out, _ = cli("inspect", tmp_path / "locked", "--layers")
+    (header,) = [line.split() for line in out.splitlines() if line.startswith(" layer")]
+    assert code == 0 and "schedule" in header and "schedules  1 tuned\n" in out
+
+
+def test_a_log_on_a_read_only_place(cli, folder, tmp_path):
+    log = logged(folder, tmp_path / "product/log.db")
+    log.chmod(0o444)
+    log.parent.chmod(0o555)
+    code, out, _ = cli(
+        "build", "model.onnx", "--target", "x86-avx2", "--fp32", "-o", tmp_path / "out", "--tuning-records", log
+    )
+    log.parent.chmod(0o755)
+    assert code == 0 and "schedules  1 tuned\n" in out and os.listdir(log.parent) == ["log.db"]
+
+
+def test_trials_tune_what_is_missing(cli, tmp_path):
+    """Into the log that is named; the next build needs none."""
+    if not can_run(qc.select_target("x86-avx2")):
+        pytest.skip("measures on this machine")
+    build = ["build", "model.onnx", "--target", "x86-avx2", "--fp32", "--tuning-records", tmp_path / "new.db", "-o"]
+    code, out, _ = cli(*build, tmp_path / "a", "--trials", "2")
+    assert code == 0 and "schedules  1 tuned\n" in out
+    assert 2 <= len(TuningLog.open(tmp_path / "new.db", read_only=True)) <= 3
+    code, out, _ = cli(*build, tmp_path / "b")
+    assert code == 0 and (tmp_path / "b/model.so").read_bytes() == (tmp_path / "a/model.so").read_bytes()
+
+
 def test_ir_is_dumped_in_order(cli, tmp_path):
     code, _, _ = cli(
         "build", "model.onnx", "--target", "x86-avx2", "--fp32", "-o", tmp_path / "out", "--dump-ir", tmp_path / "ir"
@@ -144,6 +204,13 @@ def test_ir_is_dumped_in_order(cli, tmp_path):
         (["--calib-method", "max"], "minmax"),
         (["--threads", "0"], "--threads"),
         (["--fp32", "--dump-ir", "calib.npz"], "calib.npz: File exists"),
+        (["--tuning-records", "no.db"], "no.db: no such tuning log"),
+        (["--tuning-records", "calib.npz"], "calib.npz: not a tuning log"),
+        (["--tuning-records", "none", "--trials", "3"], "tuning needs a log to write to"),
+        (["--locked", "no"], "no: No such file"),
+        (["--locked", "calib.npz"], "calib.npz"),
+        (["--locked", "a", "--tuning-records", "b"], "--locked and --tuning-records contradict each other"),
+        (["--locked", "a", "--trials", "3"], "--locked and --trials contradict each other"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, arguments, message):
