@@ -113,12 +113,9 @@ def tune(
         return
     with _measurer(row, rpc_tracker, rpc_key) as measurer, _progress(budget) as report:
         outcome = run(
-            imported,
-            plans,
+            chosen,
             row,
             tuning_records=records,
-            tasks=chosen,
-            threads=threads,
             budget=budget,
             again=again,
             measurer=measurer,

@@ -1,4 +1,4 @@
-"""``tune``: a model's layers measured on this machine or a remote one, into a log."""
+"""``tune``: layers measured on this machine or a remote one, into a log."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qcompile.errors import QCompileError
-from qcompile.model import Model
-from qcompile.plan import QuantPlan
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
 from qcompile.tune.locations import default_log, shipped_logs
@@ -17,38 +15,31 @@ from qcompile.tune.measure import Measurer
 from qcompile.tune.measurer import WorkerMeasurer
 from qcompile.tune.places import Here
 from qcompile.tune.session import NO_LIMIT, Budget, Outcome, Report, open_tasks, search
-from qcompile.tune.tasks import TuningTask, merged, tasks_of
+from qcompile.tune.tasks import TuningTask
 
 Records = str | Path | Sequence[str | Path]
 
 
 def tune(
-    model: Model,
-    plans: QuantPlan | Sequence[QuantPlan],
+    tasks: Sequence[TuningTask],
     target: str | Target = "native",
     *,
     tuning_records: Records = DEFAULT_RECORDS,
-    tasks: Sequence[TuningTask] | None = None,
-    threads: int = 1,
     budget: Budget = NO_LIMIT,
     again: bool = False,
     measurer: Measurer | None = None,
     report: Report = lambda states, seconds: None,
 ) -> Outcome:
-    """Searches the schedules of ``model`` and writes every trial to a log; ``build`` then finds them there.
+    """Searches schedules for ``tasks`` and writes every trial to a log; ``build`` then finds them there.
 
-    plans: one for each way in which the layers are to be measured (an integer plan, a float one).
+    tasks: of ``tasks_of(model, plan, target)``, made for the same target and number of threads.
     tuning_records: log that is written, created if it is not there, and others that are read; "default" is the user's
-    own log with those that come with the package. tasks: of ``tasks_of``, if not all are wanted.
-    threads: that kernels are split for. again: search also what the log calls finished.
+    own log with those that come with the package. again: search also what the log calls finished.
     measurer: what builds and times candidates; this machine if None.
 
     Raises ``QCompileError`` if the log cannot be written, or this machine cannot run the target's code.
     """
-    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
-    if tasks is None:
-        given = [plans] if isinstance(plans, QuantPlan) else plans
-        tasks = merged(tasks_of(model, plan, row) for plan in given)
+    row = select_target(target) if isinstance(target, str) else target
     path, *others = logs_to_tune(tuning_records)
     with TuningLog.open(path) as log:
         read = [TuningLog.open(other, read_only=True) for other in others]

@@ -134,7 +134,8 @@ def search(
 ) -> Outcome:
     """Measures until every search has ended or the budget is spent; the log then has every trial.
 
-    measurer: None if every task is done already. The order of measurements follows from the times measured; the log is written before the next batch begins.
+    measurer: None if every task is done already. The order of measurements follows from the times measured; the log is
+    written before the next batch begins.
     """
     begin = time.perf_counter()
     spent = sum(state.before for state in states) if budget.resume else 0
