@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from qcompile.errors import QCompileError
 
 _PAUSE = 0.2  # seconds between two requests
-_INSTALL = "pip install apache-tvm tornado psutil cloudpickle"  # what tracker and server need
+_INSTALL = "pip install 'qcompile[rpc]'"  # what tracker and server need
 
 
 @dataclass(frozen=True, slots=True)
