@@ -88,13 +88,18 @@ def tune(
     from qcompile.report.tuning import as_json as outcome_json
     from qcompile.report.tuning import progress_table, summary
     from qcompile.targets.select import select_target
+    from qcompile.tune.lookup import DEFAULT_RECORDS
+    from qcompile.tune.run import check_logs
     from qcompile.tune.run import tune as run
     from qcompile.tune.session import Budget
     from qcompile.tune.tasks import merged, selected, tasks_of
 
     budget = Budget(trials, seconds(time_budget), resume)
     wanted = formats_of(formats)
+    board = tracker_of(rpc_tracker, rpc_key)
     row = select_target(target).with_threads(threads)
+    records = names(tuning_records or []) or DEFAULT_RECORDS
+    check_logs(records)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []))
@@ -106,12 +111,11 @@ def tune(
         chosen = selected(chosen, only)
     if not chosen:
         raise QCompileError("no layer has a schedule to tune", node=str(model), remedy="nothing needs to be done")
-    records = names(tuning_records or []) or "default"
     if listing:
         states = _states(chosen, row, records)
         show_json(_listed(states)) if as_json else show(progress_table(states))
         return
-    with _measurer(row, rpc_tracker, rpc_key) as measurer, _progress(budget) as report:
+    with _measurer(row, board) as measurer, _progress(budget) as report:
         outcome = run(
             chosen,
             row,
@@ -192,23 +196,29 @@ def _listed(states: Sequence[TaskProgress]) -> list[dict[str, Any]]:
     return [task_json(state) for state in states]
 
 
-@contextlib.contextmanager
-def _measurer(target: Target, tracker: str | None, key: str | None) -> Iterator[Measurer | None]:
-    """A board of a tracker; None for this machine."""
-    if tracker is None and key is None:
-        yield None
-        return
-    host, _, port = (tracker or "").rpartition(":")
+def tracker_of(address: str | None, key: str | None) -> tuple[str, int, str] | None:
+    """Host, port and key; None for this machine."""
+    if address is None and key is None:
+        return None
+    host, _, port = (address or "").rpartition(":")
     if not host or not port.isdigit() or key is None:
         raise QCompileError(
             "a remote measurement needs a tracker and a key",
             node="--rpc-tracker",
             remedy="give --rpc-tracker HOST:PORT --rpc-key KEY",
         )
-    from qcompile.tune.measurer import WorkerMeasurer
-    from qcompile.tune.places import Tracker
+    return host, int(port), key
 
-    with WorkerMeasurer(target, Tracker(host, int(port), key)) as measurer:
+
+@contextlib.contextmanager
+def _measurer(target: Target, board: tuple[str, int, str] | None) -> Iterator[Measurer | None]:
+    """A board of a tracker; None for this machine."""
+    if board is None:
+        yield None
+        return
+    from qcompile.tune.remote import RemoteMeasurer
+
+    with RemoteMeasurer(target, *board) as measurer:
         yield measurer
 
 

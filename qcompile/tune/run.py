@@ -8,12 +8,11 @@ from pathlib import Path
 from qcompile.errors import QCompileError
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
+from qcompile.tune.local import LocalMeasurer
 from qcompile.tune.locations import default_log, shipped_logs
 from qcompile.tune.log import TuningLog
 from qcompile.tune.lookup import DEFAULT_RECORDS, log_files
 from qcompile.tune.measure import Measurer
-from qcompile.tune.measurer import WorkerMeasurer
-from qcompile.tune.places import Here
 from qcompile.tune.session import NO_LIMIT, Budget, Outcome, Report, open_tasks, search
 from qcompile.tune.tasks import TuningTask
 
@@ -48,7 +47,7 @@ def tune(
             return search(states, None, log, budget, report)
         if measurer is not None:
             return search(states, measurer, log, budget, report)
-        with WorkerMeasurer(row, Here()) as here:
+        with LocalMeasurer(row) as here:
             return search(states, here, log, budget, report)
 
 
@@ -60,3 +59,10 @@ def logs_to_tune(records: Records) -> list[Path]:
     if not files:
         raise QCompileError("tuning needs a log to write to", node="--tuning-records", remedy="name a file")
     return files
+
+
+def check_logs(records: Records) -> None:
+    """Raises ``QCompileError`` for logs that ``tune`` could not use; call it before an hour of work."""
+    path, *others = logs_to_tune(records)
+    for log in [*([path] if path.exists() else []), *others]:
+        TuningLog.open(log, read_only=True).close()

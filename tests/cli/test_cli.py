@@ -53,11 +53,12 @@ def test_help(cli, arguments):
         "bench",
         "inspect",
         "targets",
+        "tune",
         "log",
     ]
 
 
-@pytest.mark.parametrize("command", ["build", "run", "bench", "inspect", "targets", "log"])
+@pytest.mark.parametrize("command", ["build", "run", "bench", "inspect", "targets", "tune", "log"])
 def test_every_command_has_help(cli, command):
     code, out, err = cli(command, "-h")
     assert (code, err) == (0, "") and out.startswith(f"Usage: qcompile {command} ")
