@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, latency
+from benchmarks import accuracy, latency, tuning
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
@@ -35,6 +35,15 @@ def shares(results: list[dict[str, Any]]) -> str:
     return table(latency.PEAK_HEADERS, [latency.peak_row(result) for result in results])
 
 
+def sessions(results: list[dict[str, Any]]) -> str:
+    return table(tuning.SESSION_HEADERS, [tuning.session_row(result) for result in results])
+
+
+def gains(results: list[dict[str, Any]]) -> str:
+    """Of tuning."""
+    return table(tuning.LATENCY_HEADERS, [tuning.latency_row(result) for result in results])
+
+
 def accuracies(results: list[dict[str, Any]]) -> str:
     return table(accuracy.HEADERS, [accuracy.row(result) for result in results], words=2)
 
@@ -46,6 +55,8 @@ def main() -> None:
         ("latency", shares),
         ("threads", latencies),
         ("accuracy", accuracies),
+        ("tuning", sessions),
+        ("tuning", gains),
     ]
     print("\n\n".join(make(figures[name]) for name, make in sections if name in figures))
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of calls, each contender")
     parser.add_argument("--tuning-records", default="default", help="for our builds: as for qcompile build")
     parser.add_argument("--tuning-budget", type=float, default=300.0, help="seconds, of section tuning")
-    parser.add_argument("--best-log", type=Path, help="of section tuning; default: the same log, tuned until finished")
+    parser.add_argument("--best-log", type=Path, help="of section tuning; default: the same log, searched again")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if unknown := [name for name in options.only if name not in SECTIONS]:

@@ -21,7 +21,7 @@ from qcompile.report.units import microseconds
 
 @dataclass(frozen=True)
 class Wish:
-    """seconds: budget of the session from an empty log. best_log: the best log known; None: that log, tuned on."""
+    """seconds: budget of the session from an empty log. best_log: the best known; None: that log, searched again."""
 
     seconds: float
     best_log: Path | None = None
@@ -35,8 +35,9 @@ def tuning(model: BenchModel, builds: Builds, wish: Wish, seconds: float) -> dic
     builds.tell(f"{model.name}: tuning for at most {wish.seconds:.0f} s")
     session, session_seconds = _tune(model, log, "--time-budget", f"{wish.seconds}s")
     _qcompile("log", "merge", str(wish.best_log or log), "-o", str(best))
-    builds.tell(f"{model.name}: tuning the best log until nothing is left to try")
-    _tune(model, best)
+    if wish.best_log is None:
+        builds.tell(f"{model.name}: searching again, until nothing pays")
+        _tune(model, best, "--again")
     again, again_seconds = _tune(model, best)
 
     data = calibration_file(model, folder)
