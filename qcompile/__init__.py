@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from qcompile.runtime import load as load
     from qcompile.targets.select import select_target as select_target
     from qcompile.targets.target import Target as Target
+    from qcompile.tune.costs import layer_costs as layer_costs
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _HOMES = {
     "calibrate": "calibrate",
     "import_onnx": "importing",
     "import_relax": "importing",
+    "layer_costs": "tune.costs",
     "load": "runtime",
     "plan_imported": "assign.imported",
     "plan_uniform": "assign.uniform",
@@ -71,6 +73,7 @@ __all__ = [
     "calibrate",
     "import_onnx",
     "import_relax",
+    "layer_costs",
     "load",
     "plan_imported",
     "plan_uniform",

@@ -84,11 +84,11 @@ class LoggedSchedules:
         return Schedule()
 
     def _exact(self, workload: Workload) -> Any:
-        records = (record for log in self._logs for record in _fastest(log, *_key(workload, self._target)))
+        records = (record for log in self._logs for record in _fastest(log, *task_key(workload, self._target)))
         return next(filter(None, (usable_knobs(record.knobs, workload, self._target) for record in records)), None)
 
     def _of_another_batch(self, workload: Workload) -> Any:
-        records = (record for log in self._logs for record in log.other_batches(*_key(workload, self._target)))
+        records = (record for log in self._logs for record in log.other_batches(*task_key(workload, self._target)))
         return self._adapted(
             ((record, Workload.from_key(record.workload, record.batch)) for record in records), workload
         )
@@ -154,7 +154,8 @@ def _are_legal(knobs: Any, template: Template, workload: Workload, target: Targe
     return template.is_legal(workload, target, knobs)
 
 
-def _key(workload: Workload, target: Target) -> tuple[str, int, str, int]:
+def task_key(workload: Workload, target: Target) -> tuple[str, int, str, int]:
+    """What a log knows a workload by: key, batch, instructions, template version."""
     version = TEMPLATES[workload.operator].version
     return workload.key, workload.batch, instructions(workload, target), version
 
