@@ -1,0 +1,216 @@
+"""``SensitivityTable``: what each group of layers costs in each format, in accuracy, time and size; one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from qcompile.assign.table_checks import check
+from qcompile.errors import QCompileError
+from qcompile.plan import QuantPlan
+
+FORMAT, VERSION = "qcompile.sensitivities", 1
+FLOAT = "fp32"  # the format that every group has
+OUTSIDE = ""  # stands for whatever is in no group, which is always float32: model inputs and outputs, other operators
+_PLAIN = (
+    *("model", "model_sha256", "target", "threads", "device", "metric", "baseline", "samples"),
+    *("rest_seconds", "rest_bytes", "cast_bandwidth", "cast_overhead", "notes"),
+)
+_REMEDY = "give a table written by 'qcompile analyze'"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A precision that a layer may have.
+
+    name: as in ``LayerPlan.format``. activations: dtype in which layers of this format read and write tensors
+    ("float32", "uint8", "bfloat16", ...): two layers of equal dtype need no cast between them. element_bytes: of it.
+    """
+
+    name: str
+    activations: str
+    element_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One group in one format.
+
+    alone: loss if only this group has the format and all else is fp32. Losses are in units of ``metric`` (nats for
+    "kl"), as an increase over fp32: 0 for no change, larger is worse; a metric for which more is better counts by its
+    decrease. They are summed over groups, so it must be a metric that adds up (relative squared error, not decibels).
+    seconds: of one call of all kernels of the group, casts left out. bytes: of its weights, biases and tables.
+    upto: loss if this group and every earlier one has the format; None where unknown.
+    measured: whether ``seconds`` was measured on the target, not predicted.
+    scores: secondary scores by name ("hawq", "sqnr", ...), in units of their own.
+    """
+
+    alone: float
+    seconds: float
+    bytes: int
+    upto: float | None = None
+    measured: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Layers that take one format together.
+
+    layers: names as in ``QuantPlan.layers``. why: what ties them, "" for a single layer.
+    entries: by format name; "fp32" is always there. missing: other formats, and why the group cannot have them.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    entries: Mapping[str, Entry]
+    why: str = ""
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A tensor that passes from one group to others: it is cast once for each other dtype in which it is read.
+
+    elements: how many numbers it has. producer, consumers: group names, ``OUTSIDE`` for what is in no group.
+    """
+
+    tensor: str
+    elements: int
+    producer: str
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Where losses do not add up: the loss of two groups in these formats together, less the sum of both alone."""
+
+    groups: tuple[str, str]
+    formats: tuple[str, str]
+    extra: float
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """The whole model with every group in one format that can have it; None for what nobody looked at.
+
+    loss: as in ``Entry``. seconds: of one call, measured. bytes: of all constants.
+    """
+
+    loss: float | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityTable:
+    """Everything that assignment needs: no model, no statistics, no data.
+
+    model, model_sha256: the ONNX file's name and hash. target, threads: where the seconds are from; device: CPU model.
+    metric: name of the loss. baseline: the metric of fp32 on the data, 0.0 for one that compares with fp32 ("kl").
+    samples: how many the losses are from.
+    formats: in the order of columns, "fp32" among them. groups: in order of execution; a layer is in one at most.
+    Layers in none stay as they are in every plan; they and all they hold cost ``rest_seconds`` and ``rest_bytes``.
+    casts: see ``cast_seconds``; cast_bandwidth in bytes a second, read and written; cast_overhead in seconds a cast.
+    pairs: corrections of the sum of losses. uniform: by format name. notes: remarks for the reader.
+    plans: by format name, the plan of the model with all in that format that can be; "fp32" needs none.
+    reads: layer -> the tensors (and constants, "<layer>.weight") whose ``TensorPlan`` it needs if its format has codes.
+    """
+
+    model: str
+    model_sha256: str
+    target: str
+    metric: str
+    samples: int
+    formats: tuple[Format, ...]
+    groups: tuple[Group, ...]
+    casts: tuple[Cast, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    threads: int = 1
+    device: str = ""
+    baseline: float = 0.0
+    rest_seconds: float = 0.0
+    rest_bytes: int = 0
+    cast_bandwidth: float = 10e9
+    cast_overhead: float = 0.0
+    uniform: Mapping[str, Uniform] = field(default_factory=dict)
+    plans: Mapping[str, QuantPlan] = field(default_factory=dict)
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("uniform", "plans", "reads"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        check(self)
+
+    def cast_seconds(self, cast: Cast, source: str, result: str) -> float:
+        """Seconds to turn a tensor of format ``source`` into that of ``result``; 0 if their activations are alike."""
+        by_name = {f.name: f for f in self.formats}
+        old, new = by_name[source], by_name[result]
+        if old.activations == new.activations:
+            return 0.0
+        return self.cast_overhead + cast.elements * (old.element_bytes + new.element_bytes) / self.cast_bandwidth
+
+    def to_json(self) -> str:
+        """One line a group, cast and pair; the embedded plans as they would be saved."""
+        head = {"format": FORMAT, "version": VERSION, **{name: getattr(self, name) for name in _PLAIN}}
+        parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        for key in ("formats", "groups", "casts", "pairs"):
+            rows = ",\n".join(f"  {json.dumps(asdict(row))}" for row in getattr(self, key))
+            parts.append(f"{json.dumps(key)}: [\n{rows}\n ]")
+        parts.append(f'"uniform": {json.dumps({name: asdict(row) for name, row in self.uniform.items()})}')
+        reads = ",\n".join(f"  {json.dumps(layer)}: {json.dumps(names)}" for layer, names in self.reads.items())
+        parts.append(f'"reads": {{\n{reads}\n }}')
+        plans = ",\n".join(f"{json.dumps(name)}: {plan.to_json().rstrip()}" for name, plan in self.plans.items())
+        parts.append(f'"plans": {{\n{plans}\n }}')
+        return "{\n " + ",\n ".join(parts) + "\n}\n"
+
+    @staticmethod
+    def from_json(text: str, where: str = "table") -> SensitivityTable:
+        """Raises ``QCompileError`` for what is no such table, is of a newer version, or contradicts itself."""
+        try:
+            data = json.loads(text)
+            if data.pop("format") != FORMAT:
+                raise ValueError(f"not of format {FORMAT}")
+            version = data.pop("version")
+            if version != VERSION:
+                reason = f"version {version} of the table's format is not known here"
+                raise QCompileError(reason, node=where, remedy=f"this qcompile reads version {VERSION}; analyze again")
+            return _decode(data, where)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"not a table of sensitivities ({type(error).__name__}: {error})"
+            raise QCompileError(reason, node=where, remedy=_REMEDY) from None
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_json())
+
+    @staticmethod
+    def load(path: str | Path) -> SensitivityTable:
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise QCompileError(str(error), node=str(path), remedy=_REMEDY) from None
+        return SensitivityTable.from_json(text, str(path))
+
+
+def _decode(data: dict[str, Any], where: str) -> SensitivityTable:
+    rows: dict[str, Any] = {
+        "formats": tuple(Format(**row) for row in data.pop("formats")),
+        "groups": tuple(_group(row) for row in data.pop("groups")),
+        "casts": tuple(Cast(**{**row, "consumers": tuple(row["consumers"])}) for row in data.pop("casts")),
+        "pairs": tuple(Pair(tuple(p["groups"]), tuple(p["formats"]), p["extra"]) for p in data.pop("pairs")),
+        "notes": tuple(data.pop("notes")),
+        "uniform": {name: Uniform(**row) for name, row in data.pop("uniform").items()},
+        "reads": {layer: tuple(names) for layer, names in data.pop("reads").items()},
+        "plans": {name: QuantPlan.from_json(json.dumps(plan), where) for name, plan in data.pop("plans").items()},
+    }
+    return SensitivityTable(**rows, **data)
+
+
+def _group(row: dict[str, Any]) -> Group:
+    entries = {name: Entry(**entry) for name, entry in row["entries"].items()}
+    return Group(**{**row, "layers": tuple(row["layers"]), "entries": entries})
