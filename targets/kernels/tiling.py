@@ -7,9 +7,12 @@ from functools import lru_cache
 
 from qcompile.targets.target import Target
 
-_LATENCY = 5  # cycles until a dot product or FMA can be added to again, on every x86 core since Skylake
-_EPILOGUE = 8.0  # instructions a result vector, two a cycle with their latency
-_TILE = 12.0  # cycles to begin and end a tile
+_LATENCY = (
+    6  # cycles from one addition to an accumulator to the next: 5 on every x86 core since Skylake, and some slack
+)
+_EPILOGUE = 4.0  # cycles to finish a result vector
+_OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums
+_TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
 _AFAR = 2.0  # cycles that a vector of weights from beyond the first-level cache makes its first user wait
 _ASKING = 0.05  # cycles of one prefetch instruction
@@ -93,7 +96,7 @@ def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: in
         for h, nh in _sizes(height, tile.rows):
             for w, nw in _sizes(width, tile.columns):
                 inner = reduction * _step_cycles(h * w, v)
-                cycles += nv * nh * nw * (inner + _EPILOGUE * h * w * v / 2 + _TILE)
+                cycles += nv * nh * nw * (inner + max(_TILE, _EPILOGUE * h * w * v - _OVERLAP))
     return cycles
 
 
