@@ -46,7 +46,7 @@ class Build:
 def build(workload: Workload, knobs: Sequence[object], members: Sequence[int], target: Target, stem: Path) -> Build:
     """Candidates ``members`` of ``knobs`` in one library ``stem``.so; each in its own where one does not compile.
 
-    Raises ``QCompileError`` or ``OSError`` for what is no candidate's fault: no linker, no space.
+    Raises ``QCompileError`` for what is no candidate's fault: no linker, no space.
     """
     template, constants = TEMPLATES[workload.operator], constants_of(workload)
     kernels, errors = {}, {}
@@ -70,8 +70,15 @@ def build(workload: Workload, knobs: Sequence[object], members: Sequence[int], t
             errors |= part.errors
         return Build(tuple(library for part in parts for library in part.libraries), errors)
     library, numbers = stem.with_suffix(".so"), stem.with_suffix(".npy")
-    write_library(module, library, target.triple)
-    np.save(numbers, made.constants)
+    try:
+        write_library(module, library, target.triple)
+        np.save(numbers, made.constants)
+    except OSError as error:
+        raise QCompileError(
+            f"candidates cannot be written: {error.strerror or error}",
+            node=str(stem.parent),
+            remedy="free some space there, or set TMPDIR",
+        ) from None
     return Build((Built(library, numbers, tuple(kernels), made.packings),), errors)
 
 

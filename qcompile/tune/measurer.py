@@ -108,7 +108,7 @@ class WorkerMeasurer:
     def measure_many(self, batches: Sequence[Batch]) -> Iterator[list[Measurement]]:
         """The measurements of each batch, in order; those of a batch when it has been measured.
 
-        Raises ``QCompileError`` if there is nothing to measure on any more, ``OSError`` if the disk is full.
+        Raises ``QCompileError`` if there is nothing to measure on any more, or no space for libraries.
         """
         results: list[dict[int, Measurement]] = [{} for _ in batches]
         parts = self._parts(batches)

@@ -53,25 +53,27 @@ def measure(place: Place, job: Job, only: Sequence[int]) -> dict[int, Measuremen
     ``QCompileError`` if there is none.
     """
     with place.session(job.limit) as session:
-        bench = _guarded(session, partial(_Bench, session, job), None)
-        results = {}
-        for member in only:
-            report(member)
-            slot = job.built.members.index(member)
-            try:
-                error = _guarded(session, partial(bench.check, slot), member)
-            except _Failed as failed:
-                error = str(failed)
-            if error:
-                results[member] = Measurement((), error)
-            else:
-                bench.good.append(slot)
-        report(None)
-        if bench.good:
-            _guarded(session, bench.time, None)
-        for slot in bench.good:
-            results[job.built.members[slot]] = Measurement(tuple(bench.seconds[slot]))
-        return results
+        results: dict[int, Measurement] = {}
+        try:
+            bench = _guarded(session, partial(_Bench, session, job), None)
+            for member in only:
+                report(member)
+                slot = job.built.members.index(member)
+                try:
+                    error = _guarded(session, partial(bench.check, slot), member)
+                except _Failed as failed:
+                    error = str(failed)
+                if error:
+                    results[member] = Measurement((), error)
+                else:
+                    bench.good.append(slot)
+            report(None)
+            if bench.good:
+                _guarded(session, bench.time, None)
+            times = {job.built.members[slot]: Measurement(tuple(bench.seconds[slot])) for slot in bench.good}
+        except _Failed as failed:  # of all together: the library cannot be loaded, say
+            times = {member: Measurement((), f"measuring failed: {failed}") for member in only}
+        return times | results
 
 
 class _Failed(Exception):

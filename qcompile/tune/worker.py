@@ -14,12 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from qcompile.errors import QCompileError
 
@@ -45,6 +46,7 @@ class Worker:
         self._environment = {**environment, "TMPDIR": str(folder), "TVM_BIND_THREADS": "0"}
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
+        self._errors: IO[bytes] | None = None  # all that the process prints
         self._closed = False
         self._lock = threading.Lock()  # another thread may close
 
@@ -82,20 +84,27 @@ class Worker:
                 self._process.wait()
             if self._connection is not None:
                 self._connection.close()
-            self._process = self._connection = None
+            if self._errors is not None:
+                self._errors.close()
+            self._process = self._connection = self._errors = None
 
     def close(self) -> None:
         self._closed = True
         self.stop()
 
     def _ended(self) -> str:
-        code = 0
+        """Why the process ended: by which signal, or with which last words (of Python, if it could not begin)."""
+        code, words = 0, ""
         with self._lock:
-            if self._process is not None:
+            if self._process is not None and self._errors is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = self._process.wait(1)
+                self._errors.seek(0)
+                words = self._errors.read().decode(errors="replace").strip()
         self.stop()
-        return f"the process was ended by {signal.Signals(-code).name}" if code < 0 else "the process ended"
+        if code < 0:
+            return f"the process was ended by {signal.Signals(-code).name}"
+        return f"the process ended: {words.splitlines()[-1]}" if words else "the process ended"
 
     def _started(self) -> Connection:
         with self._lock:
@@ -112,11 +121,14 @@ class Worker:
                         str(theirs.fileno()),
                         str(os.getpid()),
                     ]
+                    self._errors = tempfile.TemporaryFile()  # noqa: SIM115
                     self._process = subprocess.Popen(
                         command,
                         pass_fds=[theirs.fileno()],
                         env=os.environ | self._environment,
                         stdin=subprocess.DEVNULL,
+                        stdout=self._errors,
+                        stderr=self._errors,
                     )
                 self._connection = Connection(ours.detach())
             return self._connection
