@@ -80,9 +80,7 @@ class _Figures:
         processes = "in turns in one process" if threads == 1 else "each in a process of its own, in turns"
         title = f"latency in microseconds, median / min, {threads} thread(s), {processes}"
         self._print(title, latency.HEADERS, map(latency.row, rows), text=1)
-        title = (
-            f"arithmetic in our fastest call, in GOPS, and in a micro-kernel's, {threads} thread(s), in the same turns"
-        )
+        title = f"share of the int8 peak, in GOPS, {threads} thread(s)"
         self._print(title, latency.PEAK_HEADERS, map(latency.peak_row, rows), text=1)
 
     def threads(self, seconds: float) -> None:
