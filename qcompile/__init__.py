@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from qcompile.runtime import load as load
     from qcompile.targets.select import select_target as select_target
     from qcompile.targets.target import Target as Target
+    from qcompile.tune.run import tune as tune
+    from qcompile.tune.tasks import tasks_of as tasks_of
     from qcompile.tune.costs import layer_costs as layer_costs
 
 __version__ = "0.1.0"
@@ -58,6 +60,8 @@ _HOMES = {
     "plan_imported": "assign.imported",
     "plan_uniform": "assign.uniform",
     "select_target": "targets.select",
+    "tasks_of": "tune.tasks",
+    "tune": "tune.run",
 }
 __all__ = [
     "Artifact",
@@ -78,6 +82,8 @@ __all__ = [
     "plan_imported",
     "plan_uniform",
     "select_target",
+    "tasks_of",
+    "tune",
 ]
 
 
