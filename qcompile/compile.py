@@ -32,7 +32,8 @@ def compile_module(module: IRModule, target: Target) -> Any:
 def runnable(module: IRModule, target: Target) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """``feeds by parameter name -> results by variable name`` of an integer (or float) form, compiled here and now.
 
-    Results are overwritten by the next call.
+    Schedules are the default ones: what is calibrated or compared must not depend on a tuning log. Results are
+    overwritten by the next call.
     """
     main = graph.read(module)
     entry = emit_entry(run_passes(module, lowering_passes(target)))

@@ -26,7 +26,7 @@ from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
 from qcompile.tune.log import TuningLog
-from qcompile.tune.lookup import DEFAULT_RECORDS, LoggedSchedules, open_logs, task_key, usable_knobs
+from qcompile.tune.lookup import DEFAULT_RECORDS, LoggedSchedules, known_workload, open_logs, task_key, usable_knobs
 
 CLOCK = 4e9  # cycles a second, assumed where no record tells how long a predicted cycle takes
 BANDWIDTH = 80e9  # bytes a second, read and written together; kernels without weights reach 20 to 200e9 on Zen 5
@@ -95,11 +95,8 @@ class LoggedCosts:
             for record in log.same_operator(
                 like.operator, instructions(like, self._target), template.version, self._device
             ):
-                try:
-                    workload = Workload.from_key(record.workload, record.batch)
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    continue
-                if (workload.integer, workload.threads) == (like.integer, like.threads):
+                workload = known_workload(record)
+                if workload and (workload.integer, workload.threads) == (like.integer, like.threads):
                     knobs = usable_knobs(record.knobs, workload, self._target)
                     if knobs is not None:
                         ratios.append(record.minimum / template.cycles(workload, self._target, knobs))

@@ -127,12 +127,18 @@ class _Shape:
 
 
 def _shape(record: Record) -> _Shape | None:
-    """None for a workload that this version does not know."""
+    workload = known_workload(record)
+    return _Shape(record, workload, features(workload)) if workload else None
+
+
+def known_workload(record: Record) -> Workload | None:
+    """None if this version does not know such layers."""
     try:
         workload = Workload.from_key(record.workload, record.batch)
-        return _Shape(record, workload, features(workload))
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    extents = (*workload.weight, *workload.x.shape, *workload.out.shape, getattr(workload.spec, "groups", 1))
+    return workload if all(type(extent) is int and extent > 0 for extent in extents) else None
 
 
 def usable_knobs(text: str, workload: Workload, target: Target) -> Any:
