@@ -145,14 +145,13 @@ def _tune(
 ) -> None:
     from qcompile.tune.run import tune
     from qcompile.tune.session import Budget
+    from qcompile.tune.tasks import tasks_of
 
     with timed("tune", times, "tuning") as update:
         tune(
-            model,
-            plan,
+            tasks_of(model, plan, target),
             target,
             tuning_records=records,
-            threads=target.threads,
             budget=Budget(trials),
             report=lambda states, _: update(f"{sum(state.trials for state in states)} trials"),
         )
