@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import qcompile as qc
 from qcompile.artifact import FILES
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.reference import interpreter
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.select import can_run, select_target
 from qcompile.targets.x86 import ROWS
+from qcompile.tune.locations import default_log
+from qcompile.tune.tasks import tasks_of
 from tests.building import cnn, files, plan_of, samples, with_island
 from tests.frontend.onnx_models import run_onnxruntime
+from tests.tune.recorded import record, write
 
 EVERY = [row.name for row in ROWS] + [f"{row.name}+{word}" for row in ROWS for word, _ in row.optional]
 
@@ -135,6 +143,50 @@ def test_notes_are_kept(tmp_path):
     built = qc.build(imported, target="x86-avx2", out=tmp_path / "a", notes=["built by a test"])
     assert len(built.manifest.notes) == 2 and built.manifest.notes[1] == "built by a test"
     assert "batch" in built.manifest.notes[0]
+
+
+@pytest.fixture(scope="module")
+def log(imported, plan, tmp_path_factory):
+    """Knobs that are not the default for every layer."""
+    target, records = select_target("x86-avx2"), []
+    for task in tasks_of(imported, plan, target):
+        template = TEMPLATES[task.workload.operator]
+        default = template.default(task.workload, target)
+        others = [knobs for knobs in template.space(task.workload, target) if knobs != default]
+        knobs = min(others, key=partial(template.cycles, task.workload, target))
+        records.append(record(task.workload, target, knobs))
+    return write(tmp_path_factory.mktemp("log") / "log.db", *records)
+
+
+def test_tuned_layers_give_the_same_bits(imported, plan, artifact, log, tmp_path):
+    built = qc.build(imported, plan, "x86-avx2", out=tmp_path / "a", tuning_records=log)
+    assert {info.source for info in built.manifest.schedules} == {"tuned"}
+    assert (built.path / "model.so").read_bytes() != (artifact.path / "model.so").read_bytes()
+    (feeds,) = samples(imported, 1, seed=7)
+    np.testing.assert_array_equal(qc.load(built.path).run(feeds)["y"], oracle(imported, plan, feeds)["y"])
+
+
+def test_fresh_weights_other_names_and_another_batch_are_hits(log, tmp_path):
+    retrained = cnn(4)
+    for each in retrained.graph.node:
+        each.name += "_again"
+    for each in retrained.graph.initializer:
+        each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each) * np.float32(1.1), each.name))
+    model = qc.import_onnx(retrained)
+    built = qc.build(model, plan_of(model), "x86-avx2", out=tmp_path / "a", tuning_records=log)
+    assert [(info.layer, info.source) for info in built.manifest.schedules] == [
+        ("conv0_again", "tuned"),
+        ("depthwise_again", "tuned"),
+        ("classes_again", "tuned"),
+    ]
+
+
+def test_the_users_own_log_is_used_without_asking(imported, plan, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    default_log().parent.mkdir()
+    shutil.copy(log, default_log())
+    built = qc.build(imported, plan, "x86-avx2", out=tmp_path / "a")
+    assert {info.source for info in built.manifest.schedules} == {"tuned"}
 
 
 def test_a_failing_build_leaves_the_older_artifact(imported, plan, tmp_path):

@@ -62,7 +62,9 @@ def build(
     tuning_records: Annotated[
         list[str] | None,
         typer.Option(
-            "--tuning-records", metavar="a,b", help="Logs, first hit first; 'none'; default: your own, then ours."
+            "--tuning-records",
+            metavar="a,b",
+            help="Logs of schedules, first hit first, or 'none'; default: yours, then the package's.",
         ),
     ] = None,
     locked: Annotated[

@@ -27,7 +27,7 @@ def inspect(
 ) -> None:
     """Show what was built, or what an ONNX model holds.
 
-    Layer by layer with --layers: kernel, shapes, work, scale, and why a layer stayed float.
+    Layer by layer with --layers: kernel, where its schedule is from, shapes, work, scale, and why a layer stayed float.
 
     \b
     Examples:

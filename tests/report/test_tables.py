@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from qcompile.bench import Contender, Latency
-from qcompile.manifest import LayerInfo, TensorInfo
+from qcompile.manifest import LayerInfo, ScheduleInfo, TensorInfo
 from qcompile.ops import Affine
 from qcompile.report.latency import latency_rows, latency_table
-from qcompile.report.tables import formats, reasons, tensor
+from qcompile.report.tables import formats, reasons, schedules, tensor
 
 
 def layer(name: str, format: str = "int8", reason: str = "") -> LayerInfo:
@@ -19,6 +19,13 @@ def layer(name: str, format: str = "int8", reason: str = "") -> LayerInfo:
 def test_formats_are_counted():
     assert formats([layer("a"), layer("b", "fp32"), layer("c")]) == "2 int8, 1 fp32"
     assert formats([]) == "none"
+
+
+def test_schedules_are_counted_best_known_first():
+    sources = ["default", "tuned", "transferred", "tuned"]
+    infos = [ScheduleInfo("a", "{}", 1, 1, "{}", source) for source in sources]
+    assert list(schedules(infos).items()) == [("tuned", 2), ("transferred", 1), ("default", 1)]
+    assert schedules([]) == {}
 
 
 def test_reasons_are_grouped_most_frequent_first():
