@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,17 @@ def log_files(records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS) -> l
     """
     paths = [records] if isinstance(records, (str, Path)) else list(records)
     if paths == [DEFAULT_RECORDS]:
-        own = default_log()
-        return [*([own] if own.exists() else []), *shipped_logs()]
+        return [*_own_log(), *shipped_logs()]
     texts = [path for path in paths if isinstance(path, str)]
     return parse_locations(texts) if texts and texts == paths else [Path(path) for path in paths]
+
+
+def _own_log() -> list[Path]:
+    """The user's own, if it is there to be seen, and the user has a home at all."""
+    with contextlib.suppress(RuntimeError):
+        own = default_log()
+        return [own] if os.path.exists(own) else []  # Path.exists raises where a folder may not be entered
+    return []
 
 
 @contextlib.contextmanager

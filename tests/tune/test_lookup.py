@@ -12,7 +12,7 @@ import pytest
 
 from qcompile.errors import QCompileError
 from qcompile.targets.kernels.templates import DEFAULT, TEMPLATES, TRANSFERRED, TUNED, Schedule, knobs_json
-from qcompile.tune.locations import default_log
+from qcompile.tune.locations import default_log, shipped_logs
 from qcompile.tune.log import TuningLog
 from qcompile.tune.lookup import LoggedSchedules, log_files, open_logs
 from tests.targets.running import AVX2, VNNI
@@ -187,6 +187,15 @@ def test_which_files_are_meant(tmp_path, monkeypatch):
     assert log_files("none") == log_files([]) == []
     assert log_files("a.db,b.db") == log_files(["a.db", "b.db"]) == [Path("a.db"), Path("b.db")]
     assert log_files(tmp_path / "a,b.db") == [tmp_path / "a,b.db"]
+
+
+def test_a_user_without_a_home_has_no_log(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert log_files() == log_files(["default"]) == shipped_logs()
 
 
 def test_a_log_that_is_named_must_be_there(tmp_path):
