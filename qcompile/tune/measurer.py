@@ -72,7 +72,8 @@ class WorkerMeasurer:
         self.workers = workers or len(os.sched_getaffinity(0))
         self._temporary = tempfile.TemporaryDirectory(prefix="qcompile-tune-", ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
-        environment = {"TVM_NUM_THREADS": str(max(target.threads, os.cpu_count() or 1))}
+        # Threads stay on cores of their own: what the scheduler would do on a machine that is otherwise idle.
+        environment = {"TVM_NUM_THREADS": str(max(target.threads, os.cpu_count() or 1)), "TVM_BIND_THREADS": "1"}
         self._runner, *builders = [Worker(self._folder, environment) for _ in range(self.workers + 1)]
         self._builders = tuple(builders)
         self._free: SimpleQueue[Worker] = SimpleQueue()

@@ -43,7 +43,7 @@ class Worker:
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str] = {}):
-        self._environment = {**environment, "TMPDIR": str(folder), "TVM_BIND_THREADS": "0"}
+        self._environment = {**environment, "TMPDIR": str(folder)}
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
         self._errors: IO[bytes] | None = None  # all that the process prints
