@@ -211,5 +211,5 @@ class WorkerMeasurer:
             self._builders[0].call(machine.build_reader, self.target.triple, library, timeout=_BUILD_SECONDS)
             limit = self.patience
             return self._runner.call(machine.ask, self.place, library, limit, timeout=limit + self.place.wait)
-        except WorkerDied as died:
-            raise QCompileError(f"the machine that measures cannot be reached: {died}") from None
+        except (WorkerDied, RuntimeError) as error:
+            raise QCompileError(f"the machine that measures cannot be asked what it is: {error}") from None

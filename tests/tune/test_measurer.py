@@ -16,6 +16,8 @@ from qcompile.errors import QCompileError
 from qcompile.targets.select import can_run
 from qcompile.targets.target import Target
 from qcompile.targets.x86 import ROWS
+from qcompile.tune import machine
+from qcompile.tune import measurer as measurer_module
 from qcompile.tune.local import LocalMeasurer
 from qcompile.tune.measure import Batch
 from qcompile.tune.measurer import WorkerMeasurer
@@ -109,7 +111,7 @@ def test_hang_costs_one_trial():
 
 @pytest.mark.slow
 def test_hang_of_a_builder_costs_one_trial(monkeypatch):
-    monkeypatch.setattr("qcompile.tune.measurer._BUILD_SECONDS", 8.0)
+    monkeypatch.setattr(measurer_module, "_BUILD_SECONDS", 8.0)
     with LocalMeasurer(AVX2, 1) as measurer:
         good, hang = measured(measurer, "", "builder hangs")
     assert good.seconds
@@ -122,9 +124,29 @@ def test_target_that_this_machine_cannot_run():
         LocalMeasurer(other, workers=1)
 
 
+def foreign(*_) -> None:
+    raise RuntimeError("wrong ELF class")
+
+
+def test_machine_that_cannot_load_our_libraries(monkeypatch):
+    monkeypatch.setattr(machine, "ask", foreign)
+    with pytest.raises(QCompileError, match="cannot be asked what it is: RuntimeError: wrong ELF class"):
+        LocalMeasurer(AVX2, workers=1)
+
+
+def test_full_disk_is_said_in_words(monkeypatch):
+    """No candidate's fault, so no failed measurement."""
+    with LocalMeasurer(AVX2, workers=1) as measurer:
+        monkeypatch.setattr(measurer, "_folder", Path("/dev/full"))
+        with pytest.raises(QCompileError, match="/dev/full: candidates cannot be written: .*; free some space there"):
+            measured(measurer, "")
+
+
 _SESSION = """
 from pathlib import Path
 from qcompile.targets.x86 import ROWS
+from qcompile.tune import machine
+from qcompile.tune import measurer as measurer_module
 from qcompile.tune.local import LocalMeasurer
 from tests.tune.workloads import Sabotage, sabotaged_conv
 with LocalMeasurer(ROWS[-1], workers=2) as measurer:
