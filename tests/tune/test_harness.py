@@ -77,6 +77,13 @@ def test_active_candidates_take_turns():
     assert (np.diff(in_order) >= 0).all() and in_order[-1] - in_order[0] < 10
 
 
+def test_repeated_calls_are_not_optimized_away():
+    """A small kernel that is inlined would run once only; the candidate's result is shown to a foreign function."""
+    made, _ = runner([counting(i, np.arange(9)) for i in range(3)])
+    text = str(made.module[MAIN])
+    assert text.count("pthread_self") == 3 and text.count("candidate_") == 3
+
+
 def test_equal_constants_are_shared():
     """Two candidates with the same packing walk through its copies together."""
     same = np.arange(50)
