@@ -84,7 +84,7 @@ def _without_reason_to_be(
 ) -> dict[str, str]:
     """Layers of ``int8`` without weights that gain nothing from being there, and why."""
     wanted = {structure.root(v) for chain in int8 for v in structure.data(chain)}
-    read = {structure.root(v) for chain in int8 if _has_weights(chain) for v in structure.data(chain)}
+    read = {structure.root(v) for chain in int8 if has_weights(chain) for v in structure.data(chain)}
     for out in structure.outputs:
         if isinstance(out, relax.Var) and out.name in integer_outputs:
             wanted.add(structure.root(out))
@@ -97,11 +97,11 @@ def _without_reason_to_be(
         maker = structure.maker(root)
         return root.name in integer_inputs or (maker is not None and maker.name in names)
 
-    firm = [c for c in int8 if _has_weights(c) or c.kind in REDUCTIONS or c.out in wanted]
+    firm = [c for c in int8 if has_weights(c) or c.kind in REDUCTIONS or c.out in wanted]
     stored = {root for c in firm for v in structure.data(c) if made_as_codes(root := structure.root(v))}
     dropped = {}
     for chain in int8:
-        if _has_weights(chain):
+        if has_weights(chain):
             continue
         roots = [structure.root(operand) for operand in structure.data(chain)]
         for root in roots:
@@ -113,6 +113,6 @@ def _without_reason_to_be(
     return dropped
 
 
-def _has_weights(chain: Chain) -> bool:
+def has_weights(chain: Chain) -> bool:
     """Whether a layer is worth computing in integers for itself; scaling by channel is as cheap in float32."""
     return chain.weight is not None and chain.kind != "scale"

@@ -18,7 +18,7 @@ FLOAT = "fp32"  # the format that every group has
 OUTSIDE = ""  # stands for whatever is in no group, which is always float32: model inputs and outputs, other operators
 _PLAIN = (
     *("model", "model_sha256", "target", "threads", "device", "metric", "baseline", "samples"),
-    *("rest_seconds", "rest_bytes", "cast_bandwidth", "cast_overhead", "notes"),
+    *("rest_seconds", "rest_bytes", "cast_bandwidth", "cast_overhead", "passive", "notes"),
 )
 _REMEDY = "give a table written by 'qcompile analyze'"
 
@@ -74,8 +74,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """A tensor that passes from one group to others: it is cast once for each other dtype in which it is read.
+    """A tensor that passes from one group to others, which may read it in another dtype than its producer's format has.
 
+    It is cast once for each such dtype; but not if all want one that is wider (float32 instead of codes), for then the
+    producer writes that in the first place.
     elements: how many numbers it has. producer, consumers: group names, ``OUTSIDE`` for what is in no group.
     """
 
@@ -115,10 +117,12 @@ class SensitivityTable:
     samples: how many the losses are from.
     formats: in the order of columns, "fp32" among them. groups: in order of execution; a layer is in one at most.
     Layers in none stay as they are in every plan; they and all they hold cost ``rest_seconds`` and ``rest_bytes``.
-    casts: see ``cast_seconds``; cast_bandwidth in bytes a second, read and written; cast_overhead in seconds a cast.
+    casts: tensors between groups; cast_bandwidth in bytes a second, read and written; cast_overhead in seconds a cast.
     pairs: corrections of the sum of losses. uniform: by format name. notes: remarks for the reader.
     plans: by format name, the plan of the model with all in that format that can be; "fp32" needs none.
     reads: layer -> the tensors (and constants, "<layer>.weight") whose ``TensorPlan`` it needs if its format has codes.
+    residuals: layer -> the tensors that it needs besides if its result is stored as codes too.
+    passive: layers that are float32 wherever nothing wants their results as codes. See ``assign.flow`` for these three.
     """
 
     model: str
@@ -135,25 +139,29 @@ class SensitivityTable:
     baseline: float = 0.0
     rest_seconds: float = 0.0
     rest_bytes: int = 0
-    cast_bandwidth: float = 10e9
+    cast_bandwidth: float = 50e9
     cast_overhead: float = 0.0
     uniform: Mapping[str, Uniform] = field(default_factory=dict)
     plans: Mapping[str, QuantPlan] = field(default_factory=dict)
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    residuals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    passive: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("uniform", "plans", "reads"):
+        for name in ("uniform", "plans", "reads", "residuals"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         check(self)
 
-    def cast_seconds(self, cast: Cast, source: str, result: str) -> float:
-        """Seconds to turn a tensor of format ``source`` into that of ``result``; 0 if their activations are alike."""
-        by_name = {f.name: f for f in self.formats}
-        old, new = by_name[source], by_name[result]
+    def cast_seconds(self, elements: int, source: str, result: str) -> float:
+        """Seconds of a kernel that turns a tensor of one format into another's; 0 if their activations are alike."""
+        old, new = self.format(source), self.format(result)
         if old.activations == new.activations:
             return 0.0
-        return self.cast_overhead + cast.elements * (old.element_bytes + new.element_bytes) / self.cast_bandwidth
+        return self.cast_overhead + elements * (old.element_bytes + new.element_bytes) / self.cast_bandwidth
+
+    def format(self, name: str) -> Format:
+        return next(f for f in self.formats if f.name == name)
 
     def to_json(self) -> str:
         """One line a group, cast and pair; the embedded plans as they would be saved."""
@@ -163,8 +171,9 @@ class SensitivityTable:
             rows = ",\n".join(f"  {json.dumps(asdict(row))}" for row in getattr(self, key))
             parts.append(f"{json.dumps(key)}: [\n{rows}\n ]")
         parts.append(f'"uniform": {json.dumps({name: asdict(row) for name, row in self.uniform.items()})}')
-        reads = ",\n".join(f"  {json.dumps(layer)}: {json.dumps(names)}" for layer, names in self.reads.items())
-        parts.append(f'"reads": {{\n{reads}\n }}')
+        for key in ("reads", "residuals"):
+            rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(names)}" for k, names in getattr(self, key).items())
+            parts.append(f"{json.dumps(key)}: {{\n{rows}\n }}")
         plans = ",\n".join(f"{json.dumps(name)}: {plan.to_json().rstrip()}" for name, plan in self.plans.items())
         parts.append(f'"plans": {{\n{plans}\n }}')
         return "{\n " + ",\n ".join(parts) + "\n}\n"
@@ -203,9 +212,10 @@ def _decode(data: dict[str, Any], where: str) -> SensitivityTable:
         "groups": tuple(_group(row) for row in data.pop("groups")),
         "casts": tuple(Cast(**{**row, "consumers": tuple(row["consumers"])}) for row in data.pop("casts")),
         "pairs": tuple(Pair(tuple(p["groups"]), tuple(p["formats"]), p["extra"]) for p in data.pop("pairs")),
-        "notes": tuple(data.pop("notes")),
+        **{key: tuple(data.pop(key)) for key in ("passive", "notes")},
         "uniform": {name: Uniform(**row) for name, row in data.pop("uniform").items()},
         "reads": {layer: tuple(names) for layer, names in data.pop("reads").items()},
+        "residuals": {layer: tuple(names) for layer, names in data.pop("residuals").items()},
         "plans": {name: QuantPlan.from_json(json.dumps(plan), where) for name, plan in data.pop("plans").items()},
     }
     return SensitivityTable(**rows, **data)

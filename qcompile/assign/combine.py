@@ -1,0 +1,77 @@
+"""Plans of single formats, put together: each layer in the format that was chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from qcompile.assign.table import FLOAT, OUTSIDE
+from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
+
+
+def combine(
+    plans: Mapping[str, QuantPlan],
+    chosen: Mapping[str, LayerPlan],
+    reads: Mapping[str, tuple[str, ...]],
+    residuals: Mapping[str, tuple[str, ...]],
+    passive: Collection[str] = (),
+) -> QuantPlan:
+    """One plan of the layers of several.
+
+    Parameters
+    ----------
+    plans: by format name, each of the whole model with all in that format that can be; "fp32" needs none.
+    chosen: layer -> its format, and why. Layers that are not named stay as they are in every plan (the first says why).
+    reads, residuals, passive: as in ``SensitivityTable``.
+
+    A layer that the plan of its format has in another (it cannot be) has that other, and its reason. Only tensors that
+    some layer reads as codes are in the plan.
+    """
+    layers: dict[str, LayerPlan] = {}
+    for plan in plans.values():
+        for name, layer in plan.layers.items():
+            layers.setdefault(name, layer if layer.format == FLOAT else LayerPlan(FLOAT, "not chosen"))
+    for name, wish in chosen.items():
+        offered = plans[wish.format].layers.get(name, wish) if wish.format in plans else wish
+        layers[name] = wish if offered.format == wish.format else offered
+    while True:
+        tensors = _tensors(plans, layers, reads, residuals)
+        firm = _tensors(plans, {n: x for n, x in layers.items() if n not in passive or n in tensors}, reads, residuals)
+        idle = [n for n in passive if n not in tensors and layers[n].format != FLOAT and not _stored(n, reads, firm)]
+        if not idle:
+            break
+        layers.update(dict.fromkeys(idle, LayerPlan(FLOAT, "its result is wanted as float32")))
+    ends = next(iter(plans.values()), QuantPlan())
+    return QuantPlan(tensors, layers, ends.integer_inputs, ends.integer_outputs, ends.method)
+
+
+def _stored(layer: str, reads: Mapping[str, tuple[str, ...]], tensors: Mapping[str, TensorPlan]) -> bool:
+    """Whether all that a layer reads is stored as codes anyway."""
+    return all(name in tensors for name in reads.get(layer, ()))
+
+
+def _tensors(
+    plans: Mapping[str, QuantPlan],
+    layers: Mapping[str, LayerPlan],
+    reads: Mapping[str, tuple[str, ...]],
+    residuals: Mapping[str, tuple[str, ...]],
+) -> dict[str, TensorPlan]:
+    """The tensors that ``layers`` read as codes."""
+    tensors: dict[str, TensorPlan] = {}
+    for plan in plans.values():
+        _take(tensors, reads.get(OUTSIDE, ()), plan)
+    coded = {name: plans[layer.format] for name, layer in layers.items() if layer.format in plans}
+    for name, plan in coded.items():
+        _take(tensors, reads.get(name, ()), plan)
+    count = -1
+    while count != len(tensors):
+        count = len(tensors)
+        for name, plan in coded.items():
+            if name in tensors:
+                _take(tensors, residuals.get(name, ()), plan)
+    return tensors
+
+
+def _take(tensors: dict[str, TensorPlan], names: Iterable[str], plan: QuantPlan) -> None:
+    for name in names:
+        if name in plan.tensors:
+            tensors.setdefault(name, plan.tensors[name])
