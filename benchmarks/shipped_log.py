@@ -2,7 +2,7 @@
 
 make shipped-log            some 20 minutes on two idle cores; what is measured already is not measured again
 
-The architectures are those of ``benchmarks.architectures``, in int8 and fp32, for batch 1 and one thread. Of each
+The architectures are those of ``benchmarks.architectures``, in int8, for batch 1 and one thread. Of each
 workload the fastest record is kept, with the note that its search is finished.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -34,14 +35,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.shipped_log", description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="native", help="the row that is measured, on a machine that can run it")
     parser.add_argument("--log", type=Path, default=Path("out/shipped.db"), help="keeps every trial")
-    parser.add_argument("--formats", default="int8,fp32")
+    parser.add_argument("--formats", default="int8", help="as for qcompile tune")
     options = parser.parse_args()
     target = qc.select_target(options.target)
     out = Console()
-    tasks = merged(_tasks(name, target, options.formats.split(",")) for name in ARCHITECTURES)
-    out.print(f"{len(tasks)} workloads of {', '.join(ARCHITECTURES)}", highlight=False)
-    outcome = tune(tasks, target, tuning_records=options.log, report=lambda states, t: _say(out, states, t))
-    out.print(f"{outcome.trials} trials in {outcome.seconds:.0f} s", highlight=False)
+    for name in ARCHITECTURES:  # one by one, since a layer's weights are as far away as its network is large
+        tasks = _tasks(name, target, options.formats.split(","))
+        outcome = tune(tasks, target, tuning_records=options.log, report=partial(_say, out, name))
+        out.print(
+            f"{name}: {len(tasks)} workloads, {outcome.trials} trials in {outcome.seconds:.0f} s", highlight=False
+        )
     file = SHIPPED / f"{target.name.partition('+')[0]}.jsonl"
     SHIPPED.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,9 +65,9 @@ def _tasks(name: str, target: qc.Target, formats: list[str]) -> list[TuningTask]
     return merged(tasks_of(model, qc.plan_uniform(model, stats, each, target), target) for each in formats)
 
 
-def _say(out: Console, states: Sequence[TaskProgress], seconds: float) -> None:
+def _say(out: Console, name: str, states: Sequence[TaskProgress], seconds: float) -> None:
     done, trials = sum(state.done for state in states), sum(state.trials for state in states)
-    out.print(f"{done} of {len(states)} workloads, {trials} trials, {seconds:.0f} s", end="\r", highlight=False)
+    out.print(f"{name}: {done} of {len(states)} workloads, {trials} trials, {seconds:.0f} s", end="\r", highlight=False)
 
 
 if __name__ == "__main__":

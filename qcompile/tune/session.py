@@ -26,7 +26,7 @@ from qcompile.tune.tasks import TuningTask
 BATCH = 8  # candidates measured together, the best so far among them
 LARGE = 0.02  # share of the model's time from which a task deserves a second look before it is given up
 _CLOCK = 3e9  # cycles a second: only the tasks' shares of the whole depend on it
-FOOTPRINT = 8 << 20  # bytes of weights beyond which more rotation changes nothing: they come from the last cache level
+FOOTPRINT = 32 << 20  # bytes of weights beyond which more rotation changes nothing: no cache holds them
 
 
 @dataclass(slots=True)
