@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 
 
@@ -11,3 +12,8 @@ def own_data_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data-home")))
         yield
+
+
+# A busy machine is slow, not wrong.
+hypothesis.settings.register_profile("qcompile", deadline=None)
+hypothesis.settings.load_profile("qcompile")

@@ -36,12 +36,13 @@ _SCALE = {
     "channel block": 2.0,
     "border": 0.5,
     "residual": 0.5,
+    "threads": 1.0,  # they share a loop's tiles, so that fewer and smaller tiles differ in value
 }
 
 
 def comparable(workload: Workload) -> tuple[Any, ...]:
-    """What two workloads must share for one to say anything about the other: operator, number formats, threads."""
-    return workload.operator, workload.x.dtype, workload.out.dtype, workload.threads
+    """What two workloads must share for one to say anything about the other: operator and number formats."""
+    return workload.operator, workload.x.dtype, workload.out.dtype
 
 
 def features(workload: Workload) -> np.ndarray:
@@ -55,7 +56,8 @@ def features(workload: Workload) -> np.ndarray:
         height, width, window = 1, prod(workload.out.shape[:-1]), [1, 1]
     extents = (height, width, inputs, outputs / groups, groups, *window, *strides, *dilation, max(workload.x.block, 1))
     flags = (any(workload.out.border), workload.residual is not None)
-    return np.array([*map(log2, extents), *map(float, flags)]) * list(_SCALE.values())
+    point = [*map(log2, extents), *map(float, flags), log2(workload.threads)]
+    return np.array(point) * list(_SCALE.values())
 
 
 def nearest(point: np.ndarray, points: Sequence[np.ndarray]) -> list[int]:

@@ -45,6 +45,7 @@ def test_adapted_knobs_are_legal_and_no_slower_by_the_prior(pair, target, rng):
     found = adapt(knobs, old, new, target)
     if found is not None:
         assert template.is_legal(new, target, found)
+    if found is not None and old.key != new.key:  # what was measured needs no prior
         default = template.default(new, target)
         assert template.cycles(new, target, found) <= SLOWER * template.cycles(new, target, default)
 
@@ -104,7 +105,6 @@ def test_slow_knobs_are_vetoed():
         convolution(integer=False),
         convolution(depthwise=True),
         matrix(),
-        dataclasses.replace(convolution(), threads=2),
         dataclasses.replace(convolution(), out=convolution(integer=False).out),
     ],
 )
@@ -124,8 +124,9 @@ def test_nearer_shapes_first():
         convolution(64, 64, 28, 28, stride=2),
         convolution(64, 64, 28, 28, batch=4),
         convolution(64, 64, 30, 30),
+        dataclasses.replace(base, threads=2),
     ]
-    assert order(base, *others) == [3, 4, 1, 0, 2]
+    assert order(base, *others) == [3, 4, 1, 0, 5, 2]
 
 
 @pytest.mark.parametrize(
