@@ -58,7 +58,12 @@ class Template:
     cycles: Callable[[Workload, Target, Any], float]
 
     def is_legal(self, workload: Workload, target: Target, knobs: Any) -> bool:
-        return any(knobs == other for other in self.space(workload, target))
+        return knobs in _legal(self.space, workload, target)
+
+
+@lru_cache(maxsize=64)
+def _legal(space: Callable[[Workload, Target], Iterator[Any]], workload: Workload, target: Target) -> frozenset[Any]:
+    return frozenset(space(workload, target))
 
 
 @lru_cache(maxsize=512)

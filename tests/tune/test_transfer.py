@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompile.targets.kernels.templates import TEMPLATES
@@ -37,6 +37,7 @@ def pairs(draw):
     return one(), one()
 
 
+@settings(max_examples=30)
 @given(pairs(), st.sampled_from(ROWS), st.randoms(use_true_random=False))
 def test_adapted_knobs_are_legal_and_no_slower_by_the_prior(pair, target, rng):
     old, new = pair
@@ -50,6 +51,7 @@ def test_adapted_knobs_are_legal_and_no_slower_by_the_prior(pair, target, rng):
         assert template.cycles(new, target, found) <= SLOWER * template.cycles(new, target, default)
 
 
+@settings(max_examples=30)
 @given(pairs(), st.sampled_from(ROWS), st.randoms(use_true_random=False))
 def test_the_own_shape_keeps_its_knobs(pair, target, rng):
     knobs = rng.choice(list(TEMPLATES[pair[0].operator].space(pair[0], target)))
