@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from qcompile.assign.table import FLOAT, OUTSIDE, SensitivityTable
+from qcompile.assign.table import FLOAT, OUTSIDE, Cast, Pair, SensitivityTable
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of the whole model. loss: predicted, in units of the table's metric. cast_seconds: share of ``seconds``."""
+    """loss: predicted, in units of the table's metric. seconds: of one call, ``cast_seconds`` of them for casts."""
 
     loss: float
     seconds: float
@@ -19,27 +20,43 @@ class Totals:
 
 
 def totals(table: SensitivityTable, formats: Mapping[str, str]) -> Totals:
-    """formats: group name -> format name, for every group."""
+    """Of the whole model. formats: group name -> format name, for every group."""
     entries = [group.entries[formats[group.name]] for group in table.groups]
-    loss = sum(entry.alone for entry in entries)
-    loss += sum(pair.extra for pair in table.pairs if tuple(formats[name] for name in pair.groups) == pair.formats)
-    casts = cast_seconds(table, formats)
-    seconds = table.rest_seconds + sum(entry.seconds for entry in entries) + casts
-    return Totals(loss, seconds, table.rest_bytes + sum(entry.bytes for entry in entries), casts)
+    casts = _cast_seconds(table, table.casts, formats)
+    return Totals(
+        sum(entry.alone for entry in entries) + _extra(table.pairs, formats),
+        table.rest_seconds + sum(entry.seconds for entry in entries) + casts,
+        table.rest_bytes + sum(entry.bytes for entry in entries),
+        casts,
+    )
 
 
-def cast_seconds(table: SensitivityTable, formats: Mapping[str, str]) -> float:
-    """Of all casts between groups."""
-    of = {**formats, OUTSIDE: FLOAT}
-    activations = {f.name: f.activations for f in table.formats}
-    seconds = 0.0
-    for cast in table.casts:
-        made = of[cast.producer]
-        wanted = {activations[of[name]]: of[name] for name in cast.consumers}
-        for dtype, result in wanted.items():
-            if dtype != activations[made] and (activations[made] in wanted or not is_wider(table, made, result)):
-                seconds += table.cast_seconds(cast.elements, made, result)
-    return seconds
+class Parts:
+    """The terms of the sums that involve one group: what changes if it takes another format and all else stays."""
+
+    def __init__(self, table: SensitivityTable):
+        self.table = table
+        self._entries = {group.name: group.entries for group in table.groups}
+        self._casts: dict[str, list[Cast]] = defaultdict(list)
+        self._pairs: dict[str, list[Pair]] = defaultdict(list)
+        for cast in table.casts:
+            for name in {cast.producer, *cast.consumers}:
+                self._casts[name].append(cast)
+        for pair in table.pairs:
+            for name in pair.groups:
+                self._pairs[name].append(pair)
+
+    def __call__(self, formats: Mapping[str, str], group: str, name: str) -> Totals:
+        """With ``group`` in the format ``name``, all others as ``formats`` says."""
+        entry = self._entries[group][name]
+        changed = {**formats, group: name}
+        casts = _cast_seconds(self.table, self._casts[group], changed)
+        return Totals(entry.alone + _extra(self._pairs[group], changed), entry.seconds + casts, entry.bytes, casts)
+
+    def neighbours(self, group: str) -> set[str]:
+        """The groups whose parts depend on the format of ``group``, itself among them."""
+        ends = {name for cast in self._casts[group] for name in (cast.producer, *cast.consumers)}
+        return {group, *ends, *(name for pair in self._pairs[group] for name in pair.groups)} - {OUTSIDE}
 
 
 def is_wider(table: SensitivityTable, source: str, result: str) -> bool:
@@ -50,3 +67,20 @@ def is_wider(table: SensitivityTable, source: str, result: str) -> bool:
 def uniform_formats(table: SensitivityTable, name: str) -> dict[str, str]:
     """Group -> the format ``name`` if the group can have it, else fp32."""
     return {group.name: name if name in group.entries else FLOAT for group in table.groups}
+
+
+def _extra(pairs: Iterable[Pair], formats: Mapping[str, str]) -> float:
+    return sum(p.extra for p in pairs if (formats[p.groups[0]], formats[p.groups[1]]) == p.formats)
+
+
+def _cast_seconds(table: SensitivityTable, casts: Iterable[Cast], formats: Mapping[str, str]) -> float:
+    activations = {f.name: f.activations for f in table.formats}
+    seconds = 0.0
+    for cast in casts:
+        made = FLOAT if cast.producer == OUTSIDE else formats[cast.producer]
+        read = [FLOAT if name == OUTSIDE else formats[name] for name in cast.consumers]
+        wanted = {activations[name]: name for name in read}
+        for dtype, result in wanted.items():
+            if dtype != activations[made] and (activations[made] in wanted or not is_wider(table, made, result)):
+                seconds += table.cast_seconds(cast.elements, made, result)
+    return seconds

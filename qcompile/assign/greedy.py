@@ -1,0 +1,112 @@
+"""Simpler ways to choose formats, to compare the integer program with: greedy by loss per saving, and HAWQ's score."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from qcompile.assign.assignment import Assignment, Budgets, chosen_objective, explained, saved_quantity
+from qcompile.assign.assignment import assign as solve
+from qcompile.assign.table import FLOAT, Entry, Group, SensitivityTable
+from qcompile.assign.totals import Parts, totals
+from qcompile.assign.words import NAMES, amount
+from qcompile.errors import QCompileError
+
+HAWQ = "hawq"  # key of ``Entry.scores``
+
+
+def greedy(
+    table: SensitivityTable,
+    *,
+    max_loss: float | None = None,
+    max_seconds: float | None = None,
+    max_bytes: float | None = None,
+    objective: str | None = None,
+) -> Assignment:
+    """From all fp32, again and again the change of one group that costs the least loss per second (or byte) saved.
+
+    With objective "accuracy" until the budgets are met; else as long as something is saved within ``max_loss``.
+    Parameters as for ``assign``. Raises ``QCompileError`` if it ends outside a budget: another choice may be inside.
+    """
+    budgets = Budgets(max_loss, max_seconds, max_bytes)
+    objective = chosen_objective(objective, budgets)
+    saving = saved_quantity(objective, budgets)
+    formats = {group.name: FLOAT for group in table.groups}
+    now = totals(table, formats)
+    search = _Search(table, saving)
+    while objective != "accuracy" or _exceeded(now, budgets, but="loss"):
+        room = math.inf if max_loss is None else max_loss - now.loss
+        move = search.best(formats, room)
+        if move is None:
+            break
+        formats[move[0]] = move[1]
+        search.changed(move[0])
+        now = totals(table, formats)
+    for name in _exceeded(now, budgets):
+        limit, reached = (amount(table, name, x) for x in (getattr(budgets, name), getattr(now, name)))
+        reason = f"the greedy choice ends at a {NAMES[name]} of {reached}, over the budget of {limit}"
+        raise QCompileError(reason, remedy="let the integer program choose, or raise the budget")
+    return explained(table, formats, now, objective, budgets, None, "greedy")
+
+
+def hawq(table: SensitivityTable, *, max_seconds: float | None = None, max_bytes: float | None = None) -> Assignment:
+    """The integer program with HAWQ's score in place of the measured loss (arXiv 1911.03852, 2011.10680).
+
+    Of a layer in a format ``Omega = mean(trace of the Hessian) * ||Q(W) - W||^2``, in ``Entry.scores["hawq"]``; the sum
+    over layers is minimized within budgets of latency and size. ``Assignment.totals`` has the table's own loss.
+    """
+    scored = dataclasses.replace(table, groups=tuple(map(_by_score, table.groups)), pairs=(), metric="of HAWQ's score")
+    found = solve(scored, max_seconds=max_seconds, max_bytes=max_bytes, objective="accuracy")
+    sums = totals(table, found.formats)
+    return explained(table, found.formats, sums, "accuracy", found.budgets, found.gap, HAWQ)
+
+
+def _by_score(group: Group) -> Group:
+    entries = {}
+    for name, entry in group.entries.items():
+        if HAWQ not in entry.scores and name != FLOAT:
+            raise QCompileError(f"no HAWQ score in {name}", node=group.name, remedy="analyze with second-order scores")
+        entries[name] = dataclasses.replace(entry, alone=entry.scores.get(HAWQ, 0.0))
+    return dataclasses.replace(group, entries=entries)
+
+
+def _exceeded(now: object, budgets: Budgets, but: str = "") -> list[str]:
+    return [q for q, limit in budgets.limits.items() if q != but and getattr(now, q) > limit]
+
+
+class _Search:
+    """Remembers the moves of each group until it, or what its costs depend on, changes."""
+
+    def __init__(self, table: SensitivityTable, saving: str):
+        self._groups = {group.name: group for group in table.groups}
+        self._parts, self._saving = Parts(table), saving
+        self._moves: dict[str, list[tuple[float, float, str]]] = {}
+
+    def changed(self, group: str) -> None:
+        for name in self._parts.neighbours(group):
+            self._moves.pop(name, None)
+
+    def best(self, formats: Mapping[str, str], room: float) -> tuple[str, str] | None:
+        """The cheapest change that saves something and costs at most ``room`` of loss: group, format."""
+        best, cheapest = None, math.inf
+        for name, group in self._groups.items():
+            if name not in self._moves:
+                self._moves[name] = self._moves_of(formats, name, group.entries)
+            for price, loss, format_name in self._moves[name]:
+                if loss <= room and price < cheapest:
+                    best, cheapest = (name, format_name), price
+        return best
+
+    def _moves_of(
+        self, formats: Mapping[str, str], name: str, entries: Mapping[str, Entry]
+    ) -> list[tuple[float, float, str]]:
+        """Loss per saving, loss, and format."""
+        now = self._parts(formats, name, formats[name])
+        moves = []
+        for other in entries:
+            then = self._parts(formats, name, other)
+            saved, loss = getattr(now, self._saving) - getattr(then, self._saving), then.loss - now.loss
+            if saved > 1e-12 * getattr(now, self._saving):
+                moves.append((loss / saved, loss, other))
+        return moves
