@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from qcompile.assign.combine import combine
 from qcompile.assign.program import GAP, TIME_LIMIT, Program
-from qcompile.assign.table import SensitivityTable
+from qcompile.assign.table import FLOAT, SensitivityTable
 from qcompile.assign.totals import Totals
 from qcompile.assign.why import reasons
 from qcompile.assign.words import NAMES, amount
@@ -95,11 +95,9 @@ def plan_of_formats(
     table: SensitivityTable, formats: Mapping[str, str], why: Mapping[str, str] | None = None
 ) -> QuantPlan:
     """The plan with each group in the format that ``formats`` says. why: by layer."""
-    for name in {name for name in formats.values() if table.format(name).activations not in _FLOATS}:
-        if name not in table.plans:
-            raise QCompileError(
-                f"the table has no plan in {name} to take scales from", remedy="analyze the model again"
-            )
+    for name in dict.fromkeys(formats.values()):
+        if name != FLOAT and name not in table.plans:
+            raise QCompileError(f"the table has no plan in {name} to take from", remedy="analyze the model again")
     chosen = {
         layer: LayerPlan(formats[group.name], (why or {}).get(layer, ""))
         for group in table.groups
@@ -156,6 +154,3 @@ def unreachable(program: Program, budgets: Budgets, gap: float, time_limit: floa
         return QCompileError(f"no assignment has {' and '.join(described)}", remedy="raise the budget")
     reason = "no assignment keeps all budgets at once; with the others kept, " + " or ".join(described)
     return QCompileError(reason, remedy="raise one of them")
-
-
-_FLOATS = ("float32", "bfloat16", "float16")  # activations that need no scales

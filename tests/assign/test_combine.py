@@ -84,5 +84,14 @@ def test_formats_from_several_plans():
     plan = quantized_modules.plan_of(module(residuals_and_functions, x=(1, 4, 6, 6)))
     narrow = replace(plan, layers={name: LayerPlan("w4a8") for name in plan.layers})
     chosen = {"other": LayerPlan("w4a8"), "last": LayerPlan("int8")}
-    combined = combine({"int8": plan, "w4a8": narrow}, chosen, {"other": ("first",), "last": ("last.weight",)}, {})
+    plans = {"int8": plan, "w4a8": narrow}
+    combined = combine(plans, chosen, {"other": ("first",), "last": ("last.weight",)}, {})
     assert set(combined.tensors) == {"first", "last.weight"} and combined.layers["other"].format == "w4a8"
+
+
+def test_a_layer_without_weights_takes_its_scales_from_the_plan_of_its_group():
+    plan = quantized_modules.plan_of(module(residuals_and_functions, x=(1, 4, 6, 6)))
+    narrow = replace(plan, layers={**plan.layers, "other": LayerPlan("w4a8")})
+    chosen = dict.fromkeys(("other", "first"), LayerPlan("w4a8", "small"))
+    combined = combine({"w4a8": narrow}, chosen, {"other": ("first",), "first": ("c0",)}, {}, ("first",))
+    assert combined.layers["first"] == LayerPlan("int8", "small") and set(combined.tensors) == {"first", "c0"}
