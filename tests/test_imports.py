@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = (  # imports point from later to earlier; within a layer a member imports itself only
     {"errors"},
-    {"ops"},
+    {"ops", "formats"},
     {"plan", "link"},
     {"model", "graph"},
     {"manifest"},
@@ -31,7 +31,8 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"calibrate"},
     {"assign"},
     {"tune"},
-    {"build"},
+    {"build", "simulate"},
+    {"analyze"},
     {"bench"},
     {"report"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""Sensitivity: what each group of layers costs in accuracy, in each format."""

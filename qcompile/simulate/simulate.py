@@ -1,0 +1,72 @@
+"""``simulate``: compiles the simulation of a model, once for all configurations."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from qcompile.artifact import write_library
+from qcompile.compile import compile_module
+from qcompile.model import Model
+from qcompile.passes.pipeline import run_passes
+from qcompile.passes.runtime_calls import runtime_libraries
+from qcompile.plan import QuantPlan
+from qcompile.simulate.form import simulation_form
+from qcompile.simulate.kernels import read_kernels
+from qcompile.simulate.lowering import lowering_passes, storages_of
+from qcompile.simulate.simulation import DESCRIPTION, LIBRARY, WEIGHTS, Description, Simulation
+from qcompile.simulate.variant import Space
+from qcompile.targets.select import select_target
+from qcompile.targets.target import Target
+
+
+def simulate(
+    model: Model,
+    plans: Mapping[str, QuantPlan] | QuantPlan,
+    target: str | Target = "native",
+    out: str | Path | None = None,
+) -> Simulation:
+    """Compiles every layer in every format; which one is taken is said with each forward pass.
+
+    plans: by format, the plan with every layer in it that can be; or the one for "int8".
+    target: whose kernels are used. A target that this machine cannot run gives the same bits as one that it can.
+    out: folder for the library, its constants and description, for ``Simulation(folder)`` in other processes; a
+    temporary one, gone with the simulation, if None.
+    """
+    row = select_target(target) if isinstance(target, str) else target
+    space = Space.of(model, {"int8": plans} if isinstance(plans, QuantPlan) else plans)
+    form = simulation_form(model, space)
+    lowered = run_passes(form.module, lowering_passes(row))
+    kernels, constants, module = read_kernels(lowered)
+    place = Path(tempfile.mkdtemp(prefix="qcompile-simulation-") if out is None else out)
+    place.mkdir(parents=True, exist_ok=True)
+    write_library(compile_module(module, row), place / LIBRARY, row.triple)
+    np.save(place / WEIGHTS, constants)
+    description = Description(
+        model.inputs,
+        model.outputs,
+        form.variants,
+        {name: plan.to_json() for name, plan in space.plans.items()},
+        space.reads,
+        space.residuals,
+        space.passive,
+        kernels,
+        storages_of(lowered),
+        runtime_libraries(module),
+    )
+    (place / DESCRIPTION).write_bytes(pickle.dumps(description))
+    simulation = Simulation(place)
+    if out is None:
+        weakref.finalize(simulation, _remove, place)
+    return simulation
+
+
+def _remove(place: Path) -> None:
+    import shutil
+
+    shutil.rmtree(place, ignore_errors=True)
