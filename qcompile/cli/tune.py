@@ -241,7 +241,7 @@ def _progress(budget: Any) -> Iterator[Report]:
         with Live(console=console, refresh_per_second=4, transient=True) as live:
 
             def redraw(states: Sequence[TaskProgress], passed: float) -> None:
-                live.update(Group(progress_table(states), Text(line(states, passed))))
+                live.update(Group(Text(line(states, passed)), progress_table(states)))  # a low terminal cuts the table
 
             yield redraw
         return
