@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import SupportsInt
 
 import numpy as np
@@ -14,6 +15,7 @@ from qcompile.passes.base import array, constant, shape_of
 from qcompile.passes.channels import why_not
 from qcompile.passes.composite import Composite, scale_by_channel
 from qcompile.passes.fold_layer import Folded, Layer
+from qcompile.passes.group_weights import group_refusal, split_groups
 from qcompile.passes.quantized import constant_of
 from qcompile.passes.weights import INT32_MAX, bias_vector, groups_of_scales, largest_sum, out_channels, weight_axis
 from qcompile.reference.arithmetic import multipliers
@@ -21,22 +23,32 @@ from qcompile.reference.arithmetic import multipliers
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """weight in the orientation that the specification asks for; scale (O,) float32, None in float32; bias (O,)."""
+    """weight in the orientation that the specification asks for; scale (O,) float32, None in float32; bias (O,).
+
+    group_scale: (O, groups) uint8 beside an int4 weight, else None.
+    """
 
     weight: np.ndarray
     scale: np.ndarray | None
     bias: np.ndarray
+    group_scale: np.ndarray | None = None
 
 
-def weighted(layer: Layer) -> Folded | str:
-    """Conv2d, ConvTranspose2d or Dense."""
-    constants = _integer_constants(layer) if layer.x is not None else _float_constants(layer)
+_NO_GROUPS: Mapping[str, int] = MappingProxyType({})
+
+
+def weighted(layer: Layer, groups: Mapping[str, int] = _NO_GROUPS) -> Folded | str:
+    """Conv2d, ConvTranspose2d or Dense. groups: sizes of groups that share an integer scale, by layer."""
+    group = groups.get(layer.chain.name, 0) if layer.x is not None else 0
+    constants = _integer_constants(layer, group) if layer.x is not None else _float_constants(layer)
     if isinstance(constants, str):
         return constants
     args = [layer.inputs[0].expr, constant(constants.weight, constants.weight.dtype.name)]
     args.append(constant(constants.bias, constants.bias.dtype.name))
     if layer.x is not None:
         args.append(constant(multipliers(layer.x, constants.scale, layer.out)))
+    if constants.group_scale is not None:
+        args.append(constant(constants.group_scale, "uint8"))
     if layer.residual is not None:
         args.append(layer.residual.expr)
     composite = Composite(args)
@@ -50,14 +62,14 @@ def weighted(layer: Layer) -> Folded | str:
     if ndim > 1:
         bias = composite.emit(scale_by_channel(bias, ndim, axis))
     v = composite.emit(relax.op.add(v, bias))
-    return Folded(_spec(layer), composite, composite.finish(v, layer.epilogue))
+    return Folded(_spec(layer, group), composite, composite.finish(v, layer.epilogue))
 
 
-def _integer_constants(layer: Layer) -> Constants | str:
+def _integer_constants(layer: Layer, group: int) -> Constants | str:
     chain = layer.chain
     weight = constant_of(layer.definitions.get(chain.weight)) if isinstance(chain.weight, relax.Var) else None
-    if weight is None or weight.codes.dtype != np.int8:
-        return "the weight is not int8"
+    if weight is None or weight.codes.dtype != (np.int16 if group else np.int8):
+        return f"the weight is not {'int16' if group else 'int8'}"
     if weight.zero_point.any():
         return "the weight is not symmetric"
     if weight.scale.size > 1 and weight.axis % weight.codes.ndim != weight_axis(chain):
@@ -75,7 +87,13 @@ def _integer_constants(layer: Layer) -> Constants | str:
         bias = np.broadcast_to(given.codes.reshape(-1), (channels,))
     if largest_sum(weight, bias, groups_of_scales(chain)) > INT32_MAX:
         return "its sums may exceed int32"
-    return Constants(_oriented(layer, weight.codes), scale, np.ascontiguousarray(bias))
+    codes, bias = _oriented(layer, weight.codes), np.ascontiguousarray(bias)
+    if not group:
+        return Constants(codes, scale, bias)
+    if (reason := group_refusal(chain, group)) is not None:
+        return reason
+    parts = split_groups(codes, group)
+    return parts if isinstance(parts, str) else Constants(parts[0], scale, bias, parts[1])
 
 
 def _float_constants(layer: Layer) -> Constants | str:
@@ -105,6 +123,9 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
         axis = 1 if chain.kind == "conv_transpose" else 0
         scale = constants.scale[: constants.weight.shape[axis]]
         zeros = relax.const(np.zeros(scale.size, np.int8))
+        if constants.group_scale is not None:
+            weight = _int16(composite, constants)
+            zeros = relax.const(np.zeros(scale.size, np.int16))
         weight = composite.emit(relax.op.dequantize(weight, relax.const(np.ascontiguousarray(scale)), zeros, axis))
     if chain.kind == "dense":
         return relax.op.matmul(x, composite.emit(relax.op.permute_dims(weight)))
@@ -113,10 +134,21 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
     return relax.Call(chain.call.op, [x, weight], chain.call.attrs)
 
 
-def _spec(layer: Layer) -> ops.Spec:
+def _int16(composite: Composite, constants: Constants) -> relax.Var:
+    """Int4 codes times the scales of their groups (parameters 1 and 4)."""
+    outputs, groups = constants.group_scale.shape
+    codes = composite.emit(relax.op.astype(composite.params[1], "int16"))
+    codes = composite.emit(relax.op.reshape(codes, (outputs, groups, -1)))
+    scale = composite.emit(relax.op.astype(composite.params[4], "int16"))
+    scale = composite.emit(relax.op.reshape(scale, (outputs, groups, 1)))
+    product = composite.emit(relax.op.multiply(codes, scale))
+    return composite.emit(relax.op.reshape(product, constants.weight.shape))
+
+
+def _spec(layer: Layer, group: int) -> ops.Spec:
     chain, attrs = layer.chain, layer.chain.call.attrs
     if chain.kind == "dense":
-        return ops.Dense(layer.x, layer.epilogue)
+        return ops.Dense(layer.x, layer.epilogue, group)
     if chain.kind == "scale":
         return ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), out_channels(chain), layer.x, layer.epilogue)
     strides, dilation = image_pair(attrs.strides, 1), image_pair(attrs.dilation, 1)

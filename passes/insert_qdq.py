@@ -15,6 +15,7 @@ from qcompile.graph import MainBuilder
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
 from qcompile.passes.chain import WEIGHTED, Chain, chain_members, find_chains
+from qcompile.passes.group_weights import group_refusal, quantize_groups
 from qcompile.passes.movement import moved_from
 from qcompile.passes.quantized import QuantizedConstant, dequantize, dequantize_constant, quantize
 from qcompile.passes.weights import bias_scales, bias_vector, quantize_bias, quantize_weight, weight_axis
@@ -68,7 +69,8 @@ class _Inserter:
         return self.builder.module([self._output(out) for out in self.main.outputs])
 
     def is_int8(self, chain: Chain | None) -> bool:
-        return chain is not None and chain.name in self.plan.layers and self.plan.layers[chain.name].format == "int8"
+        """Whether a layer computes on codes, whatever its weights are."""
+        return chain is not None and chain.name in self.plan.layers and self.plan.layers[chain.name].codes
 
     def _plan_of(self, name: str) -> TensorPlan:
         if name not in self.plan.tensors:
@@ -145,7 +147,11 @@ class _Inserter:
         name = f"{chain.name}.weight"
         axis = weight_axis(chain)
         scale = self._scales(name, shape_of(chain.weight)[axis])
-        weight = quantize_weight(array(chain.weight), scale, axis)
+        group = self._plan_of(name).group
+        if group:
+            weight = quantize_groups(array(chain.weight), scale, self._group_scale(name, chain), group)
+        else:
+            weight = quantize_weight(array(chain.weight), scale, axis)
         self._constant(chain.anchor, chain.weight, weight, name)
         if chain.bias is None:
             return
@@ -172,6 +178,18 @@ class _Inserter:
             wanted = f"give one, or {count}"
             raise QCompileError(f"the plan has {scale.size} scales of this weight", node=name, remedy=wanted)
         return scale
+
+    def _group_scale(self, name: str, chain: Chain) -> np.ndarray:
+        """The integer scales (outputs, groups) that the plan has of a layer's int4 weight."""
+        plan = self._plan_of(name)
+        reason = group_refusal(chain, plan.group)
+        if reason is not None:
+            raise QCompileError(f"no weights by groups here: {reason}", node=name, remedy="make the layer int8")
+        inputs, outputs = shape_of(chain.weight)
+        if len(plan.group_scale) != outputs * inputs // plan.group or 0 in plan.group_scale:
+            wanted = f"give {outputs} x {inputs // plan.group} of them, each from 1 to 255"
+            raise QCompileError("the plan's scales of groups do not fit this weight", node=name, remedy=wanted)
+        return np.frombuffer(plan.group_scale, np.uint8).reshape(outputs, -1)
 
     def _constant(self, member: relax.Var, old: relax.Expr, new: QuantizedConstant, name: str) -> None:
         self.constants.setdefault(member, {})[old] = self.builder.emit(dequantize_constant(new), name)

@@ -25,7 +25,8 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
     Afterwards ``main`` has composites, operators that move codes, and what stayed in float: see ``passes.islands``.
     """
     nodes = {name: layer.node for name, layer in (layers or {}).items()}
-    keep = {name for name, layer in plan.layers.items() if layer.format != "int8"}
+    keep = {name for name, layer in plan.layers.items() if not layer.codes}
+    groups = {name: plan.tensors[f"{name}.weight"].group for name in plan.layers if f"{name}.weight" in plan.tensors}
     return [
         insert_qdq(plan),
         # What stands between two layers is gone before layers are looked for.
@@ -34,7 +35,7 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
         fold_channel_shuffle(nodes),
         # Each kind of layer by itself.
         fold_gather(nodes, keep),
-        fold_weighted(nodes, keep),
+        fold_weighted(nodes, keep, groups),
         fold_pooling(nodes, keep),
         fold_elementwise(nodes, keep),
         # What the plan left in float32.

@@ -40,9 +40,9 @@ def islands(module: IRModule, plan: QuantPlan, layers: Mapping[str, str] | None 
         if op is None:
             continue
         layer = plan.layers.get(var.name)
-        reason = layer.why if layer is not None and layer.format != "int8" else ""
-        if layer is not None and layer.format == "int8":
-            reason = "planned as int8, but no pass folds it"
+        reason = layer.why if layer is not None and not layer.codes else ""
+        if layer is not None and layer.codes:
+            reason = f"planned as {layer.format}, but no pass folds it"
         found.append(Island(var.name, op, layer_name(var.name, layers or {}), reason or f"no integer form of {op}"))
     return tuple(found)
 

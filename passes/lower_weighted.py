@@ -15,6 +15,7 @@ from qcompile.passes.assign_storage import needed_border
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.operand_storage import blocked, home, plain
 from qcompile.targets.kernels.conv import Constants
+from qcompile.targets.kernels.dense_int4 import dense_int4
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.dilate import dilate
 from qcompile.targets.kernels.templates import TEMPLATES, knobs_json
@@ -83,6 +84,10 @@ def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
+    if spec.group:
+        kernel = dense_int4(spec, constants, source, out, residual, lowering.target)
+        lowering.emit(var, kernel.function, args, out, "dense_int4", kernel.note, kernel.constants)
+        return
     _emit(lowering, var, args, "dense", "dense", spec, constants, source, out, residual)
 
 
@@ -110,12 +115,18 @@ def _emit(
 
 
 def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:
-    return Constants(array(call.args[1]), array(call.args[2]), array(call.args[3]) if spec.x else None)
+    weight, bias, *more = (array(call.args[i]) for i in range(1, _first_of_rest(spec)))
+    return Constants(weight, bias, *more) if more else Constants(weight, bias, None)
 
 
 def _rest(call: relax.Call, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> list[relax.Expr]:
     """The residual, if there is one."""
-    return list(call.args[4 if spec.x else 3 :])
+    return list(call.args[_first_of_rest(spec) :])
+
+
+def _first_of_rest(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> int:
+    """Behind x, weight, bias, the multiplier of codes, and the scales of groups."""
+    return 3 + (spec.x is not None) + (isinstance(spec, ops.Dense) and spec.group > 0)
 
 
 WEIGHTED: dict[type, Callable[..., None]] = {

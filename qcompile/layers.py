@@ -8,6 +8,7 @@ from tvm import relax
 from tvm.ir import IRModule, TupleType
 
 from qcompile import graph, ops
+from qcompile.formats import FORMATS
 from qcompile.manifest import KernelCall, LayerInfo, ScheduleInfo
 from qcompile.model import Model
 from qcompile.passes.assign_storage import called_spec
@@ -38,7 +39,7 @@ def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: I
             LayerInfo(
                 name=ops.layer_of(integer[value.op]) if spec else layer_name(var.name, nodes),
                 op=spec.op if spec else op_name(value),
-                format="int8" if any(_is_code(t) for t in (var, *_operands(value))) else "fp32",
+                format=_format(spec, any(_is_code(t) for t in (var, *_operands(value)))),
                 kernel=f"{note.op} {note.note}".strip() if note else "",
                 schedule=note.schedule.source if note and note.schedule else "",
                 inputs=tuple(shape_of(t) for t in tensors),
@@ -70,6 +71,12 @@ def _operands(call: relax.Call) -> list[relax.Expr]:
 def _is_code(tensor: relax.Expr) -> bool:
     """Whether a tensor or constant holds codes; a constant may be a table that is looked up."""
     return isinstance(tensor.ty, relax.TensorType) and dtype_of(tensor) in _CODES
+
+
+def _format(spec: ops.Spec | None, codes: bool) -> str:
+    """The name of the format in which a layer ended up."""
+    grouped = isinstance(spec, ops.Dense) and spec.group > 0
+    return next(f.name for f in FORMATS.values() if (f.codes, f.grouped) == (codes, grouped))
 
 
 def _output(spec: ops.Spec | None) -> ops.Affine | None:

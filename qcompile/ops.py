@@ -108,13 +108,19 @@ class ConvTranspose2d:
 class Dense:
     """``x @ weight.T``: Gemm, and MatMul with a constant right operand.
 
-    args: x (..., K); weight (N, K); bias (N,); multiplier (N,) (integer only); [residual (..., N)].
-    Arithmetic as ``Conv2d``.
+    args: x (..., K); weight (N, K); bias (N,); multiplier (N,) (integer only); [group_scale (N, K / group)];
+    [residual (..., N)]. Arithmetic as ``Conv2d``.
+
+    With ``group`` (which divides K) the weights are int4, here int8 in [-8, 7], and each ``group`` neighbours of an
+    output channel n have an integer scale of their own, group_scale uint8, beside the multiplier of the channel::
+
+        acc = sum_g group_scale[n, g] * (sum_{k in group g} (x[k] - z_x) * w[n, k]) + bias[n]         exact int32
     """
 
     op: ClassVar[str] = "dense"
     x: Affine | None
     epilogue: Epilogue
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)

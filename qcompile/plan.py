@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from qcompile.errors import QCompileError
+from qcompile.formats import format_of
 from qcompile.ops import Affine
 
 VERSION = 1
@@ -27,6 +28,10 @@ class TensorPlan:
     ``kind``: "own" (from its statistics), "shared" (with the tensor named by ``source``: concat, residual add,
     operators that only move data), "derived" (a bias: scale of input times scale of weight), "fixed" (by the operator:
     softmax), "imported" (from a quantized ONNX model).
+
+    group, group_scale: of int4 weights. ``group`` neighbours along the reduction share an integer in [1, 255], so that
+    ``real = scale[channel] * group_scale[channel][i // group] * code``. One byte a group, channel after channel; in
+    JSON two hexadecimal digits.
     """
 
     scale: tuple[float, ...]
@@ -36,6 +41,8 @@ class TensorPlan:
     kind: str = "own"
     source: str = ""
     why: str = ""
+    group: int = 0
+    group_scale: bytes = b""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", tuple(float(np.float32(s)) for s in self.scale))
@@ -49,25 +56,33 @@ class TensorPlan:
 
 
 def _encode(tensor: TensorPlan) -> dict[str, Any]:
-    """Equal zero points are written once."""
+    """Equal zero points are written once, groups only where there are some."""
     zero_point = tensor.zero_point[:1] if len(set(tensor.zero_point)) == 1 else tensor.zero_point
     scale = [float(str(np.float32(s))) for s in tensor.scale]
-    return {**dataclasses.asdict(tensor), "scale": scale, "zero_point": zero_point}
+    row = {**dataclasses.asdict(tensor), "scale": scale, "zero_point": zero_point}
+    groups = {"group": row.pop("group"), "group_scale": row.pop("group_scale").hex()}
+    return {**row, **groups} if tensor.group else row
 
 
 def _decode(data: Mapping[str, Any]) -> TensorPlan:
     scale, zero_point = tuple(map(float, data["scale"])), tuple(map(int, data["zero_point"]))
     if len(zero_point) == 1:
         zero_point *= len(scale)
-    return TensorPlan(**{**data, "scale": scale, "zero_point": zero_point})
+    group_scale = bytes.fromhex(data.get("group_scale", ""))
+    return TensorPlan(**{**data, "scale": scale, "zero_point": zero_point, "group_scale": group_scale})
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """Format of one layer ("int8", "fp32") and why."""
+    """Format of one layer (a name in ``qcompile.formats``) and why."""
 
     format: str
     why: str = ""
+
+    @property
+    def codes(self) -> bool:
+        """Whether the layer reads codes. Raises QCompileError for a format that there is not."""
+        return format_of(self.format).codes
 
 
 @dataclass(frozen=True, slots=True)

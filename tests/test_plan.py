@@ -57,3 +57,11 @@ def test_what_is_no_plan_is_refused(tmp_path, monkeypatch, text, message):
 def test_a_missing_plan_is_named():
     with pytest.raises(QCompileError, match=r"nowhere\.json: .*No such file"):
         QuantPlan.load("nowhere.json")
+
+
+def test_groups_survive_the_file():
+    weight = TensorPlan((0.1, 0.25), (0, 0), "int4", 1, group=32, group_scale=bytes([1, 255, 16, 0x0A]))
+    plan = QuantPlan({"y.weight": weight, "x": TensorPlan((0.1,), (3,), "uint8")}, {"y": LayerPlan("w4a8")})
+    text = plan.to_json()
+    assert '"group": 32, "group_scale": "01ff100a"' in text and text.count("group_scale") == 1
+    assert QuantPlan.from_json(text) == plan

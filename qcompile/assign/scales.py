@@ -24,7 +24,7 @@ def activation_plans(
     integer_outputs: Sequence[str] = (),
 ) -> dict[str, TensorPlan]:
     """Tensor name -> plan, for every tensor that some int8 layer reads as codes, or the user wants as codes."""
-    int8 = [chain for chain in structure.chains if formats[chain.name].format == "int8"]
+    int8 = [chain for chain in structure.chains if formats[chain.name].codes]
     paths = coded_paths(structure, int8, integer_inputs, integer_outputs)
     roots = list(dict.fromkeys(path[-1] for path in paths))
     groups = _concat_groups(structure, int8, set(roots), range_of)

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 from qcompile import graph
 from qcompile.assign.constants import constant_plans
 from qcompile.assign.formats import choose_formats
+from qcompile.assign.grouped import grouped_plans
 from qcompile.assign.names import check_ends, excluded_layers
 from qcompile.assign.scales import activation_plans
 from qcompile.assign.structure import Structure
 from qcompile.calibrate.methods import PERCENTILE, tensor_range
 from qcompile.calibrate.stats import TensorStats
 from qcompile.errors import QCompileError, nearest
+from qcompile.formats import FORMATS, GROUP
 from qcompile.model import Model
+from qcompile.passes.chain import WEIGHTED
 from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
 
 if TYPE_CHECKING:
     from qcompile.targets.target import Target
 
-PRECISIONS = ("int8", "fp32")
+PRECISIONS = tuple(FORMATS)
 
 
 def plan_uniform(
@@ -33,6 +36,7 @@ def plan_uniform(
     integer_outputs: Sequence[str] = (),
     method: str = "minmax",
     percent: float = PERCENTILE,
+    group_size: int = GROUP,
 ) -> QuantPlan:
     """A plan with every layer in ``precision`` that can be.
 
@@ -40,12 +44,14 @@ def plan_uniform(
     ----------
     model: tidied.
     stats: of the same model's tensors; may be None for "fp32".
-    precision: "int8" (activations uint8 per tensor, weights int8 by output channel) or "fp32".
+    precision: "int8" (activations uint8 per tensor, weights int8 by output channel), "w4a8" (weights int4 by groups
+    along the reduction where a layer can have them, else int8) or "fp32".
     target: the machine; every target so far takes the same plan.
     exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
     integer_inputs, integer_outputs: model inputs and outputs that are given and returned as codes, besides those
     that a pre-quantized model has so; these keep the meaning of their codes.
     method: how a range is chosen from the statistics. percent: for the method "percentile".
+    group_size: of "w4a8", how many weights share an integer scale.
 
     Raises
     ------
@@ -82,6 +88,14 @@ def plan_uniform(
     layers = dict(formats)
     for chain in structure.chains:
         if layers[chain.name].format == "int8":
+            constants: dict[str, TensorPlan] | str
+            if FORMATS[precision].grouped and chain.kind in WEIGHTED:
+                constants = grouped_plans(chain, tensors, group_size)
+                if not isinstance(constants, str):
+                    layers[chain.name] = LayerPlan(precision)
+                    tensors.update(constants)
+                    continue
+                layers[chain.name] = LayerPlan("int8", constants)
             constants = constant_plans(chain, tensors)
             if isinstance(constants, str):
                 layers[chain.name] = LayerPlan("fp32", constants)

@@ -65,8 +65,12 @@ def conv_transpose2d(
 
 
 def dense(spec: Dense, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-    """x (..., K); weight (N, K); rest: multiplier, residual if any."""
-    total = _numbers(spec, x) @ weight.astype(np.float64).T
+    """x (..., K); weight (N, K); rest: multiplier, group_scale (N, K / group) if spec.group, residual if any."""
+    factors = weight.astype(np.float64)
+    if spec.group:
+        multiplier, group_scale, *residual = rest
+        factors, rest = factors * np.repeat(group_scale, spec.group, axis=1), (multiplier, *residual)
+    total = _numbers(spec, x) @ factors.T
     return _layer(spec, total, bias, rest, channel=total.ndim - 1)
 
 

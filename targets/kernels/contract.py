@@ -131,14 +131,21 @@ class Contraction:
             for row in acc:
                 b.store(row[j], 0, start, v.lanes)
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
-        stream = at.vector * (r.steps * full * r.group)
-        for segment in r.segments:
-            self._reduce(segment, base + segment.start, stream, offsets, vectors, acc)
-            stream = stream + segment.length * sum(v.lanes for v in vectors) * r.group
+        self._sum(at, base, offsets, vectors, acc)
         for j, v in enumerate(vectors):
             m = b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * full, v.lanes)) if v.dot else None
             for (dy, dx), row in zip(pixels, acc, strict=True):
                 self._finish(at, dy, dx, j, v, b.load(row[j], 0, v.lanes), m)
+
+    def _sum(
+        self, at: Corner, base: b.Index, offsets: list[int], vectors: list[Vector], acc: list[list[b.Buffer]]
+    ) -> None:
+        """The whole reduction of a tile, added to its accumulators."""
+        r = self.r
+        stream = at.vector * (r.steps * self.vector.lanes * r.group)
+        for segment in r.segments:
+            self._reduce(segment, base + segment.start, stream, offsets, vectors, acc)
+            stream = stream + segment.length * sum(v.lanes for v in vectors) * r.group
 
     def _reduce(
         self, segment: Segment, base: b.Index, stream: b.Index, offsets: list[int], vectors: list[Vector], acc: list

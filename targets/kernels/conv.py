@@ -28,11 +28,15 @@ from qcompile.targets.target import Target
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constants:
-    """Array arguments of a layer: weight int8 (float32), bias int32 (float32) (O,), multiplier float32 (O,) (None)."""
+    """Array arguments of a layer: weight int8 (float32), bias int32 (float32) (O,), multiplier float32 (O,) (None).
+
+    group_scale: (O, groups) uint8 of weights by groups (see ``ops.Dense``).
+    """
 
     weight: np.ndarray
     bias: np.ndarray
     multiplier: np.ndarray | None
+    group_scale: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,7 +72,8 @@ def check(
     epilogue = spec.epilogue
     out = out if epilogue.out else replace(out, dtype="float32", fill=0)
     data = tensor(x.shape, spec.x is None, rng)
-    args = [constants.weight, constants.bias, *([constants.multiplier] if spec.x else [])]
+    args = [constants.weight, constants.bias, constants.multiplier, constants.group_scale]
+    args = [arg for arg in args if arg is not None]
     more = []
     if epilogue.residual or epilogue.residual_is_float:
         other = tensor(out.shape, epilogue.residual_is_float, rng)

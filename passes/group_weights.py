@@ -1,0 +1,70 @@
+"""Int4 weights of a dense layer with an integer scale for each group of neighbours along the reduction.
+
+In QDQ form such a weight is an int16 constant, the product of code and group scale, whose scale is that of the output
+channel: ``real = s[n] * (k[n, g] * code)``. Folding takes the product apart again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompile.passes.base import shape_of
+from qcompile.passes.chain import Chain
+from qcompile.passes.quantized import QuantizedConstant
+
+QMIN, QMAX = -8, 7
+SCALE_MAX = 255
+STEP = 8  # what a group is a multiple of: two steps of any dot product
+
+
+def group_refusal(chain: Chain, group: int) -> str | None:
+    """Why a layer cannot have int4 weights by groups, None if it can."""
+    if chain.kind != "dense":
+        return f"w4a8 is for matrix products with a constant, not {chain.kind}"
+    if group < STEP or group % STEP:
+        return f"groups of {group} weights are not a multiple of {STEP}"
+    inputs = shape_of(chain.weight)[0]
+    if inputs % group:
+        return f"{inputs} inputs are not a multiple of the group size {group}"
+    return None
+
+
+def grouped_codes(weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray) -> np.ndarray:
+    """Int4 codes ``clip(round_half_even(w / (s k)), -8, 7)`` of (N, K) weights, int8.
+
+    scale: (N,) float32, or (1,). group_scale: (N, groups) uint8.
+    """
+    steps = np.asarray(scale, np.float64).reshape(-1, 1) * group_scale
+    wide = np.repeat(steps, weight.shape[1] // group_scale.shape[1], axis=1)
+    return np.clip(np.rint(weight.astype(np.float64) / wide), QMIN, QMAX).astype(np.int8)
+
+
+def quantize_groups(weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray, group: int) -> QuantizedConstant:
+    """The int16 constant of a dense layer's weight (K, N): codes times group scales, along axis 1 of scale (N,)."""
+    codes = grouped_codes(weight.T, scale, group_scale).astype(np.int16)
+    product = codes * np.repeat(group_scale, group, axis=1).astype(np.int16)
+    outputs = weight.shape[1]
+    full = np.broadcast_to(np.asarray(scale, np.float32), (outputs,))
+    return QuantizedConstant(
+        np.ascontiguousarray(product.T), np.ascontiguousarray(full), np.zeros(outputs, np.int16), 1
+    )
+
+
+def split_groups(codes: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray] | str:
+    """Int16 codes (N, K) as int4 codes (N, K) int8 times group scales (N, K / group) uint8; or why they are not.
+
+    Any way to take the product apart gives the same sums; of several, the one with the largest scales.
+    """
+    outputs, inputs = codes.shape
+    parts = codes.astype(np.int64).reshape(outputs, inputs // group, group)
+    common = np.maximum(np.gcd.reduce(parts, axis=2), 1)
+    scale = np.zeros_like(common)
+    for divisor in range(-QMIN, 0, -1):
+        new = common // divisor
+        quotients = parts // new[..., None].clip(1)
+        fits = (common % divisor == 0) & (new <= SCALE_MAX)
+        fits &= (quotients.min(axis=2) >= QMIN) & (quotients.max(axis=2) <= QMAX)
+        scale = np.where(fits, new, scale)
+    if not scale.all():
+        return f"the weight's codes are not int4 times a scale up to {SCALE_MAX} for each group of {group}"
+    return (parts // scale[..., None]).reshape(codes.shape).astype(np.int8), scale.astype(np.uint8)

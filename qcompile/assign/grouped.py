@@ -1,0 +1,44 @@
+"""Which layers have int4 weights by groups, and with which scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qcompile.calibrate.group_scales import group_scales
+from qcompile.errors import QCompileError
+from qcompile.passes.base import array
+from qcompile.passes.chain import Chain
+from qcompile.passes.group_weights import group_refusal, quantize_groups
+from qcompile.passes.weights import INT32_MAX, bias_scales, bias_vector, largest_sum, quantize_bias
+from qcompile.plan import TensorPlan
+
+
+def grouped_plans(chain: Chain, tensors: Mapping[str, TensorPlan], group: int) -> dict[str, TensorPlan] | str:
+    """The plans of a layer's int4 "<layer>.weight" and its "<layer>.bias"; or why it cannot have such weights.
+
+    tensors: plans of the activations. group: weights along the reduction that share an integer scale.
+    """
+    if (reason := group_refusal(chain, group)) is not None:
+        return reason
+    x, weight = tensors[chain.inputs[0].name].affine, array(chain.weight)
+    try:
+        scale, steps = group_scales(np.ascontiguousarray(weight.T), group, bias_vector(chain), x.scale)
+    except QCompileError as error:
+        raise QCompileError(error.reason, node=chain.name, remedy=error.remedy) from None
+    total = largest_sum(quantize_groups(weight, scale, steps, group), quantize_bias(chain, x, scale))
+    if total > INT32_MAX:
+        return f"its sums by groups may reach {total}, beyond int32"
+    numbers = tuple(map(float, scale))
+    plans = {
+        f"{chain.name}.weight": TensorPlan(
+            numbers, (0,) * scale.size, "int4", 1, group=group, group_scale=steps.tobytes()
+        )
+    }
+    if chain.bias is not None:
+        scales = tuple(map(float, bias_scales(chain, x, scale).astype(np.float32)))
+        plans[f"{chain.name}.bias"] = TensorPlan(
+            scales, (0,) * len(scales), "int32", 0, "derived", chain.inputs[0].name
+        )
+    return plans

@@ -1,0 +1,78 @@
+"""Plans with int4 weights: which layers have them, and why others do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from qcompile.errors import QCompileError
+from qcompile.plan import QuantPlan
+from tests.passes.float_modules import const, module, weight
+from tests.passes.quantized_modules import plan_of
+
+op = relax.op
+
+
+def told(plan):
+    return {name: (layer.format, layer.why) for name, layer in plan.layers.items()}
+
+
+def test_products_with_constants_have_them():
+    def write(b, x):
+        c = b.emit(op.nn.conv2d(x, weight(4, 4, 1, 1)), "c")
+        f = b.emit(op.reshape(c, (1, 64)), "f")
+        y = b.emit(op.matmul(f, weight(64, 24)), "y")
+        return [b.emit(op.matmul(y, weight(24, 3)), "z")]
+
+    plan = plan_of(module(write, x=(1, 4, 4, 4)), precision="w4a8")
+    assert told(plan) == {
+        "c": ("int8", "w4a8 is for matrix products with a constant, not conv"),
+        "y": ("w4a8", ""),
+        "z": ("int8", "24 inputs are not a multiple of the group size 32"),
+    }
+    assert (plan.tensors["y.weight"].dtype, plan.tensors["y.weight"].group) == ("int4", 32)
+    assert len(plan.tensors["y.weight"].group_scale) == 2 * 24
+    assert plan.tensors["z.weight"].dtype == "int8" and plan.tensors["z.weight"].group == 0
+    assert QuantPlan.from_json(plan.to_json()) == plan
+
+
+def test_the_bias_has_the_scale_of_the_sum():
+    def write(b, x):
+        return [b.emit(op.add(b.emit(op.matmul(x, weight(64, 8)), "m"), weight(8)), "y")]
+
+    tensors = plan_of(module(write, x=(3, 64)), precision="w4a8").tensors
+    expected = np.array(tensors["y.weight"].scale) * tensors["x"].scale[0]
+    np.testing.assert_allclose(tensors["y.bias"].scale, expected, rtol=1e-6)
+
+
+def test_sums_beyond_int32_fall_back_to_int8():
+    def write(b, x):
+        return [b.emit(op.matmul(x, const(np.ones((8192, 1)))), "y")]
+
+    plan = plan_of(module(write, x=(1, 8192)), precision="w4a8")
+    assert plan.layers["y"].format == "int8" and "beyond int32" in plan.layers["y"].why
+
+
+def test_excluded_layers_stay_float():
+    def write(b, x):
+        return [b.emit(op.matmul(x, weight(64, 8)), "y")]
+
+    plan = plan_of(module(write, x=(3, 64)), precision="w4a8", exclude=["y"])
+    assert told(plan) == {"y": ("fp32", "excluded as y")}
+
+
+def test_an_odd_size_of_groups_is_refused():
+    def write(b, x):
+        return [b.emit(op.matmul(x, weight(60, 8)), "y")]
+
+    plan = plan_of(module(write, x=(3, 60)), precision="w4a8", group_size=20)
+    assert told(plan) == {"y": ("int8", "groups of 20 weights are not a multiple of 8")}
+
+
+def test_infinite_weights_name_the_layer():
+    def write(b, x):
+        return [b.emit(op.matmul(x, const(np.full((32, 2), np.inf))), "y")]
+
+    with pytest.raises(QCompileError):
+        plan_of(module(write, x=(3, 32)), precision="w4a8")

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from qcompile.errors import QCompileError
+from qcompile.formats import FORMATS, format_of
+from qcompile.plan import LayerPlan
+
+
+def test_rows_go_by_their_names():
+    assert all(format_of(name) is row and row.name == name for name, row in FORMATS.items())
+
+
+def test_who_reads_codes():
+    assert {name: LayerPlan(name).codes for name in FORMATS} == {"fp32": False, "int8": True, "w4a8": True}
+
+
+def test_an_unknown_name():
+    with pytest.raises(QCompileError, match=r"unknown format 'int9'; did you mean 'int8'"):
+        _ = LayerPlan("int9").codes
