@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact as Artifact
+    from qcompile.assign.assignment import Assignment as Assignment
+    from qcompile.assign.assignment import assign as assign
+    from qcompile.assign.assignment import to_plan as to_plan
     from qcompile.assign.imported import plan_imported as plan_imported
+    from qcompile.assign.pareto import pareto as pareto
+    from qcompile.assign.table import SensitivityTable as SensitivityTable
     from qcompile.assign.uniform import plan_uniform as plan_uniform
     from qcompile.build import build as build
     from qcompile.calibrate import TensorStats as TensorStats
@@ -35,54 +40,64 @@ if TYPE_CHECKING:
     from qcompile.runtime import load as load
     from qcompile.targets.select import select_target as select_target
     from qcompile.targets.target import Target as Target
+    from qcompile.tune.costs import layer_costs as layer_costs
     from qcompile.tune.run import tune as tune
     from qcompile.tune.tasks import tasks_of as tasks_of
-    from qcompile.tune.costs import layer_costs as layer_costs
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "artifact",
+    "Assignment": "assign.assignment",
     "Manifest": "manifest",
     "Model": "model",
     "QCompileError": "errors",
     "QuantPlan": "plan",
     "Runner": "runtime",
+    "SensitivityTable": "assign.table",
     "Target": "targets.target",
     "TensorStats": "calibrate",
     "aligned_empty": "runtime",
+    "assign": "assign.assignment",
     "build": "build",
     "calibrate": "calibrate",
     "import_onnx": "importing",
     "import_relax": "importing",
     "layer_costs": "tune.costs",
     "load": "runtime",
+    "pareto": "assign.pareto",
     "plan_imported": "assign.imported",
     "plan_uniform": "assign.uniform",
     "select_target": "targets.select",
     "tasks_of": "tune.tasks",
+    "to_plan": "assign.assignment",
     "tune": "tune.run",
 }
 __all__ = [
     "Artifact",
+    "Assignment",
     "Manifest",
     "Model",
     "QCompileError",
     "QuantPlan",
     "Runner",
+    "SensitivityTable",
     "Target",
     "TensorStats",
     "aligned_empty",
+    "assign",
     "build",
     "calibrate",
     "import_onnx",
     "import_relax",
     "layer_costs",
     "load",
+    "pareto",
     "plan_imported",
     "plan_uniform",
     "select_target",
     "tasks_of",
+    "to_plan",
     "tune",
 ]
 

@@ -112,3 +112,8 @@ def test_a_table_without_scales():
     with pytest.raises(QCompileError, match="no plan in int8 to take from"):
         plan_of_formats(made_up(2, 2, skip=0), {"layer0": "int8", "layer1": "fp32"})
     plan_of_formats(made_up(1, 2, skip=0), {"layer0": "fp32"})  # needs none
+
+
+def test_public_names():
+    assert qc.assign is assign and qc.to_plan is to_plan and callable(qc.pareto)
+    assert isinstance(qc.assign(made_up(2)), qc.Assignment)

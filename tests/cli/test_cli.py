@@ -54,6 +54,8 @@ def test_help(cli, arguments):
         "inspect",
         "targets",
         "tune",
+        "assign",
+        "pareto",
         "log",
     ]
 

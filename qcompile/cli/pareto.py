@@ -1,0 +1,58 @@
+"""``qcompile pareto``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qcompile.cli.budgets import write_whole
+from qcompile.cli.console import remark, show, show_json, step
+
+
+def pareto(
+    table: Annotated[Path, typer.Argument(help="Sensitivities, as 'qcompile analyze' writes them.")],
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="pareto.html", help="One file with pictures, for any browser.")
+    ] = None,
+    plans: Annotated[
+        Path | None, typer.Option("--plans", metavar="DIR", help="Folder for the plan of each point: 00.json, ...")
+    ] = None,
+    points: Annotated[int, typer.Option("--points", min=2, help="Steps of latency for each limit of size.")] = 12,
+    sizes: Annotated[int, typer.Option("--sizes", min=0, help="Limits of size, besides none.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show what is reachable in accuracy, latency and size together; every point is a plan that can be built.
+
+    \b
+    Examples:
+      qcompile pareto table.json --report pareto.html
+      qcompile pareto table.json --plans plans/
+      qcompile build model.onnx --plan plans/07.json -o out/
+    """
+    import qcompile as qc
+    from qcompile.assign.assignment import plan_of_formats
+    from qcompile.report.pareto import pareto_table, pareto_values
+
+    sensitivities = qc.SensitivityTable.load(table)
+    if report is not None:
+        from qcompile.report.pareto_html import check_installed, pareto_html
+
+        check_installed()
+    with step("looking for the front") as update:
+        found = qc.pareto(
+            sensitivities, points=points, sizes=sizes, report=lambda done, all_: update(f"{done} of {all_}")
+        )
+    if plans is not None:
+        texts = [plan_of_formats(sensitivities, point.formats).to_json() for point in found]
+        plans.mkdir(parents=True, exist_ok=True)
+        for i, text in enumerate(texts):
+            write_whole(plans / f"{i:02d}.json", text)
+    if report is not None:
+        write_whole(report, pareto_html(found, sensitivities))
+        remark(f"report in {report}")
+    if as_json:
+        show_json(pareto_values(found, sensitivities))
+    else:
+        show(pareto_table(found, sensitivities))

@@ -1,0 +1,63 @@
+"""The report of a front: names are escaped, pictures are XML, equal fronts give equal pages."""
+
+from __future__ import annotations
+
+import dataclasses
+from xml.etree import ElementTree
+
+import pytest
+
+from qcompile.assign.pareto import pareto
+from qcompile.report.assignment import number
+from qcompile.report.pareto import mixture, pareto_table, pareto_values, remark
+from qcompile.report.pareto_figures import formats_map, loss_against_latency, loss_against_size
+from qcompile.report.pareto_html import pareto_html
+from tests.assign.tables import made_up
+
+
+@pytest.fixture(scope="module")
+def table():
+    return dataclasses.replace(made_up(6, 4, 1, skip=0), model="<b>.onnx")
+
+
+@pytest.fixture(scope="module")
+def points(table):
+    return pareto(table, points=4, sizes=1)
+
+
+def test_a_row_for_each_point(table, points):
+    assert pareto_table(points, table).row_count == len(points)
+    values = pareto_values(points, table)
+    assert [p["uniform"] for p in values["points"]] == [p.name or None for p in points]
+    assert values["points"][0]["formats"].keys() == {group.name for group in table.groups}
+
+
+def test_words(table, points):
+    uniform = next(p for p in points if p.name == "int8")
+    assert mixture(uniform, table) == "6 int8" and remark(uniform).startswith("all int8")
+    assert remark(dataclasses.replace(uniform, front=False)) == "all int8, not on the front"
+    assert number(0.012345) == "0.0123" and number(0) == "0"
+
+
+def test_pictures_are_xml_with_words(table, points):
+    for draw in (loss_against_latency, loss_against_size, formats_map):
+        root = ElementTree.fromstring(draw(points, table))
+        assert root.tag.endswith("svg") and "int8" in "".join(root.itertext())
+    assert 'xlink:href="#p0"' in loss_against_latency(points, table)
+
+
+def test_page(table, points):
+    page = pareto_html(points, table)
+    assert "&lt;b&gt;.onnx" in page and "<b>.onnx" not in page
+    assert page.count('<tr id="p') == len(points) and "<b>int8</b>: layer0, layer1" in page
+    assert page == pareto_html(points, table)
+
+
+def test_nothing_lost_anywhere(table):
+    """A front whose losses are all zero has a linear scale."""
+    groups = tuple(
+        dataclasses.replace(g, entries={n: dataclasses.replace(e, alone=0.0) for n, e in g.entries.items()})
+        for g in table.groups
+    )
+    harmless = dataclasses.replace(table, groups=groups)
+    assert "<svg" in pareto_html(pareto(harmless, points=3, sizes=0), harmless)
