@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 class Precision(StrEnum):
     int8 = "int8"
+    w4a8 = "w4a8"
     fp32 = "fp32"
 
 
@@ -39,6 +40,9 @@ def build(
     ] = Precision.int8,
     int8: Annotated[bool, typer.Option("--int8", help="Same as --precision int8.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Same as --precision fp32.")] = False,
+    group_size: Annotated[
+        int | None, typer.Option("--group-size", help="Of w4a8: int4 weights that share a scale (32).")
+    ] = None,
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples: .npz by input name, or a folder of .npy/.npz.")
     ] = None,
@@ -84,6 +88,7 @@ def build(
       qcompile build model.onnx --calib-data samples.npz -o out/
       qcompile build model.onnx --target x86-avx2 --threads 2 --calib-data samples/ -o out/
       qcompile build model.onnx --fp32 --input-shapes "x:[8,3,224,224]" -o out/
+      qcompile build model.onnx --precision w4a8 --group-size 64 --calib-data samples.npz -o out/
       qcompile build model.onnx --plan out/plan.json -o out2/
       qcompile build model.onnx --plan out/plan.json --locked out/ -o out2/
     """
@@ -91,10 +96,15 @@ def build(
     from qcompile.artifact import check_output
     from qcompile.targets.select import select_target
 
-    if int8 and (fp32 or precision is Precision.fp32):
-        raise QCompileError("--int8 and fp32 contradict each other", remedy="give one precision")
+    if int8 and (fp32 or precision is not Precision.int8):
+        other = "fp32" if fp32 else precision.value
+        raise QCompileError(f"--int8 and {other} contradict each other", remedy="give one precision")
     if fp32:
         precision = Precision.fp32
+    if group_size is not None and (precision is not Precision.w4a8 or plan is not None):
+        raise QCompileError("only weights that are planned as w4a8 have groups", remedy="give --precision w4a8")
+    if group_size is not None and (group_size < 8 or group_size % 8):
+        raise QCompileError(f"--group-size {group_size} is not a multiple of 8", remedy="32 and 64 are usual")
     check_output(out)
     row = select_target(target)
     records = _check_schedules(tuning_records or [], locked, trials, row.with_threads(threads))
@@ -108,7 +118,16 @@ def build(
     elif precision is Precision.fp32:
         chosen = qc.plan_uniform(imported, None, "fp32", row)
     else:
-        wish = CalibrationWish(calib_data, method.value, percentile, num_samples, names(exclude or []), integer_io)
+        wish = CalibrationWish(
+            calib_data,
+            method.value,
+            percentile,
+            num_samples,
+            names(exclude or []),
+            integer_io,
+            precision.value,
+            group_size,
+        )
         chosen = integer_plan(imported, row, wish, times)
     if trials is not None:
         _tune(imported, chosen, row.with_threads(threads), records, trials, times)

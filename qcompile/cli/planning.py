@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompile.cli.console import remark, step
+from qcompile.errors import QCompileError
 
 if TYPE_CHECKING:
     from qcompile.calibrate import TensorStats
@@ -36,10 +37,17 @@ class CalibrationWish:
     num_samples: int | None
     exclude: tuple[str, ...]
     integer_io: bool
+    precision: str = "int8"
+    group_size: int | None = None
 
 
 def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
-    """By the scales that a pre-quantized model brings, unless there is data to find others."""
+    """By the scales that a pre-quantized model brings, unless there is data to find others.
+
+    Raises
+    ------
+    QCompileError: for a pre-quantized model that is to have other weights, without data.
+    """
     import qcompile as qc
     from qcompile.assign.imported import brings_scales
     from qcompile.calibrate.methods import PERCENTILE
@@ -47,14 +55,41 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
     inputs = _float_names(model.inputs) if wish.integer_io else []
     outputs = _float_names(model.outputs) if wish.integer_io else []
     if wish.data is None and brings_scales(model):
+        if wish.precision != "int8":
+            reason = f"a pre-quantized model keeps its int8 weights; {wish.precision} needs data"
+            raise QCompileError(reason, remedy="give --calib-data")
         with timed("plan", times, "planning"):
             return qc.plan_imported(model, wish.exclude, inputs, outputs)
     stats = _calibrated(model, wish, times)
     percent = PERCENTILE if wish.percentile is None else wish.percentile
+    options = {} if wish.group_size is None else {"group_size": wish.group_size}
     with timed("plan", times, "planning"):
-        return qc.plan_uniform(
-            model, stats, "int8", target, wish.exclude, inputs, outputs, method=wish.method, percent=percent
+        plan = qc.plan_uniform(
+            model,
+            stats,
+            wish.precision,
+            target,
+            wish.exclude,
+            inputs,
+            outputs,
+            method=wish.method,
+            percent=percent,
+            **options,
         )
+    if wish.precision != "int8":
+        _tell_fallbacks(plan)
+    return plan
+
+
+def _tell_fallbacks(plan: QuantPlan) -> None:
+    """Which layers are int8 because they cannot be what was asked for."""
+    names: dict[str, list[str]] = {}
+    for name, layer in plan.layers.items():
+        if layer.format == "int8" and layer.why:
+            names.setdefault(layer.why, []).append(name)
+    for why, layers in names.items():
+        shown = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
+        remark(f"note: {len(layers)} x int8: {why} ({shown})")
 
 
 def _calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
