@@ -73,7 +73,8 @@ class Tracker:
             raise QCompileError(
                 f"no RPC tracker answers: {error.strerror or error}",
                 node=f"{self.host}:{self.port}",
-                remedy=f"start one: {_INSTALL} && python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port {self.port}",
+                remedy=f"start one: {_INSTALL} && python -m tvm.exec.rpc_tracker --host 0.0.0.0"
+                f" --port {self.port} --port-end {self.port + 1}",
             ) from None
         finally:
             socket.setdefaulttimeout(before)
