@@ -60,7 +60,7 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
             raise QCompileError(reason, remedy="give --calib-data")
         with timed("plan", times, "planning"):
             return qc.plan_imported(model, wish.exclude, inputs, outputs)
-    stats = _calibrated(model, wish, times)
+    stats = calibrated(model, wish, times)
     percent = PERCENTILE if wish.percentile is None else wish.percentile
     options = {} if wish.group_size is None else {"group_size": wish.group_size}
     with timed("plan", times, "planning"):
@@ -92,7 +92,7 @@ def _tell_fallbacks(plan: QuantPlan) -> None:
         remark(f"note: {len(layers)} x int8: {why} ({shown})")
 
 
-def _calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
+def calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
     import qcompile as qc
     from qcompile.calibrate import RANDOM_DATA_WARNING, calibration_data, random_data
 
