@@ -9,6 +9,7 @@ from tvm import relax
 
 from qcompile import ops
 from qcompile.ops import Affine, Epilogue
+from qcompile.passes.base import shape_of
 from qcompile.passes.quantized import Operand, dequantize, quantize
 
 
@@ -55,6 +56,17 @@ def scale_by_channel(scale: relax.Expr, ndim: int, axis: int) -> relax.Call:
     shape = [1] * ndim
     shape[axis] = -1
     return relax.op.reshape(scale, shape)
+
+
+def scaled_codes(composite: Composite, codes: int, group_scale: int) -> relax.Var:
+    """Int4 codes (N, K) of one parameter times the scales of their groups (N, groups), another one; int16."""
+    weight = composite.params[codes]
+    (outputs, groups), whole = shape_of(composite.params[group_scale]), shape_of(weight)
+    wide = composite.emit(relax.op.astype(weight, "int16"))
+    wide = composite.emit(relax.op.reshape(wide, (outputs, groups, -1)))
+    scale = composite.emit(relax.op.astype(composite.params[group_scale], "int16"))
+    scale = composite.emit(relax.op.reshape(scale, (outputs, groups, 1)))
+    return composite.emit(relax.op.reshape(composite.emit(relax.op.multiply(wide, scale)), whole))
 
 
 def epilogue_of(out: Affine | None, clip: tuple[float, float] | None, residual: Operand | None) -> Epilogue:

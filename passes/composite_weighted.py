@@ -13,7 +13,7 @@ from tvm import relax
 from qcompile import ops
 from qcompile.passes.base import array, constant, shape_of
 from qcompile.passes.channels import why_not
-from qcompile.passes.composite import Composite, scale_by_channel
+from qcompile.passes.composite import Composite, scale_by_channel, scaled_codes
 from qcompile.passes.fold_layer import Folded, Layer
 from qcompile.passes.group_weights import group_refusal, split_groups
 from qcompile.passes.quantized import constant_of
@@ -124,7 +124,7 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
         scale = constants.scale[: constants.weight.shape[axis]]
         zeros = relax.const(np.zeros(scale.size, np.int8))
         if constants.group_scale is not None:
-            weight = _int16(composite, constants)
+            weight = scaled_codes(composite, 1, 4)
             zeros = relax.const(np.zeros(scale.size, np.int16))
         weight = composite.emit(relax.op.dequantize(weight, relax.const(np.ascontiguousarray(scale)), zeros, axis))
     if chain.kind == "dense":
@@ -132,17 +132,6 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
     if chain.kind == "scale":
         return relax.op.multiply(x, composite.emit(scale_by_channel(weight, len(shape_of(chain.out)), 1)))
     return relax.Call(chain.call.op, [x, weight], chain.call.attrs)
-
-
-def _int16(composite: Composite, constants: Constants) -> relax.Var:
-    """Int4 codes times the scales of their groups (parameters 1 and 4)."""
-    outputs, groups = constants.group_scale.shape
-    codes = composite.emit(relax.op.astype(composite.params[1], "int16"))
-    codes = composite.emit(relax.op.reshape(codes, (outputs, groups, -1)))
-    scale = composite.emit(relax.op.astype(composite.params[4], "int16"))
-    scale = composite.emit(relax.op.reshape(scale, (outputs, groups, 1)))
-    product = composite.emit(relax.op.multiply(codes, scale))
-    return composite.emit(relax.op.reshape(product, constants.weight.shape))
 
 
 def _spec(layer: Layer, group: int) -> ops.Spec:

@@ -1,10 +1,13 @@
-"""Int4 weights of a dense layer with an integer scale for each group of neighbours along the reduction.
+"""Int4 weights with an integer scale for each group of neighbours: along the reduction of a dense layer, along the
+rows of a table that are looked up.
 
 In QDQ form such a weight is an int16 constant, the product of code and group scale, whose scale is that of the output
-channel: ``real = s[n] * (k[n, g] * code)``. Folding takes the product apart again.
+channel or row: ``real = s[n] * (k[n, g] * code)``. Folding takes the product apart again.
 """
 
 from __future__ import annotations
+
+from math import prod
 
 import numpy as np
 
@@ -15,18 +18,28 @@ from qcompile.passes.quantized import QuantizedConstant
 QMIN, QMAX = -8, 7
 SCALE_MAX = 255
 STEP = 8  # what a group is a multiple of: two steps of any dot product
+TABLE = 65536  # elements from which a table is int4: a smaller one saves less than 32 KB, and costs accuracy
+_AXES = {"dense": 1, "gather": 0}  # kind of a layer -> axis of output channels, or of rows, in its weight
 
 
 def group_refusal(chain: Chain, group: int) -> str | None:
     """Why a layer cannot have int4 weights by groups, None if it can."""
-    if chain.kind != "dense":
-        return f"w4a8 is for matrix products with a constant, not {chain.kind}"
+    if chain.kind not in _AXES:
+        return f"w4a8 is for matrix products with a constant and for tables, not {chain.kind}"
     if group < STEP or group % STEP:
         return f"groups of {group} weights are not a multiple of {STEP}"
-    inputs = shape_of(chain.weight)[0]
-    if inputs % group:
-        return f"{inputs} inputs are not a multiple of the group size {group}"
+    extent = shape_of(chain.weight)[1 - _AXES[chain.kind]]
+    if chain.kind == "gather" and (elements := prod(shape_of(chain.weight))) < TABLE:
+        return f"a table of {elements} elements; int4 pays from {TABLE}"
+    if extent % group:
+        what = "inputs" if chain.kind == "dense" else "columns"
+        return f"{extent} {what} are not a multiple of the group size {group}"
     return None
+
+
+def grouped_rows(chain: Chain, weight: np.ndarray) -> np.ndarray:
+    """The weight of a layer that ``group_refusal`` lets pass as (N, K): K is what groups lie along."""
+    return np.ascontiguousarray(weight if _AXES[chain.kind] == 0 else weight.T)
 
 
 def grouped_codes(weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray) -> np.ndarray:
@@ -39,15 +52,19 @@ def grouped_codes(weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray
     return np.clip(np.rint(weight.astype(np.float64) / wide), QMIN, QMAX).astype(np.int8)
 
 
-def quantize_groups(weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray, group: int) -> QuantizedConstant:
-    """The int16 constant of a dense layer's weight (K, N): codes times group scales, along axis 1 of scale (N,)."""
-    codes = grouped_codes(weight.T, scale, group_scale).astype(np.int16)
+def quantize_groups(
+    weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray, group: int, axis: int = 1
+) -> QuantizedConstant:
+    """The int16 constant of a weight: codes times group scales.
+
+    weight: (K, N), or (N, K) for ``axis`` 0. scale: (N,) or (1,) float32. group_scale: (N, K / group) uint8.
+    """
+    rows = weight if axis == 0 else weight.T
+    codes = grouped_codes(rows, scale, group_scale).astype(np.int16)
     product = codes * np.repeat(group_scale, group, axis=1).astype(np.int16)
-    outputs = weight.shape[1]
-    full = np.broadcast_to(np.asarray(scale, np.float32), (outputs,))
-    return QuantizedConstant(
-        np.ascontiguousarray(product.T), np.ascontiguousarray(full), np.zeros(outputs, np.int16), 1
-    )
+    full = np.broadcast_to(np.asarray(scale, np.float32), (len(rows),))
+    codes = np.ascontiguousarray(product if axis == 0 else product.T)
+    return QuantizedConstant(codes, np.ascontiguousarray(full), np.zeros(len(rows), np.int16), axis)
 
 
 def split_groups(codes: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray] | str:

@@ -136,7 +136,9 @@ class _Inserter:
             self._weighted(chain)
         elif chain.kind == "gather":
             for member, old, what in zip(chain.members, (chain.weight, chain.bias), ("weight", "bias"), strict=False):
-                self._table(member, old, f"{chain.name}.{what}")
+                axis = len(shape_of(old)) - 2  # (..., rows, D), with a scale for each row
+                name = f"{chain.name}.{what}"
+                self._constant(member, old, self._codes(chain, old, axis, name), name)
         elif chain.kind == "binary":
             for operand in chain.inputs:
                 name = f"{chain.name}.weight"
@@ -146,12 +148,8 @@ class _Inserter:
     def _weighted(self, chain: Chain) -> None:
         name = f"{chain.name}.weight"
         axis = weight_axis(chain)
+        weight = self._codes(chain, chain.weight, axis, name)
         scale = self._scales(name, shape_of(chain.weight)[axis])
-        group = self._plan_of(name).group
-        if group:
-            weight = quantize_groups(array(chain.weight), scale, self._group_scale(name, chain), group)
-        else:
-            weight = quantize_weight(array(chain.weight), scale, axis)
         self._constant(chain.anchor, chain.weight, weight, name)
         if chain.bias is None:
             return
@@ -165,11 +163,17 @@ class _Inserter:
         )
         self._constant(chain.members[1], chain.bias, bias, f"{chain.name}.bias")
 
-    def _table(self, member: relax.Var, table: relax.Expr, name: str) -> None:
-        """Codes of a constant (..., rows, D) with a scale for each row."""
-        axis = len(shape_of(table)) - 2
-        scale = self._scales(name, shape_of(table)[axis])
-        self._constant(member, table, quantize_weight(array(table), scale, axis), name)
+    def _codes(self, chain: Chain, constant: relax.Expr, axis: int, name: str) -> QuantizedConstant:
+        """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""
+        plan = self._plan_of(name)
+        scale = self._scales(name, shape_of(constant)[axis])
+        if not plan.group:
+            return quantize_weight(array(constant), scale, axis)
+        reason = group_refusal(chain, plan.group) if constant is chain.weight else "it is not the layer's weight"
+        if reason is not None:
+            raise QCompileError(f"no weights by groups here: {reason}", node=name, remedy="make the layer int8")
+        steps = self._group_scale(name, shape_of(constant)[axis], shape_of(constant)[1 - axis])
+        return quantize_groups(array(constant), scale, steps, plan.group, axis)
 
     def _scales(self, name: str, count: int) -> np.ndarray:
         """The scales that the plan has of a constant: one, or ``count`` of them."""
@@ -179,13 +183,9 @@ class _Inserter:
             raise QCompileError(f"the plan has {scale.size} scales of this weight", node=name, remedy=wanted)
         return scale
 
-    def _group_scale(self, name: str, chain: Chain) -> np.ndarray:
-        """The integer scales (outputs, groups) that the plan has of a layer's int4 weight."""
+    def _group_scale(self, name: str, outputs: int, inputs: int) -> np.ndarray:
+        """The integer scales (outputs, groups) that the plan has of an int4 weight."""
         plan = self._plan_of(name)
-        reason = group_refusal(chain, plan.group)
-        if reason is not None:
-            raise QCompileError(f"no weights by groups here: {reason}", node=name, remedy="make the layer int8")
-        inputs, outputs = shape_of(chain.weight)
         if len(plan.group_scale) != outputs * inputs // plan.group or 0 in plan.group_scale:
             wanted = f"give {outputs} x {inputs // plan.group} of them, each from 1 to 255"
             raise QCompileError("the plan's scales of groups do not fit this weight", node=name, remedy=wanted)

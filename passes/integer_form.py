@@ -34,7 +34,7 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
         fold_requantize(nodes),
         fold_channel_shuffle(nodes),
         # Each kind of layer by itself.
-        fold_gather(nodes, keep),
+        fold_gather(nodes, keep, groups),
         fold_weighted(nodes, keep, groups),
         fold_pooling(nodes, keep),
         fold_elementwise(nodes, keep),

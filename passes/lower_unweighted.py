@@ -46,12 +46,13 @@ def _concat(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conc
 
 
 def _gather(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Gather) -> None:
-    table, scale, indices, *addend = call.args
+    table, scale, indices, *more = call.args
     source, out = plain(indices), plain(var)
+    addend = more[1:] if spec.group else more
     rows = shape_of(addend[0])[0] if addend else 0
-    entries, width = shape_of(table)
-    kernel = gather.gather((entries, width), rows, source, out, lowering.target)
-    constants = tuple(np.ascontiguousarray(array(arg)).reshape(-1) for arg in (table, scale, *addend))
+    kernel = gather.gather(shape_of(table), rows, source, out, lowering.target, spec.group)
+    codes = gather.pack_rows(array(table), spec.group) if spec.group else array(table)
+    constants = tuple(np.ascontiguousarray(c).reshape(-1) for c in (codes, *(array(a) for a in (scale, *more))))
     lowering.emit(var, kernel, [lowering.place(indices, source)], out, "gather", constants=constants)
 
 

@@ -75,7 +75,7 @@ def _is_code(tensor: relax.Expr) -> bool:
 
 def _format(spec: ops.Spec | None, codes: bool) -> str:
     """The name of the format in which a layer ended up."""
-    grouped = isinstance(spec, ops.Dense) and spec.group > 0
+    grouped = isinstance(spec, (ops.Dense, ops.Gather)) and spec.group > 0
     return next(f.name for f in FORMATS.values() if (f.codes, f.grouped) == (codes, grouped))
 
 

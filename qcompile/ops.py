@@ -257,17 +257,22 @@ class ChannelShuffle:
 class Gather:
     """Rows of a constant table (an embedding), and a constant (that of positions) added to them.
 
-    args: table int8 (V, D); scale (V,) float32; indices, int64 or int32, of any shape; [addend int8 (R, D);
-    addend_scale (R,) float32]. The result is float32 of the indices' shape and D; its row i is ::
+    args: table int8 (V, D); scale (V,) float32; indices, int64 or int32, of any shape; [group_scale uint8
+    (V, D / group)]; [addend int8 (R, D); addend_scale (R,) float32]. The result is float32 of the indices' shape and D;
+    its row i is ::
 
         y[i] = f32(table[v]) * scale[v]                                                 v = indices[i] mod V
         y[i] = f32(table[v]) * scale[v] + f32(addend[i mod R]) * addend_scale[i mod R]
+
+    With ``group`` the table is int4, here int8 in [-8, 7], and ``table[v]`` above stands for its codes times the scale
+    of their group: ``table[v, d] * group_scale[v, d / group]``.
 
     Remainders are not negative: index -1 is the last row, as in ONNX. An index outside of [-V, V) wraps around, so
     nothing outside of the table is read. Products and the sum are rounded one by one (no FMA).
     """
 
     op: ClassVar[str] = "gather"
+    group: int = 0
 
 
 Spec = (

@@ -17,7 +17,6 @@ from qcompile.calibrate.stats import TensorStats
 from qcompile.errors import QCompileError, nearest
 from qcompile.formats import FORMATS, GROUP
 from qcompile.model import Model
-from qcompile.passes.chain import WEIGHTED
 from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def plan_uniform(
     for chain in structure.chains:
         if layers[chain.name].format == "int8":
             constants: dict[str, TensorPlan] | str
-            if FORMATS[precision].grouped and chain.kind in WEIGHTED:
+            if FORMATS[precision].grouped and chain.weight is not None:
                 constants = grouped_plans(chain, tensors, group_size)
                 if not isinstance(constants, str):
                     layers[chain.name] = LayerPlan(precision)

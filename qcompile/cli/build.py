@@ -15,6 +15,7 @@ from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
 from qcompile.errors import QCompileError
+from qcompile.formats import GROUP
 from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def build(
             names(exclude or []),
             integer_io,
             precision.value,
-            group_size,
+            GROUP if group_size is None else group_size,
         )
         chosen = integer_plan(imported, row, wish, times)
     if trials is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from qcompile.cli.console import remark, step
 from qcompile.errors import QCompileError
+from qcompile.formats import GROUP
 
 if TYPE_CHECKING:
     from qcompile.calibrate import TensorStats
@@ -38,7 +39,7 @@ class CalibrationWish:
     exclude: tuple[str, ...]
     integer_io: bool
     precision: str = "int8"
-    group_size: int | None = None
+    group_size: int = GROUP
 
 
 def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
@@ -62,7 +63,6 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
             return qc.plan_imported(model, wish.exclude, inputs, outputs)
     stats = calibrated(model, wish, times)
     percent = PERCENTILE if wish.percentile is None else wish.percentile
-    options = {} if wish.group_size is None else {"group_size": wish.group_size}
     with timed("plan", times, "planning"):
         plan = qc.plan_uniform(
             model,
@@ -74,7 +74,7 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
             outputs,
             method=wish.method,
             percent=percent,
-            **options,
+            group_size=wish.group_size,
         )
     if wish.precision != "int8":
         _tell_fallbacks(plan)

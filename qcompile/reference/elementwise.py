@@ -69,16 +69,20 @@ def channel_shuffle(spec: ChannelShuffle, x: np.ndarray) -> np.ndarray:
 
 
 def gather(
-    _: Gather,
+    spec: Gather,
     table: np.ndarray,
     scale: np.ndarray,
     indices: np.ndarray,
-    addend: np.ndarray | None = None,
-    addend_scale: np.ndarray | None = None,
+    *rest: np.ndarray,
 ) -> np.ndarray:
+    """rest: group_scale if spec.group, addend and addend_scale if there is one."""
+    if spec.group:
+        table = table * np.repeat(rest[0], spec.group, axis=1).astype(np.int16)
+        rest = rest[1:]
     rows = np.mod(indices, table.shape[0])
     y = table[rows].astype(np.float32) * scale[rows][..., None]
-    if addend is not None and addend_scale is not None:
+    if rest:
+        addend, addend_scale = rest
         flat = y.reshape(-1, *addend.shape)  # rows repeat after R
         flat += addend.astype(np.float32) * addend_scale[:, None]
     return y

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from qcompile.assign.uniform import plan_uniform
 from qcompile.errors import QCompileError
+from qcompile.graph import MainBuilder
 from qcompile.plan import QuantPlan
 from tests.passes.float_modules import const, module, weight
-from tests.passes.quantized_modules import plan_of
+from tests.passes.quantized_modules import model_of, plan_of
 
 op = relax.op
 
@@ -27,7 +29,7 @@ def test_products_with_constants_have_them():
 
     plan = plan_of(module(write, x=(1, 4, 4, 4)), precision="w4a8")
     assert told(plan) == {
-        "c": ("int8", "w4a8 is for matrix products with a constant, not conv"),
+        "c": ("int8", "w4a8 is for matrix products with a constant and for tables, not conv"),
         "y": ("w4a8", ""),
         "z": ("int8", "24 inputs are not a multiple of the group size 32"),
     }
@@ -35,6 +37,24 @@ def test_products_with_constants_have_them():
     assert len(plan.tensors["y.weight"].group_scale) == 2 * 24
     assert plan.tensors["z.weight"].dtype == "int8" and plan.tensors["z.weight"].group == 0
     assert QuantPlan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "expected"),
+    [
+        (700, 128, ("w4a8", "")),
+        (700, 100, ("int8", "100 columns are not a multiple of the group size 32")),
+        (90, 128, ("int8", "a table of 11520 elements; int4 pays from 65536")),
+    ],
+)
+def test_large_tables_have_them(rows, width, expected):
+    ids = relax.Var("ids", relax.TensorType((2, 3), "int64"))
+    builder = MainBuilder([ids])
+    y = builder.emit(op.take(weight(rows, width), ids, 0, mode="wrap"), "y")
+    y = builder.emit(op.add(y, weight(3, width, seed=1)), "z")
+    plan = plan_uniform(model_of(builder.module([y])), None, "w4a8")
+    layer = next(iter(plan.layers.values()))
+    assert (layer.format, layer.why) == expected
 
 
 def test_the_bias_has_the_scale_of_the_sum():

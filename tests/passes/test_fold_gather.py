@@ -12,6 +12,7 @@ from qcompile.assign.imported import plan_imported
 from qcompile.assign.uniform import plan_uniform
 from qcompile.calibrate.stats import TensorRecord, TensorStats
 from qcompile.compile import runnable
+from qcompile.errors import QCompileError
 from qcompile.graph import MainBuilder
 from qcompile.passes.fold_gather import fold_gather
 from qcompile.passes.insert_qdq import insert_qdq
@@ -129,3 +130,28 @@ def test_a_model_with_scales_decides_itself(names, kind):
     module = embedding()
     given = QuantPlan({name: TensorPlan((0.01,), (0,), "int8") for name in names})
     assert kinds(integer_of(module, plan_imported(replace(model_of(module), imported_plan=given)))) == [kind]
+
+
+@pytest.mark.parametrize("positions", [(), LONG], ids=["table", "positions"])
+def test_int4_rows_by_groups(positions):
+    """A plan of int4 rows becomes codes and scales of groups, which mean what the QDQ form does, to the bit."""
+    module = embedding(width=1000, positions=positions)
+    plan = plan_uniform(model_of(module), None, "w4a8", group_size=40)
+    qdq, result = insert_qdq(plan)(module), integer_of(module, plan)
+    assert kinds(result) == ["GATHER"] and specs_of(result) == [ops.Gather(40)]
+    assert not islands(result, plan)
+    ids = {"ids": IDS % 130}
+    expected, actual = (run(m, ids, capture=True) for m in (qdq, result))
+    name = "z" if positions else "y"
+    np.testing.assert_array_equal(actual[name], expected[name])
+    assert_bodies_agree(result, actual)
+    compiled = runnable(result, select_target("x86-avx2"))(ids)
+    np.testing.assert_array_equal(next(iter(compiled.values())), actual[name])
+
+
+def test_a_table_of_positions_has_no_groups():
+    module = embedding(width=1000, positions=LONG)
+    plan = plan_uniform(model_of(module), None, "w4a8", group_size=40)
+    bias = replace(plan.tensors["z.bias"], group=40, group_scale=bytes([1]) * 6 * 25)
+    with pytest.raises(QCompileError, match="z.bias: no weights by groups here: it is not the layer's weight"):
+        insert_qdq(QuantPlan({**plan.tensors, "z.bias": bias}, plan.layers))(module)
