@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qcompile.analyze.analyze import analyze as analyze
     from qcompile.artifact import Artifact as Artifact
     from qcompile.assign.assignment import Assignment as Assignment
     from qcompile.assign.assignment import assign as assign
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from qcompile.runtime import Runner as Runner
     from qcompile.runtime import aligned_empty as aligned_empty
     from qcompile.runtime import load as load
+    from qcompile.simulate.simulate import simulate as simulate
+    from qcompile.simulate.simulation import Simulation as Simulation
     from qcompile.targets.select import select_target as select_target
     from qcompile.targets.target import Target as Target
     from qcompile.tune.costs import layer_costs as layer_costs
@@ -56,8 +59,10 @@ _HOMES = {
     "Runner": "runtime",
     "SensitivityTable": "assign.table",
     "Target": "targets.target",
+    "Simulation": "simulate.simulation",
     "TensorStats": "calibrate",
     "aligned_empty": "runtime",
+    "analyze": "analyze.analyze",
     "assign": "assign.assignment",
     "build": "build",
     "calibrate": "calibrate",
@@ -69,6 +74,7 @@ _HOMES = {
     "plan_imported": "assign.imported",
     "plan_uniform": "assign.uniform",
     "select_target": "targets.select",
+    "simulate": "simulate.simulate",
     "tasks_of": "tune.tasks",
     "to_plan": "assign.assignment",
     "tune": "tune.run",
@@ -83,8 +89,10 @@ __all__ = [
     "Runner",
     "SensitivityTable",
     "Target",
+    "Simulation",
     "TensorStats",
     "aligned_empty",
+    "analyze",
     "assign",
     "build",
     "calibrate",
@@ -96,6 +104,7 @@ __all__ = [
     "plan_imported",
     "plan_uniform",
     "select_target",
+    "simulate",
     "tasks_of",
     "to_plan",
     "tune",

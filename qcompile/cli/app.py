@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import qcompile
-from qcompile.cli import assign, bench, build, inspect, log, pareto, run, targets, tune
+from qcompile.cli import analyze, assign, bench, build, inspect, log, pareto, run, targets, tune
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
 
@@ -38,6 +38,7 @@ app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.command("targets")(targets.targets)
 app.command("tune")(tune.tune)
+app.command("analyze")(analyze.analyze)
 app.command("assign")(assign.assign)
 app.command("pareto")(pareto.pareto)
 app.add_typer(log.app, name="log")

@@ -54,7 +54,7 @@ def simulation_form(model: Model, space: Space) -> SimulationForm:
     """See the module's docstring."""
     sources: dict[str, list[tuple[Variant, IRModule]]] = {}
     for name, plan in space.plans.items():
-        layers = [layer for layer, planned in plan.layers.items() if planned.format == name]
+        layers = [layer for layer, planned in plan.layers.items() if planned.format != FLOAT]
         whole = _formed(model, plan)
         types = {var.name: dtype_of(var) for var, _ in graph.read(whole).bindings if _is_tensor(var)}
         for layer in layers:

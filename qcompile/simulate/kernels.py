@@ -26,50 +26,9 @@ from qcompile import graph
 from qcompile.errors import QCompileError
 from qcompile.passes.base import dtype_of, op_name
 from qcompile.passes.kernel_calls import address, call_kernel, private
+from qcompile.simulate.calls import ALIGNMENT, Call, Kernels, Place
 from qcompile.simulate.lowering import CHOOSE
 from qcompile.targets.storage import SLACK
-
-ALIGNMENT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a tensor is. kind: "input", "weights", "buffer" (of ``Kernels.sizes``), "choice" (of ``choices``).
-
-    offset: bytes from the beginning of that, of the weights as a whole.
-    """
-
-    kind: str
-    index: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One kernel call. kernel: its number in ``main``. weights: where its constants lie, (offset, bytes, dtype)."""
-
-    name: str
-    kernel: int
-    args: tuple[Place, ...]
-    results: tuple[int, ...]
-    weights: tuple[tuple[int, int, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """All calls in an order in which any choice can be made.
-
-    sizes: bytes of each call's results. choices: layer -> its number; options: by number, where its variants are.
-    input_bytes, width: of a row of the program.
-    """
-
-    calls: tuple[Call, ...]
-    sizes: tuple[int, ...]
-    choices: Mapping[str, int]
-    options: tuple[tuple[Place, ...], ...]
-    input_bytes: tuple[int, ...]
-    outputs: tuple[Place, ...]
-    width: int
 
 
 def nbytes(ty: relax.TensorType) -> int:

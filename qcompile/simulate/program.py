@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompile.passes.plan_memory import Lifetime, plan_memory
-from qcompile.simulate.kernels import Call, Kernels, Place
+from qcompile.simulate.calls import Call, Kernels, Place
 
 Chosen = tuple[int, ...]  # option of each choice
 
@@ -44,13 +44,16 @@ def resolve(place: Place, kernels: Kernels, chosen: Chosen) -> Place:
     return place
 
 
-def needed(kernels: Kernels, chosen: Chosen, targets: Sequence[Place]) -> set[int]:
-    """The calls that the targets depend on."""
+def needed(kernels: Kernels, chosen: Chosen, targets: Sequence[Place], stop_at_choices: bool = False) -> set[int]:
+    """The calls that the targets depend on; with ``stop_at_choices``, within the layers that make them."""
     maker = {result: i for i, call in enumerate(kernels.calls) for result in call.results}
     found: set[int] = set()
     waiting = list(targets)
     while waiting:
-        place = resolve(waiting.pop(), kernels, chosen)
+        place = waiting.pop()
+        if place.kind == "choice" and stop_at_choices:
+            continue
+        place = resolve(place, kernels, chosen)
         if place.kind == "buffer" and maker[place.index] not in found:
             found.add(maker[place.index])
             waiting.extend(kernels.calls[maker[place.index]].args)

@@ -10,13 +10,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from qcompile.assign.table import FLOAT
 from qcompile.errors import QCompileError, nearest
 from qcompile.model import TensorSpec
 from qcompile.plan import QuantPlan
 from qcompile.runtime import aligned_empty
 from qcompile.runtime.library import load_library
-from qcompile.simulate.kernels import ALIGNMENT, Kernels, Place
-from qcompile.simulate.program import Memory, Program, lay_out, resolve, write_program
+from qcompile.simulate.calls import ALIGNMENT, Call, Kernels, Place
+from qcompile.simulate.program import Memory, Program, lay_out, needed, resolve, write_program
 from qcompile.simulate.variant import Formats, Names, Space, Variant, find_variant
 from qcompile.targets.storage import SLACK, Storage
 
@@ -88,7 +89,7 @@ class Simulation:
         return tuple(self.description.variants)
 
     def formats(self, layer: str) -> tuple[str, ...]:
-        """The formats that a layer can have, fp32 first."""
+        """The formats that a layer can have, fp32 first; of some, another one takes the place (see ``combine``)."""
         return tuple(dict.fromkeys(variant.format for variant in self.description.variants[layer]))
 
     def plan(self, formats: Formats) -> QuantPlan:
@@ -124,14 +125,14 @@ class Simulation:
 
     def program(
         self,
-        formats: Formats,
+        formats: Formats | QuantPlan,
         *,
         area: int = SCRATCH,
         since: Program | None = None,
         changed: Collection[int] = (),
         layers: Sequence[str] | None = None,
     ) -> Program:
-        """The kernel calls of a configuration.
+        """The kernel calls of a configuration, or of a plan that combines those of this simulation.
 
         since: a program that will have been run on the same sample, and that no later one has overwritten; of it,
         what does not differ is taken. area: where results go, ``BASE`` or ``PREFIX`` if a later program is to build
@@ -140,9 +141,12 @@ class Simulation:
         targets: Sequence[Place] = self._kernels.outputs
         if layers is not None:
             targets = [Place("choice", self._kernels.choices[name]) for name in layers]
-        return write_program(
-            self._kernels, self._layout, self._chosen(self.plan(formats)), targets, area, since, changed
-        )
+        if isinstance(formats, QuantPlan):
+            plan, formats = formats, {name: layer.format for name, layer in formats.layers.items()}
+        else:
+            plan = self.plan(formats)
+        chosen = self._chosen(plan, formats)
+        return write_program(self._kernels, self._layout, chosen, targets, area, since, changed)
 
     def execute(self, program: Program) -> None:
         """Runs a program on the loaded sample."""
@@ -160,6 +164,49 @@ class Simulation:
         """A layer's result, of those that a program was asked for."""
         place = resolve(Place("choice", self._kernels.choices[layer]), self._kernels, program.chosen)
         return self._view(program.where[place.index] + place.offset, self.description.storages[layer])
+
+    def weights(self, layer: str) -> list[np.ndarray]:
+        """Views of a layer's float weights as its kernels have them: packed, padded by zeros; not its biases."""
+        return [self._memory[start : start + size].view(np.float32) for start, size in self._float_weights(layer)]
+
+    def weight_readers(self, layer: str) -> list[int]:
+        """The kernel calls that read ``weights(layer)``, for ``changed`` of ``program``."""
+        starts = {start for start, _ in self._float_weights(layer)}
+        calls = enumerate(self._kernels.calls)
+        return [i for i, call in calls if any(start in starts for start, _, _ in call.weights)]
+
+    def _float_weights(self, layer: str) -> list[tuple[int, int]]:
+        """Offset and bytes of the largest constant of each kernel that computes the layer in float32."""
+        largest = [
+            max(constants, key=lambda constant: constant[1])
+            for call in self._calls_of(layer, FLOAT)
+            if (constants := [c for c in call.weights if c[2] == "float32"])
+        ]
+        return [(start, size) for start, size, _ in largest]
+
+    def weight_bytes(self, layer: str, format: str) -> int:
+        """Bytes of all constants of a layer in a format, as its kernels have them."""
+        found = {constant for call in self._calls_of(layer, format) for constant in call.weights}
+        return sum(size for _, size, _ in found)
+
+    def _calls_of(self, layer: str, format: str) -> list[Call]:
+        """The kernel calls of a layer's variant, the one that writes codes if there are several."""
+        variants = self.description.variants[layer]
+        fitting = [i for i, variant in enumerate(variants) if variant.format == format]
+        if not fitting:
+            fitting = [0]
+        best = next((i for i in fitting if variants[i].codes), fitting[0])
+        chosen = [0] * len(self._kernels.options)
+        place = self._kernels.options[self._kernels.choices[layer]][best]
+        own = needed(self._kernels, tuple(chosen), [place], stop_at_choices=True)
+        return [call for i, call in enumerate(self._kernels.calls) if i in own]
+
+    @property
+    def constant_bytes(self) -> int:
+        """Of the float model."""
+        base = needed(self._kernels, (0,) * len(self._kernels.options), self._kernels.outputs)
+        found = {constant for i in base for constant in self._kernels.calls[i].weights}
+        return sum(size for _, size, _ in found)
 
     def _view(self, start: int, storage: Storage) -> np.ndarray:
         return storage.view(self._memory[start : start + storage.nbytes].view(storage.dtype))
@@ -183,11 +230,13 @@ class Simulation:
                     f"it cannot be {name}", node=layer, remedy=f"choose one of {', '.join(self.formats(layer))}"
                 )
 
-    def _chosen(self, plan: QuantPlan) -> tuple[int, ...]:
+    def _chosen(self, plan: QuantPlan, formats: Formats) -> tuple[int, ...]:
         """The option of each choice."""
         chosen = [0] * len(self._kernels.options)
         for layer, variants in self.description.variants.items():
-            chosen[self._kernels.choices[layer]] = find_variant(variants, layer, plan, self.space.residuals)
+            chosen[self._kernels.choices[layer]] = find_variant(
+                variants, layer, formats.get(layer, FLOAT), plan, self.space.residuals
+            )
         return tuple(chosen)
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qcompile import graph
 from qcompile.assign.combine import combine
-from qcompile.assign.flow import find_passive, find_reads, find_residuals
-from qcompile.assign.structure import Structure
 from qcompile.assign.table import FLOAT
 from qcompile.model import Model
 from qcompile.plan import LayerPlan, QuantPlan
@@ -21,7 +18,8 @@ Names = Mapping[str, tuple[str, ...]]
 class Variant:
     """One way to compute a layer.
 
-    codes: whether its result lies on the grid of the tensor's codes; that is so where another layer reads its codes.
+    format: whose plan says how; there, a layer that cannot have the format may have another one.
+    codes: whether its result lies on the grid of the tensor's codes; so it does where another layer reads its codes.
     residual: whether it adds the codes of its residual although its result is float32.
     """
 
@@ -42,6 +40,10 @@ class Space:
     @staticmethod
     def of(model: Model, plans: Mapping[str, QuantPlan]) -> Space:
         """plans: by format, with every layer in it that can be. Model inputs and outputs are float32 in all of them."""
+        from qcompile import graph
+        from qcompile.assign.flow import find_passive, find_reads, find_residuals
+        from qcompile.assign.structure import Structure
+
         plans = {
             name: replace(plan, integer_inputs=(), integer_outputs=()) for name, plan in plans.items() if name != FLOAT
         }
@@ -62,10 +64,9 @@ class Space:
         )
 
 
-def find_variant(variants: tuple[Variant, ...], layer: str, plan: QuantPlan, residuals: Names) -> int:
-    """Which of a layer's variants a build of ``plan`` has; the first, which is float32, if it is not in the plan."""
-    wanted = plan.layers[layer].format if layer in plan.layers else FLOAT
-    if wanted == FLOAT:
+def find_variant(variants: tuple[Variant, ...], layer: str, wanted: str, plan: QuantPlan, residuals: Names) -> int:
+    """Which of a layer's variants a build of ``plan`` has, if format ``wanted`` was asked for; the first is float32."""
+    if wanted == FLOAT or layer not in plan.layers or plan.layers[layer].format == FLOAT:
         return 0
     codes = layer in plan.tensors
     residual = not codes and any(name in plan.tensors for name in residuals.get(layer, ()))

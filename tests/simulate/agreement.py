@@ -15,8 +15,7 @@ from qcompile.passes.assign_storage import called_spec
 from qcompile.passes.base import dtype_of
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.reference.arithmetic import dequantize
-from qcompile.simulate import Simulation
-from qcompile.simulate.simulation import BASE
+from qcompile.simulate.simulation import BASE, Simulation
 from qcompile.targets.select import select_target
 
 Arrays = Mapping[str, np.ndarray]

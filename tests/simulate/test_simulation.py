@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import qcompile as qc
 from qcompile.calibrate import random_data
 from qcompile.model import Model
-from qcompile.simulate import Simulation, simulate
-from qcompile.simulate.simulation import BASE, PREFIX
+from qcompile.simulate.simulate import simulate
+from qcompile.simulate.simulation import BASE, PREFIX, Simulation
 from tests.building import cnn, with_island
 from tests.e2e.small_models import MODELS
 from tests.frontend.onnx_models import model, node, weights

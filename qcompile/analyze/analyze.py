@@ -1,0 +1,126 @@
+"""``analyze``: the loss of each group of layers in each format, with what else assignment needs."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from qcompile import graph
+from qcompile.analyze.checkpoint import Checkpoint
+from qcompile.analyze.configurations import Wish
+from qcompile.analyze.data import evaluation_data
+from qcompile.analyze.detect import Classes, find_classes
+from qcompile.analyze.measure import Task
+from qcompile.analyze.metrics import make_metric
+from qcompile.analyze.run import executor_of, measure_all
+from qcompile.analyze.tabulate import Losses, tabulate
+from qcompile.assign.structure import Structure
+from qcompile.assign.table import FLOAT, SensitivityTable
+from qcompile.assign.ties import Tie, find_ties
+from qcompile.errors import QCompileError
+from qcompile.model import Model
+from qcompile.plan import QuantPlan
+from qcompile.simulate.simulate import simulate
+from qcompile.simulate.simulation import Simulation
+from qcompile.targets.select import select_target
+from qcompile.targets.target import Target
+from qcompile.tune.costs import layer_costs
+from qcompile.tune.lookup import DEFAULT_RECORDS
+
+
+def analyze(
+    model: Model,
+    plans: Mapping[str, QuantPlan] | QuantPlan,
+    data: Any,
+    target: str | Target = "native",
+    *,
+    metric: str | Callable[..., Any] | None = None,
+    num_samples: int | None = None,
+    groups: Sequence[Tie] | None = None,
+    accumulate: bool = True,
+    probes: int = 0,
+    workers: int = 1,
+    executor: Executor | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    simulation: Simulation | None = None,
+    threads: int = 1,
+    tuning_records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS,
+    progress: Callable[[int], None] = lambda samples: None,
+) -> SensitivityTable:
+    """Sensitivities of a model, measured by simulation: one compilation, however many configurations.
+
+    Parameters
+    ----------
+    plans: by format, the plan with every layer in it that can be; or the one for "int8".
+    data: samples, as ``calibration_data`` takes them, read once; arrays that are no inputs are labels for the metric.
+    target, threads, tuning_records: where the seconds are from, as for ``build``.
+    metric: "kl", "mse" (relative squared error), "sqnr", "cosine", "top1", "perplexity" (the last two need labels),
+    "module:function" or a function, see ``make_metric``; None: "kl" for models that choose between classes, else "mse".
+    groups: layers that take one format together; those that ``find_ties`` finds if None.
+    accumulate: measure each group together with all before it, too.
+    probes: for a second-order score of each group, disturbances of its weights; 0 for none. Estimated forward alone, as
+    Hutchinson's: ``tr H = E v'Hv`` over signs v, where ``v'Hv = (L(w + e v) - 2 L(w) + L(w - e v)) / e^2``. The loss L
+    compares with fp32, so its Hessian is the Gauss-Newton matrix, and L(w) = 0.
+    workers: processes. executor: runs the tasks instead; its workers must see the simulation's folder. Results do not
+    depend on either.
+    checkpoint: file that sums are kept in while it runs; resume: go on where an earlier run stopped.
+    simulation: of this model and these plans, if there is one.
+    progress: called with the number of samples done.
+    """
+    plans = {"int8": plans} if isinstance(plans, QuantPlan) else dict(plans)
+    formats = tuple(name for name in plans if name != FLOAT)
+    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    classes = find_classes(model)
+    if metric is None:
+        metric = "kl" if classes is not None else "mse"
+    elif metric in ("kl", "top1", "perplexity"):
+        classes = classes or _assumed(model, metric)
+    output, probabilities = (classes.output, classes.probabilities) if classes is not None else ("", False)
+    chosen = make_metric(metric, output, probabilities)
+    structure = Structure(graph.read(model.module))
+    ties = find_ties(structure, plans) if groups is None else list(groups)
+    samples = evaluation_data(data, model.inputs, num_samples).samples()
+    with tempfile.TemporaryDirectory(prefix="qcompile-analysis-") as folder:
+        if simulation is None:
+            simulation = simulate(model, plans, row.with_threads(1), out=folder)
+        wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
+        task = Task(str(simulation.folder), wish, metric, output, probabilities, ())
+        kept = Checkpoint(Path(checkpoint), _fingerprint(model, plans, task), resume) if checkpoint else None
+        finished = False
+        try:
+            with executor_of(workers, executor) as (pool, ahead):
+                sums, count = measure_all(task, samples, pool, ahead, kept, progress)
+            finished = True
+        finally:
+            if kept is not None:
+                kept.close(finished)
+        losses = Losses(chosen, simulation, wish, sums)
+        costs = layer_costs(
+            model,
+            {FLOAT: QuantPlan(), **{name: plans[name] for name in formats}},
+            row,
+            threads=threads,
+            tuning_records=tuning_records,
+        )
+        return tabulate(model, plans, structure, ties, losses, costs, row, count)
+
+
+def _assumed(model: Model, metric: str) -> Classes:
+    """For who asks for a metric of classes although none were found."""
+    for spec in model.outputs:
+        if spec.dtype == "float32" and spec.shape and spec.shape[-1] > 1:
+            return Classes(spec.name, False, f"asked for by {metric}")
+    raise QCompileError("no output holds classes", node=metric, remedy="choose the metric mse, sqnr or cosine")
+
+
+def _fingerprint(model: Model, plans: Mapping[str, QuantPlan], task: Task) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    metric = task.metric if isinstance(task.metric, str) else repr(getattr(task.metric, "__qualname__", ""))
+    for text in (model.source_sha256, task.wish.digest(), metric, *(plan.to_json() for plan in plans.values())):
+        hashed.update(text.encode())
+    return hashed.hexdigest()

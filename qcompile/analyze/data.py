@@ -1,0 +1,83 @@
+"""Evaluation data: what calibration data is, and whatever stands beside the inputs (labels), sample by sample."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcompile.calibrate.arrays import Rows
+from qcompile.calibrate.data import CalibrationData, Feed, _convert, _dicts, _files
+from qcompile.errors import QCompileError
+from qcompile.model import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of the model: a feed, and the arrays that are no inputs, of the same samples."""
+
+    feed: Feed
+    labels: dict[str, np.ndarray]
+
+    def digest(self) -> str:
+        """Of all bytes, for a checkpoint to know the sample again."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for name, array in (*self.feed.items(), *self.labels.items()):
+            hashed.update(f"{name} {array.dtype} {array.shape}".encode())
+            hashed.update(np.ascontiguousarray(array).tobytes())
+        return hashed.hexdigest()
+
+
+class EvaluationData(CalibrationData):
+    """Iterates over feeds as its base does; ``samples`` gives them with their labels."""
+
+    def samples(self) -> Iterator[Sample]:
+        rows = itertools.islice(self._labelled_rows(), self._limit)
+        empty = True
+        while len(group := list(itertools.islice(rows, self.batch))) == self.batch:
+            empty = False
+            feed = {s.name: np.stack([row.feed[s.name] for row in group]).reshape(s.shape) for s in self._inputs}
+            yield Sample(feed, {name: np.stack([row.labels[name] for row in group]) for name in group[0].labels})
+        if empty:
+            raise QCompileError("no samples to evaluate on", remedy=f"give at least {self.batch}")
+
+    def _labelled_rows(self) -> Iterator[Sample]:
+        names = {spec.name for spec in self._inputs}
+        for where, chunk in self._chunks():
+            matched = self._matched(where, chunk)
+            count = next(iter(matched.values())).shape[0]
+            others = {name: rows for name, rows in chunk.items() if name not in names and rows.shape[:1] == (count,)}
+            streams = [rows.read() for rows in (*(matched[spec.name] for spec in self._inputs), *others.values())]
+            for i, row in enumerate(zip(*streams, strict=True)):
+                feed = {s.name: _convert(a, s, matched[s.name], i) for s, a in zip(self._inputs, row, strict=False)}
+                labels = dict(zip(others, map(np.asarray, row[len(self._inputs) :]), strict=True))
+                yield Sample(feed, labels)
+
+    def _matched(self, where: str, chunk: Mapping[str, Rows]) -> dict[str, Rows]:
+        return super()._matched(where, _only(chunk, {spec.name for spec in self._inputs}))
+
+
+def _only(chunk: Mapping[str, Rows], names: set[str]) -> dict[str, Rows]:
+    return {name: rows for name, rows in chunk.items() if name in names}
+
+
+def evaluation_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int | None = None) -> EvaluationData:
+    """Samples from any source that ``calibration_data`` takes.
+
+    An array that is no input, with as many rows as the inputs have, is passed on to metrics under its name: "labels",
+    "targets". Any other array is passed over.
+    """
+    if isinstance(source, EvaluationData):
+        return source
+    if isinstance(source, (str, Path)):
+        data = EvaluationData(_files(Path(source), inputs), inputs, num_samples)
+        data.check_start()
+        return data
+    if isinstance(source, Mapping):
+        source = [source]
+    return EvaluationData(lambda: _dicts(source), inputs, num_samples)

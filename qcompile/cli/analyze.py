@@ -1,0 +1,197 @@
+"""``qcompile analyze``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qcompile.cli.budgets import write_whole
+from qcompile.cli.console import remark, show, show_json
+from qcompile.cli.options import input_shapes, names
+from qcompile.cli.planning import CalibrationWish, Method, calibrated, timed
+from qcompile.errors import QCompileError
+
+if TYPE_CHECKING:
+    from qcompile.assign.table import SensitivityTable
+    from qcompile.model import Model
+    from qcompile.plan import QuantPlan
+    from qcompile.targets.target import Target
+
+SHOWN = 20  # groups in the printed table
+
+
+def analyze(
+    model: Annotated[Path, typer.Argument(help="The float ONNX model.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", "--output", help="The table of sensitivities, for 'qcompile assign'.")
+    ],
+    calib_data: Annotated[
+        Path | None, typer.Option("--calib-data", help="Samples for ranges: .npz by input name, or a folder.")
+    ] = None,
+    eval_data: Annotated[
+        Path | None, typer.Option("--eval-data", help="Samples to measure on, with labels if any; else --calib-data.")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", help="See 'qcompile targets'.")] = "native",
+    formats: Annotated[
+        list[str] | None, typer.Option("--formats", metavar="a,b", help="Formats to measure, besides fp32 (int8).")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric", help="kl, mse, sqnr, cosine, top1, perplexity, module:function; else found from the model."
+        ),
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option("--num-samples", min=1, help="Measure on the first N.")] = None,
+    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.minmax,
+    percentile: Annotated[
+        float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude-nodes", metavar="a,b", help="Nodes, layers, types left in float.")
+    ] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--input-shapes", metavar="x:[1,3,8,8]", help="Fix inputs; repeatable.")
+    ] = None,
+    probes: Annotated[
+        int, typer.Option("--hessian", min=0, metavar="N", help="Second-order scores, from N disturbances a group.")
+    ] = 0,
+    alone: Annotated[bool, typer.Option("--alone", help="Measure no group together with all before it.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that latencies are for.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted analysis stopped.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table for machines.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="All groups, seconds, tracebacks.")] = False,
+) -> None:
+    """Measure what each group of layers costs in accuracy, in each format.
+
+    \b
+    Examples:
+      qcompile analyze model.onnx --calib-data samples.npz -o table.json
+      qcompile analyze model.onnx --calib-data c.npz --eval-data e.npz --metric top1 --workers 4 -o table.json
+      qcompile analyze model.onnx --calib-data c.npz --hessian 4 -o table.json --resume
+    """
+    import qcompile as qc
+    from qcompile.analyze.analyze import analyze as run
+    from qcompile.calibrate import random_data
+    from qcompile.targets.select import select_target
+
+    if not out.parent.is_dir():
+        raise QCompileError("no such folder", node=str(out.parent), remedy="make it first")
+    row = select_target(target)
+    times: dict[str, float] = {}
+    with timed("import", times, "importing the model"):
+        imported = qc.import_onnx(model, input_shapes(shapes or []))
+    for note in imported.notes:
+        remark(f"note: {note}")
+    wish = CalibrationWish(calib_data, method.value, percentile, None, names(exclude or []), False)
+    plans = _plans(imported, row, names(formats or []), wish, times)
+    data = eval_data or calib_data or list(random_data(imported.inputs))
+    start = time.perf_counter()
+    with _progress(_count(data, num_samples)) as progress:
+        table = run(
+            imported,
+            plans,
+            data,
+            row,
+            metric=metric,
+            num_samples=num_samples,
+            accumulate=not alone,
+            probes=probes,
+            workers=workers,
+            threads=threads,
+            checkpoint=out.with_name(f".{out.name}.checkpoint"),
+            resume=resume,
+            progress=progress,
+        )
+    times["analyze"] = time.perf_counter() - start
+    write_whole(out, table.to_json())
+    if as_json:
+        show_json(_listed(table))
+        return
+    _show(table, verbose)
+    if verbose:
+        show("seconds    " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items()))
+    show(f"table      {out}")
+
+
+def _plans(
+    model: Model, target: Target, formats: tuple[str, ...], wish: CalibrationWish, times: dict[str, float]
+) -> dict[str, QuantPlan]:
+    """The plan of each format but fp32, of one calibration."""
+    import qcompile as qc
+    from qcompile.calibrate.methods import PERCENTILE
+    from qcompile.formats import format_of
+
+    wanted = [name for name in dict.fromkeys(formats or ("int8",)) if format_of(name).name != "fp32"]
+    if not wanted:
+        raise QCompileError("nothing to compare fp32 with", node="--formats", remedy="give another format: int8")
+    stats = calibrated(model, wish, times)
+    percent = PERCENTILE if wish.percentile is None else wish.percentile
+    with timed("plan", times, "planning"):
+        return {
+            name: qc.plan_uniform(model, stats, name, target, wish.exclude, method=wish.method, percent=percent)
+            for name in wanted
+        }
+
+
+@contextlib.contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
+    """On a terminal a bar of samples, which pulses while the simulation is compiled."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda samples: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("compiling", total=None)
+        yield lambda samples: bar.update(task, description="samples", total=total, completed=samples)
+
+
+def _count(data: object, num_samples: int | None) -> int | None:
+    """How many samples there are, where that is known at once."""
+    found = len(data) if isinstance(data, list) else None
+    if isinstance(data, Path) and data.suffix == ".npz":
+        from qcompile.calibrate.arrays import open_npz
+
+        found = min((rows.shape[0] for rows in open_npz(data).values() if rows.shape), default=None)
+    return min((n for n in (found, num_samples) if n is not None), default=None)
+
+
+def _listed(table: SensitivityTable) -> dict[str, object]:
+    return {
+        "model": table.model,
+        "metric": table.metric,
+        "baseline": table.baseline,
+        "samples": table.samples,
+        "groups": [
+            {
+                "name": group.name,
+                "layers": group.layers,
+                "formats": {
+                    name: {"alone": entry.alone, "upto": entry.upto, "bytes": entry.bytes, "seconds": entry.seconds}
+                    | dict(entry.scores)
+                    for name, entry in group.entries.items()
+                },
+                "missing": dict(group.missing),
+            }
+            for group in table.groups
+        ],
+        "uniform": {name: row.loss for name, row in table.uniform.items()},
+    }
+
+
+def _show(table: SensitivityTable, verbose: bool) -> None:
+    from qcompile.report.sensitivity import sensitivity_table, summary
+
+    show(summary(table))
+    show(sensitivity_table(table, None if verbose else SHOWN))
+    if not verbose and len(table.groups) > SHOWN:
+        show(f"... {len(table.groups) - SHOWN} groups that matter less; -v shows all")
