@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import qcompile
-from qcompile.cli import analyze, assign, bench, build, inspect, log, pareto, run, targets, tune
+from qcompile.cli import analyze, assign, bench, build, debug, inspect, log, pareto, run, targets, tune
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
 
@@ -40,6 +40,7 @@ app.command("targets")(targets.targets)
 app.command("tune")(tune.tune)
 app.command("analyze")(analyze.analyze)
 app.command("assign")(assign.assign)
+app.command("debug")(debug.debug)
 app.command("pareto")(pareto.pareto)
 app.add_typer(log.app, name="log")
 

@@ -1,0 +1,60 @@
+"""``qcompile debug``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qcompile.cli.console import show, show_json
+from qcompile.cli.planning import timed
+from qcompile.errors import QCompileError
+
+SHOWN = 20  # layers in the printed table
+
+
+def debug(
+    path: Annotated[Path, typer.Argument(help="The artifact folder.")],
+    model: Annotated[Path, typer.Argument(help="The ONNX model that it was built from.")],
+    inputs: Annotated[Path, typer.Option("-i", "--inputs", help="Samples: .npz by input name, or a folder.")],
+    num_samples: Annotated[int | None, typer.Option("--num-samples", min=1, help="Use the first N samples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All layers, for machines.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="All layers, tracebacks of defects.")] = False,
+) -> None:
+    """Compare a built model with the float one, layer by layer, worst first.
+
+    "alone" is what a layer adds to exact inputs; "up to here" what has come together by then. "clipped" is the share
+    of results that the codes do not reach: choose another --calib-method if it is large.
+
+    \b
+    Examples:
+      qcompile debug out/ model.onnx --inputs x.npz
+      qcompile debug out/ model.onnx --inputs samples/ --num-samples 16 -v
+    """
+    import qcompile as qc
+    from qcompile.analyze.debug import debug as run
+    from qcompile.artifact import open_artifact
+    from qcompile.calibrate import calibration_data
+    from qcompile.report.debugging import debug_table
+    from qcompile.targets.select import select_target
+
+    artifact = open_artifact(path)
+    manifest, plan = artifact.manifest, artifact.plan
+    times: dict[str, float] = {}
+    with timed("import", times, "importing the model"):
+        imported = qc.import_onnx(model, {info.name: info.shape for info in manifest.inputs})
+    if manifest.model_sha256 and manifest.model_sha256 != imported.source_sha256:
+        raise QCompileError(
+            f"{path} was built from another model", node=str(model), remedy=f"give {manifest.model} as it was then"
+        )
+    data = calibration_data(inputs, imported.inputs, num_samples)
+    with timed("debug", times, "comparing") as update:
+        rows = run(imported, plan, data, select_target("native"), lambda done: update(f"{done} samples"))
+    if as_json:
+        show_json([asdict(row) for row in rows])
+        return
+    show(debug_table(rows if verbose else rows[:SHOWN]))
+    if not verbose and len(rows) > SHOWN:
+        show(f"... {len(rows) - SHOWN} layers with less error; -v shows all")
