@@ -15,7 +15,6 @@ from qcompile.passes.assign_storage import needed_border
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.operand_storage import blocked, home, plain
 from qcompile.targets.kernels.conv import Constants
-from qcompile.targets.kernels.dense_int4 import dense_int4
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.dilate import dilate
 from qcompile.targets.kernels.templates import TEMPLATES, knobs_json
@@ -84,11 +83,8 @@ def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
-    if spec.group:
-        kernel = dense_int4(spec, constants, source, out, residual, lowering.target)
-        lowering.emit(var, kernel.function, args, out, "dense_int4", kernel.note, kernel.constants)
-        return
-    _emit(lowering, var, args, "dense", "dense", spec, constants, source, out, residual)
+    operator = "dense_int4" if spec.group else "dense"
+    _emit(lowering, var, args, operator, operator, spec, constants, source, out, residual)
 
 
 def _emit(

@@ -38,3 +38,8 @@ def format_of(name: str) -> Format:
     if name not in FORMATS:
         raise QCompileError(f"unknown format '{name}'", remedy=nearest(name, list(FORMATS)))
     return FORMATS[name]
+
+
+def format_with(codes: bool, grouped: bool) -> Format:
+    """The row of what a layer computes on: codes or float32, weights by groups or not."""
+    return next(row for row in FORMATS.values() if (row.codes, row.grouped) == (codes, grouped))

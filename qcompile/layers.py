@@ -8,7 +8,7 @@ from tvm import relax
 from tvm.ir import IRModule, TupleType
 
 from qcompile import graph, ops
-from qcompile.formats import FORMATS
+from qcompile.formats import format_with
 from qcompile.manifest import KernelCall, LayerInfo, ScheduleInfo
 from qcompile.model import Model
 from qcompile.passes.assign_storage import called_spec
@@ -76,7 +76,7 @@ def _is_code(tensor: relax.Expr) -> bool:
 def _format(spec: ops.Spec | None, codes: bool) -> str:
     """The name of the format in which a layer ended up."""
     grouped = isinstance(spec, (ops.Dense, ops.Gather)) and spec.group > 0
-    return next(f.name for f in FORMATS.values() if (f.codes, f.grouped) == (codes, grouped))
+    return format_with(codes, grouped).name
 
 
 def _output(spec: ops.Spec | None) -> ops.Affine | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 class Format(StrEnum):
     int8 = "int8"
+    w4a8 = "w4a8"
     fp32 = "fp32"
 
 
@@ -174,7 +175,7 @@ def _plans(
             plans.append(QuantPlan.load(plan))
         else:
             samples = None if data is not None else 1
-            wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False)
+            wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False, name)
             plans.append(integer_plan(model, target, wish, times))
     return plans
 

@@ -25,7 +25,7 @@ def progress_table(states: Sequence[TaskProgress]) -> Table:
             _name(state),
             state.task.workload.operator,
             state.task.workload.summary,
-            "int8" if state.task.workload.integer else "fp32",
+            state.task.workload.format,
             str(len(state.task.layers)),
             f"{state.model_seconds / whole:.1%}",
             _us(state.default_seconds),

@@ -83,7 +83,7 @@ def _cells(row: LogRow, template: bool) -> list[str]:
     return [
         row.operator,
         workload.summary if workload else "unknown",
-        ("int8" if workload.integer else "fp32") if workload else "",
+        workload.format if workload else "",
         row.task.instructions,
         f"v{row.task.template}" if template else "",
         str(row.task.batch),

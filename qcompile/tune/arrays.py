@@ -33,12 +33,18 @@ def constants_of(workload: Workload) -> Constants:
     if spec.x is None:
         weight = rng.standard_normal(workload.weight, np.float32) / np.float32(terms**0.5)
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)
-    weight = rng.integers(-128, 128, workload.weight, np.int8)
-    deviation = 74 * terms**0.5 * (255**2 / 3 if spec.x.dtype == "uint8" else 128**2 / 3) ** 0.5  # of the sums
+    group_scale = None
+    if workload.group:
+        weight = rng.integers(-8, 9, workload.weight, np.int8).clip(-8, 7)  # of a mean near 0
+        group_scale = rng.integers(1, 256, (outputs, terms // workload.group), np.uint8)
+        spread = 4.6 * 147
+    else:
+        weight, spread = rng.integers(-128, 128, workload.weight, np.int8), 74.0
+    deviation = spread * terms**0.5 * (255**2 / 3 if spec.x.dtype == "uint8" else 128**2 / 3) ** 0.5  # of the sums
     middle = 128 * (spec.epilogue.out is not None and spec.epilogue.out.qmin == 0 and workload.residual is None)
     multiplier = rng.uniform(0.5, 1.5, outputs) * 64 / deviation
     bias = np.rint(rng.uniform(0.5, 1.5, outputs) * middle / multiplier)
-    return Constants(weight, bias.astype(np.int32), multiplier.astype(np.float32))
+    return Constants(weight, bias.astype(np.int32), multiplier.astype(np.float32), group_scale)
 
 
 def feed_of(workload: Workload) -> Feed:
@@ -46,7 +52,8 @@ def feed_of(workload: Workload) -> Feed:
     rng = _rng(workload, "activations")
     x = _tensor(workload.x, workload.spec.x, rng)
     constants = constants_of(workload)
-    args = [constants.weight, constants.bias, *([constants.multiplier] if workload.integer else [])]
+    args = [constants.weight, constants.bias, constants.multiplier, constants.group_scale]
+    args = [arg for arg in args if arg is not None]
     residual = None
     if workload.residual is not None:
         values = _tensor(workload.residual, workload.spec.epilogue.residual, rng)

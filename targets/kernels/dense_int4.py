@@ -27,7 +27,8 @@ from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
 _PAIRS = 4  # of reduction steps, written out in the innermost loop
-_SCALING = 1.5  # cycles to add one vector of a group's sums to the accumulator
+_SCALING = 0.5  # cycles to add one vector of a group's sums to the accumulator, beside the dot products
+_UNPACKING = 0.3  # cycles to unpack a vector of weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +132,27 @@ def dense_int4(
     return layer_kernel("dense_int4", arrays, x, out, residual, nest.emit, note)
 
 
-def default_tile(problem: Problem, group: int) -> Tile:
-    """The tile with the fewest predicted cycles; sums of a group need as many registers as the accumulators."""
-    r, target = problem.reduction, problem.target
-    groups = r.steps * r.group // group
-
-    def cycles(tile: Tile) -> float:
-        rest = groups * _SCALING * r.width * problem.vectors
-        unpacking = r.steps * -(-r.width // tile.columns) * problem.vectors
-        return tile_cycles(tile, 1, r.width, problem.vectors, r.steps) + rest + unpacking
-
+def legal_tiles_of(problem: Problem) -> list[Tile]:
+    """Every tile whose registers hold, beside the accumulators, the sums of a group and two steps of weights."""
+    target = problem.target
     room = target.vector_registers - target.vector_registers // 5
-    tiles = legal_tiles(1, r.width, problem.vectors, problem.widened, False, target)
-    fitting = [t for t in tiles if 2 * t.pixels * t.vectors + 2 * t.vectors <= room]
-    return order(min(fitting, key=cycles), problem.input_bytes, problem.weight_bytes // 2, target)
+    tiles = legal_tiles(1, problem.reduction.width, problem.vectors, problem.widened, False, target)
+    return [tile for tile in tiles if 2 * tile.pixels * tile.vectors + 2 * tile.vectors <= room]
+
+
+def cycles(problem: Problem, group: int, tile: Tile) -> float:
+    """Predicted cycles of one call: the sums, unpacking for each row of tiles, scaling for each group."""
+    r = problem.reduction
+    groups = r.steps * r.group // group
+    scaling = groups * _SCALING * r.width * problem.vectors
+    unpacking = _UNPACKING * r.steps * -(-r.width // tile.columns) * problem.vectors
+    return tile_cycles(tile, 1, r.width, problem.vectors, r.steps) + scaling + unpacking
+
+
+def default_tile(problem: Problem, group: int) -> Tile:
+    """The tile with the fewest predicted cycles."""
+    best = min(legal_tiles_of(problem), key=lambda tile: cycles(problem, group, tile))
+    return order(best, problem.input_bytes, problem.weight_bytes // 2, problem.target)
 
 
 def _tile_channels(reduction: Reduction, lanes: int, last_lanes: int, tile_vectors: int) -> list[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from qcompile.formats import format_with
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
 from qcompile.targets.storage import Storage
 
@@ -20,7 +21,7 @@ from qcompile.targets.storage import Storage
 class Workload:
     """One layer with weights.
 
-    operator: "conv2d", "depthwise_conv2d" or "dense": the name of its schedule template.
+    operator: "conv2d", "depthwise_conv2d", "dense" or "dense_int4": the name of its schedule template.
     spec: with scales of 1 and zero points of 0. weight: (O, I / groups, KH, KW) or (N, K).
     x, out, residual: images of a convolution as (N, C, H, W), also of a sequence; matrices of ``dense`` as
     (batch, rows, K or N). threads: what the kernel is compiled for.
@@ -64,8 +65,19 @@ class Workload:
         return prod(self.out.shape) * prod(self.weight[1:])
 
     @property
+    def group(self) -> int:
+        """How many int4 weights share an integer scale; 0 for other weights."""
+        return self.spec.group if isinstance(self.spec, Dense) else 0
+
+    @property
+    def format(self) -> str:
+        """Its name among ``qcompile.formats``."""
+        return format_with(self.integer, self.group > 0).name
+
+    @property
     def weight_bytes(self) -> int:
-        return prod(self.weight) * (1 if self.integer else 4)
+        weights = prod(self.weight)
+        return weights // 2 + weights // self.group if self.group else weights * (1 if self.integer else 4)
 
     @property
     def summary(self) -> str:
@@ -86,6 +98,8 @@ class Workload:
         spec, layer = self.spec, {}
         if isinstance(spec, Conv2d):
             layer = {f: getattr(spec, f) for f in ("strides", "padding", "dilation", "groups")}
+        if self.group:
+            layer["group"] = self.group
         epilogue = spec.epilogue
         if epilogue.out is None and epilogue.clip is not None:
             layer["clip"] = [repr(bound) for bound in epilogue.clip]  # infinities are not JSON
@@ -109,8 +123,8 @@ class Workload:
             residual_is_float=float_residual,
         )
         spec: Conv2d | Dense
-        if fields["operator"] == "dense":
-            spec = Dense(_codes(x), epilogue)
+        if fields["operator"] in ("dense", "dense_int4"):
+            spec = Dense(_codes(x), epilogue, fields.get("group", 0))
         else:
             strides, padding, dilation = (tuple(fields[f]) for f in ("strides", "padding", "dilation"))
             spec = Conv2d(strides, padding, dilation, fields["groups"], _codes(x), epilogue)  # type: ignore[arg-type]

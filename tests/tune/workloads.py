@@ -50,6 +50,13 @@ def dense(integer: bool = True, floats_out: bool = False) -> Workload:
     return Workload.of("dense", spec, (24, 40), x, out, None, 1)
 
 
+def dense_int4() -> Workload:
+    spec = Dense(CODES, Epilogue(CODES, (0.0, float("inf"))), 32)
+    return Workload.of(
+        "dense_int4", spec, (24, 96), Storage((1, 4, 96), "uint8"), Storage((1, 4, 24), "uint8"), None, 1
+    )
+
+
 def some_knobs(workload: Workload, target: Target, count: int) -> tuple[Any, ...]:
     space = list(TEMPLATES[workload.operator].space(workload, target))
     return tuple(space[:: max(1, len(space) // count)][:count])
