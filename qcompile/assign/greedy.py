@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from qcompile.assign.assignment import Assignment, Budgets, chosen_objective, explained, saved_quantity
+from qcompile.assign.assignment import OBJECTIVES, Assignment, Budgets, chosen_objective, explained
 from qcompile.assign.assignment import assign as solve
 from qcompile.assign.table import FLOAT, Entry, Group, SensitivityTable
-from qcompile.assign.totals import Parts, totals
+from qcompile.assign.totals import Parts, Totals, totals
 from qcompile.assign.words import NAMES, amount
 from qcompile.errors import QCompileError
 
 HAWQ = "hawq"  # key of ``Entry.scores``
+_KEPT = 1 + 1e-9  # sums of floats in another order
 
 
 def greedy(
@@ -26,22 +27,26 @@ def greedy(
 ) -> Assignment:
     """From all fp32, again and again the change of one group that costs the least loss per second (or byte) saved.
 
-    With objective "accuracy" until the budgets are met; else as long as something is saved within ``max_loss``.
+    With objective "accuracy" until the budgets are met, of latency first, then of size; else as long as something is
+    saved within ``max_loss``. No group comes back to a format that it had.
     Parameters as for ``assign``. Raises ``QCompileError`` if it ends outside a budget: another choice may be inside.
     """
     budgets = Budgets(max_loss, max_seconds, max_bytes)
     objective = chosen_objective(objective, budgets)
-    saving = saved_quantity(objective, budgets)
     formats = {group.name: FLOAT for group in table.groups}
     now = totals(table, formats)
-    search = _Search(table, saving)
-    while objective != "accuracy" or _exceeded(now, budgets, but="loss"):
+    left = {(group.name, name) for group in table.groups for name in group.entries if name != FLOAT}
+    searches = {saving: _Search(table, saving) for saving in ("seconds", "bytes")}
+    while True:
+        wanted = _exceeded(now, budgets, but="loss") if objective == "accuracy" else [OBJECTIVES[objective]]
         room = math.inf if max_loss is None else max_loss - now.loss
-        move = search.best(formats, room)
+        move = searches[wanted[0]].best(formats, room, left) if wanted else None
         if move is None:
             break
         formats[move[0]] = move[1]
-        search.changed(move[0])
+        left.discard(move)
+        for search in searches.values():
+            search.changed(move[0])
         now = totals(table, formats)
     for name in _exceeded(now, budgets):
         limit, reached = (amount(table, name, x) for x in (getattr(budgets, name), getattr(now, name)))
@@ -60,6 +65,22 @@ def hawq(table: SensitivityTable, *, max_seconds: float | None = None, max_bytes
     found = solve(scored, max_seconds=max_seconds, max_bytes=max_bytes, objective="accuracy")
     sums = totals(table, found.formats)
     return explained(table, found.formats, sums, "accuracy", found.budgets, found.gap, HAWQ)
+
+
+def rivals(table: SensitivityTable, within: Sequence[Totals]) -> dict[str, list[Totals | None]]:
+    """What "greedy" and "hawq" reach within the latency and size of each of ``within``; None where they end outside.
+
+    Without HAWQ's scores in the table there is no "hawq".
+    """
+    found: dict[str, list[Totals | None]] = {"greedy": [], HAWQ: []}
+    scored = all(HAWQ in e.scores for g in table.groups for name, e in g.entries.items() if name != FLOAT)
+    for sums in within:
+        for name, choose in (("greedy", greedy), (HAWQ, hawq)) if scored else (("greedy", greedy),):
+            try:
+                found[name].append(choose(table, max_seconds=sums.seconds * _KEPT, max_bytes=sums.bytes).totals)
+            except QCompileError:
+                found[name].append(None)
+    return {name: reached for name, reached in found.items() if reached}
 
 
 def _by_score(group: Group) -> Group:
@@ -87,14 +108,16 @@ class _Search:
         for name in self._parts.neighbours(group):
             self._moves.pop(name, None)
 
-    def best(self, formats: Mapping[str, str], room: float) -> tuple[str, str] | None:
-        """The cheapest change that saves something and costs at most ``room`` of loss: group, format."""
+    def best(
+        self, formats: Mapping[str, str], room: float, left: Collection[tuple[str, str]]
+    ) -> tuple[str, str] | None:
+        """Of ``left``, the cheapest change that saves something and costs at most ``room`` of loss: group, format."""
         best, cheapest = None, math.inf
         for name, group in self._groups.items():
             if name not in self._moves:
                 self._moves[name] = self._moves_of(formats, name, group.entries)
             for price, loss, format_name in self._moves[name]:
-                if loss <= room and price < cheapest:
+                if loss <= room and price < cheapest and (name, format_name) in left:
                     best, cheapest = (name, format_name), price
         return best
 

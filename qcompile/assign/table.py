@@ -139,7 +139,7 @@ class SensitivityTable:
     baseline: float = 0.0
     rest_seconds: float = 0.0
     rest_bytes: int = 0
-    cast_bandwidth: float = 50e9
+    cast_bandwidth: float = 75e9
     cast_overhead: float = 0.0
     uniform: Mapping[str, Uniform] = field(default_factory=dict)
     plans: Mapping[str, QuantPlan] = field(default_factory=dict)

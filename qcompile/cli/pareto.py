@@ -21,6 +21,9 @@ def pareto(
     ] = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Steps of latency for each limit of size.")] = 12,
     sizes: Annotated[int, typer.Option("--sizes", min=0, help="Limits of size, besides none.")] = 3,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also what simpler methods reach within each point's latency and size.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show what is reachable in accuracy, latency and size together; every point is a plan that can be built.
@@ -33,6 +36,7 @@ def pareto(
     """
     import qcompile as qc
     from qcompile.assign.assignment import plan_of_formats
+    from qcompile.assign.greedy import rivals
     from qcompile.report.pareto import pareto_table, pareto_values
 
     sensitivities = qc.SensitivityTable.load(table)
@@ -44,15 +48,16 @@ def pareto(
         found = qc.pareto(
             sensitivities, points=points, sizes=sizes, report=lambda done, all_: update(f"{done} of {all_}")
         )
+    reached = rivals(sensitivities, [point.totals for point in found]) if compare else {}
     if plans is not None:
         texts = [plan_of_formats(sensitivities, point.formats).to_json() for point in found]
         plans.mkdir(parents=True, exist_ok=True)
         for i, text in enumerate(texts):
             write_whole(plans / f"{i:02d}.json", text)
     if report is not None:
-        write_whole(report, pareto_html(found, sensitivities))
+        write_whole(report, pareto_html(found, sensitivities, reached))
         remark(f"report in {report}")
     if as_json:
-        show_json(pareto_values(found, sensitivities))
+        show_json(pareto_values(found, sensitivities, reached))
     else:
-        show(pareto_table(found, sensitivities))
+        show(pareto_table(found, sensitivities, reached))

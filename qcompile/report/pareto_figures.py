@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from qcompile.assign.pareto import Point
-from qcompile.assign.table import SensitivityTable
+from qcompile.assign.table import SensitivityTable, Uniform
+from qcompile.assign.totals import Totals
+from qcompile.report.pareto import Rivals
 
 COLORS = ("#999999", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")  # Okabe and Ito's
 _MARKS = "sDv^<>ph"
 
 
-def loss_against_latency(points: Sequence[Point], table: SensitivityTable) -> str:
-    return _scatter(points, table, ("latency, us", lambda p: p.totals.seconds * 1e6), ("size, KB", _kilobytes))
+def loss_against_latency(points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None) -> str:
+    """rivals: methods to compare with. Uniform formats as predicted, and where the table has it, as measured."""
+    return _scatter(points, table, rivals or {}, _LATENCY, _SIZE)
 
 
-def loss_against_size(points: Sequence[Point], table: SensitivityTable) -> str:
-    return _scatter(points, table, ("size, KB", _kilobytes), ("latency, us", lambda p: p.totals.seconds * 1e6))
+def loss_against_size(points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None) -> str:
+    return _scatter(points, table, rivals or {}, _SIZE, _LATENCY)
 
 
-def _kilobytes(point: Point) -> float:
-    return point.totals.bytes / 1024
+_Axis = tuple[str, str, float]  # title, field of ``Totals`` and ``Uniform``, units of the field in one of the title
+_LATENCY: _Axis = ("latency, us", "seconds", 1e-6)
+_SIZE: _Axis = ("size, KB", "bytes", 1024.0)
 
 
-def _scatter(
-    points: Sequence[Point],
-    table: SensitivityTable,
-    x: tuple[str, Callable[[Point], float]],
-    color: tuple[str, Callable[[Point], float]],
-) -> str:
+def _along(axis: _Axis, sums: Totals | Uniform) -> float:
+    return getattr(sums, axis[1]) / axis[2]
+
+
+def _scatter(points: Sequence[Point], table: SensitivityTable, rivals: Rivals, x: _Axis, color: _Axis) -> str:
     """Every point a link to its row (#p3); a line through those that are best in these two quantities."""
     figure, axes = _figure(7.5, 4.5)
-    xs, losses = [x[1](p) for p in points], [p.totals.loss for p in points]
-    dots = axes.scatter(xs, losses, c=[color[1](p) for p in points], cmap="viridis", s=36, zorder=3)
+    xs, losses = [_along(x, p.totals) for p in points], [p.totals.loss for p in points]
+    dots = axes.scatter(xs, losses, c=[_along(color, p.totals) for p in points], cmap="viridis", s=36, zorder=3)
     dots.set_urls([f"#p{i}" for i in range(len(points))])
     figure.colorbar(dots, ax=axes, label=color[0])
     best: list[tuple[float, float]] = []
@@ -42,17 +45,31 @@ def _scatter(
         if not best or spot[1] < best[-1][1]:
             best.append(spot)
     axes.step([a for a, _ in best], [b for _, b in best], where="post", color="#bbbbbb", zorder=1)
+    for mark, (name, reached) in zip("+1", rivals.items(), strict=False):
+        spots = [(_along(x, sums), sums.loss) for sums in reached if sums is not None]
+        axes.scatter([a for a, _ in spots], [b for _, b in spots], marker=mark, color="#d55e00", zorder=2, label=name)
+        losses += [loss for _, loss in spots]
     for i, row in enumerate(table.formats):
-        for point in points:
-            if point.name == row.name:
-                mark = {"marker": _MARKS[i % len(_MARKS)], "edgecolors": "black", "facecolors": "none"}
-                axes.scatter([x[1](point)], [point.totals.loss], s=110, zorder=4, label=f"all {row.name}", **mark)
+        _mark_uniform(axes, row.name, _MARKS[i % len(_MARKS)], points, table, x)
     _loss_scale(axes, losses)
     axes.set_xlabel(x[0])
     axes.set_ylabel(f"loss, {table.metric}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return _svg(figure)
+
+
+def _mark_uniform(axes: Any, name: str, mark: str, points: Sequence[Point], table: SensitivityTable, x: _Axis) -> None:
+    """A black outline where the sums have it, a red one where it was measured."""
+    style = {"marker": mark, "s": 110, "zorder": 4, "facecolors": "none"}
+    for point in points:
+        if point.name == name:
+            axes.scatter(
+                [_along(x, point.totals)], [point.totals.loss], edgecolors="black", label=f"all {name}", **style
+            )
+    real = table.uniform.get(name)
+    if real is not None and real.loss is not None and getattr(real, x[1]) is not None:
+        axes.scatter([_along(x, real)], [real.loss], edgecolors="red", label=f"all {name}, measured", **style)
 
 
 def _loss_scale(axes: Any, losses: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from qcompile.assign.table import SensitivityTable
 from qcompile.errors import QCompileError
 from qcompile.report import units
 from qcompile.report.assignment import number
-from qcompile.report.pareto import mixture, remark
+from qcompile.report.pareto import Rivals, mixture, remark
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -43,12 +43,15 @@ Loss and latency of a point are sums over its layers and casts.</p>
 <h2>Points</h2>
 <table>
 <tr><th>point</th><th>latency, us</th><th>of it casts</th><th>loss, {{ table.metric }}</th><th>size</th>
+{% for name in rivals %}<th>loss by {{ name }}</th>{% endfor %}
 <th class="text">formats of groups</th></tr>
 {% for point in points %}
-<tr id="p{{ loop.index0 }}"{% if not point.front %} class="behind"{% endif %}>
-<td>{{ loop.index0 }}</td><td>{{ (point.totals.seconds * 1e6) | us }}</td>
+{% set i = loop.index0 %}
+<tr id="p{{ i }}"{% if not point.front %} class="behind"{% endif %}>
+<td>{{ i }}</td><td>{{ (point.totals.seconds * 1e6) | us }}</td>
 <td>{{ (point.totals.cast_seconds * 1e6) | us }}</td><td>{{ point.totals.loss | number }}</td>
 <td>{{ point.totals.bytes | size }}</td>
+{% for reached in rivals.values() %}<td>{{ reached[i] | rival }}</td>{% endfor %}
 <td><details><summary>{{ point | mixture }}{% if point.name %} <b>{{ point | remark }}</b>{% endif %}</summary>
 {% for row in table.formats %}{% set names = point | having(row.name) %}{% if names %}
 <b>{{ row.name }}</b>: {{ names | join(", ") }}<br>
@@ -67,8 +70,11 @@ def check_installed() -> None:
         raise QCompileError(f"reports need {' and '.join(missing)}", remedy="pip install 'qcompile[report]'")
 
 
-def pareto_html(points: Sequence[Point], table: SensitivityTable) -> str:
-    """One page: pictures, and the table behind them with the layers of each point by format."""
+def pareto_html(points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None) -> str:
+    """One page: pictures, and the table behind them with the layers of each point by format.
+
+    rivals: methods to compare with, drawn beside the front.
+    """
     check_installed()
     from jinja2 import Environment
 
@@ -80,16 +86,25 @@ def pareto_html(points: Sequence[Point], table: SensitivityTable) -> str:
         number=number,
         size=units.size,
         remark=remark,
+        rival=lambda sums: "-" if sums is None else number(sums.loss),
         mixture=lambda point: mixture(point, table),
         having=lambda point, name: [group for group, chosen in point.formats.items() if chosen == name],
     )
     pictures = [
-        (loss_against_latency(points, table), "Loss against latency. A dot is a plan; it leads to its row below."),
-        (loss_against_size(points, table), "Loss against size of the same plans."),
+        (
+            loss_against_latency(points, table, rivals),
+            "Loss against latency. A dot is a plan and leads to its row below; between two may be others.",
+        ),
+        (loss_against_size(points, table, rivals), "Loss against size of the same plans."),
         (formats_map(points, table), "Formats of the groups in each plan."),
     ]
     return page.from_string(_PAGE).render(
-        table=table, points=points, pictures=pictures, measured=_measured(table), device=_device(table)
+        table=table,
+        points=points,
+        rivals=rivals or {},
+        pictures=pictures,
+        measured=_measured(table),
+        device=_device(table),
     )
 
 

@@ -13,7 +13,7 @@ from qcompile.assign.greedy import greedy, hawq
 from qcompile.assign.table import Entry, Group
 from qcompile.assign.totals import totals, uniform_formats
 from qcompile.errors import QCompileError
-from tests.assign.tables import made_up
+from tests.assign.tables import FORMATS, made_up
 
 
 @settings(max_examples=15, deadline=None)
@@ -40,6 +40,15 @@ def test_stops_at_the_budget():
     assert greedy(table, max_bytes=fast.bytes).totals.bytes <= fast.bytes
     with pytest.raises(QCompileError, match="the greedy choice ends at a latency of .* over the budget of 1 us"):
         greedy(table, max_seconds=1e-6)
+
+
+def test_two_budgets_that_pull_apart():
+    """What saves time takes room and the other way round: the search ends all the same."""
+    entries = {"fp32": Entry(0, 4e-6, 400), "int8": Entry(0.1, 1e-6, 900), "w4": Entry(0.1, 9e-6, 50)}
+    groups = tuple(Group(name, (name,), entries) for name in "ab")
+    table = dataclasses.replace(made_up(2, 3), groups=groups, casts=(), formats=(*FORMATS[:2], FORMATS[5]))
+    with pytest.raises(QCompileError, match="the greedy choice ends at"):
+        greedy(table, max_seconds=6e-6, max_bytes=600)
 
 
 def test_a_score_that_is_wrong_misleads():

@@ -99,7 +99,8 @@ def test_front_with_report_and_plans(cli, table, tmp_path):
     assert {layer.format for layer in qc.QuantPlan.load(plans / "00.json").layers.values()} == {"int8"}
     page = html.read_text()
     assert page.count("<svg") == 3 and "src=" not in page and "<script" not in page and "<link" not in page
-    told = json.loads(cli("pareto", table, "--points", 4, "--sizes", 1, "--json")[1])
+    told = json.loads(cli("pareto", table, "--points", 4, "--sizes", 1, "--compare", "--json")[1])
+    assert [*told["compared"]] == ["greedy"] and len(told["compared"]["greedy"]) == len(rows)
     assert len(told["points"]) == len(rows) and {p["uniform"] for p in told["points"]} >= {"int8", "fp32"}
 
 

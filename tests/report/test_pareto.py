@@ -7,7 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qcompile.assign.pareto import pareto
+from qcompile.assign.greedy import rivals
+from qcompile.assign.pareto import dominates, pareto
+from qcompile.assign.table import Uniform
 from qcompile.report.assignment import number
 from qcompile.report.pareto import mixture, pareto_table, pareto_values, remark
 from qcompile.report.pareto_figures import formats_map, loss_against_latency, loss_against_size
@@ -51,6 +53,23 @@ def test_page(table, points):
     assert "&lt;b&gt;.onnx" in page and "<b>.onnx" not in page
     assert page.count('<tr id="p') == len(points) and "<b>int8</b>: layer0, layer1" in page
     assert page == pareto_html(points, table)
+
+
+def test_rivals_and_measured_formats(table, points):
+    seen = dataclasses.replace(table, uniform={"int8": Uniform(0.5, 4e-5, 10_000), "bf16": Uniform(seconds=1.0)})
+    reached = rivals(seen, [p.totals for p in points])
+    assert [*reached] == ["greedy", "hawq"] and all(len(sums) == len(points) for sums in reached.values())
+    for point, *others in zip(points, *reached.values(), strict=True):
+        better = [sums for sums in others if sums is not None and dominates(sums, point.totals)]
+        assert point.name or not better
+    page = pareto_html(points, seen, reached)
+    assert page.count("loss by ") == 2 and page.count("all int8, measured") == 2 and "all bf16, measured" not in page
+    headers = [column.header for column in pareto_table(points, seen, reached).columns]
+    assert headers[-2:] == ["greedy", "hawq"]
+    nowhere = {"greedy": [None] * len(points)}
+    assert pareto_values(points, seen, nowhere)["compared"] == nowhere and "<td>-</td>" in pareto_html(
+        points, seen, nowhere
+    )
 
 
 def test_nothing_lost_anywhere(table):
