@@ -50,6 +50,7 @@ class _Inserter:
         self.decoded: dict[relax.Var, relax.Expr] = {}  # old variable -> its codes, dequantized
         self.codes: dict[relax.Var, relax.Expr] = {}
         self.constants: dict[relax.Var, dict[relax.Expr, relax.Expr]] = {}  # member -> its quantized constants
+        self.biases: dict[relax.Var, relax.Var] = {}  # anchor of a layer without a bias -> one that the plan adds
         made = [var.name for var, _ in self.main.bindings]
         for name in plan.layers:
             if name not in made:
@@ -64,9 +65,16 @@ class _Inserter:
             chain = self.chain_of.get(var)
             if chain is not None and chain.anchor.same_as(var):
                 self._quantize_constants(chain)
-            new = self.builder.emit(self._value(var, value), var.name)
+            new = self._emit(var, self._value(var, value))
             self._behind(var, new)
         return self.builder.module([self._output(out) for out in self.main.outputs])
+
+    def _emit(self, var: relax.Var, value: relax.Expr) -> relax.Var:
+        """``value`` bound under the old name; behind it, the bias of a layer that has one by the plan only."""
+        if var not in self.biases:
+            return self.builder.emit(value, var.name)
+        product = self.builder.emit(value, f"{var.name}~product")
+        return self.builder.emit(relax.op.add(product, self.biases[var]), var.name)
 
     def is_int8(self, chain: Chain | None) -> bool:
         """Whether a layer computes on codes, whatever its weights are."""
@@ -151,17 +159,30 @@ class _Inserter:
         weight = self._codes(chain, chain.weight, axis, name)
         scale = self._scales(name, shape_of(chain.weight)[axis])
         self._constant(chain.anchor, chain.weight, weight, name)
-        if chain.bias is None:
+        shift = self._shift(chain)
+        if chain.bias is None and not shift:
             return
         x = self._affine(chain.inputs[0].name)
         channels = weight_channels(chain)
         bias = QuantizedConstant(
-            quantize_bias(chain, x, scale).reshape(channels),
+            quantize_bias(chain, x, scale, shift).reshape(channels),
             bias_scales(chain, x, scale).astype(np.float32),
             np.zeros(int(np.prod(channels)), np.int32),
             axis_of(channels),
         )
-        self._constant(chain.members[1], chain.bias, bias, f"{chain.name}.bias")
+        if chain.bias is None:
+            self.biases[chain.anchor] = self.builder.emit(dequantize_constant(bias), f"{chain.name}.bias")
+        else:
+            self._constant(chain.members[1], chain.bias, bias, f"{chain.name}.bias")
+
+    def _shift(self, chain: Chain) -> tuple[float, ...]:
+        """What the plan adds to the bias of a layer: nothing, or a number for each output channel."""
+        name = f"{chain.name}.bias"
+        shift = self.plan.tensors[name].shift if name in self.plan.tensors else ()
+        if shift and (len(shift) != (wanted := bias_vector(chain).size) or not np.isfinite(shift).all()):
+            remedy = f"give {wanted} finite numbers"
+            raise QCompileError(f"the plan's shift of this bias has {len(shift)} numbers", node=name, remedy=remedy)
+        return shift
 
     def _codes(self, chain: Chain, constant: relax.Expr, axis: int, name: str) -> QuantizedConstant:
         """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from qcompile.ops import Affine
@@ -55,9 +57,12 @@ def bias_scales(chain: Chain, x: Affine, weight_scale: np.ndarray) -> np.ndarray
     return np.broadcast_to(x.scale * repeated, (out_channels(chain),))
 
 
-def quantize_bias(chain: Chain, x: Affine, weight_scale: np.ndarray) -> np.ndarray:
-    """The bias in units of ``s_x s_w``, int32 (O,)."""
-    codes = np.rint(bias_vector(chain).astype(np.float64) / bias_scales(chain, x, weight_scale))
+def quantize_bias(chain: Chain, x: Affine, weight_scale: np.ndarray, shift: Sequence[float] = ()) -> np.ndarray:
+    """The bias in units of ``s_x s_w``, int32 (O,). shift: what a plan adds to it, (O,)."""
+    bias = bias_vector(chain).astype(np.float64)
+    if len(shift):
+        bias += np.asarray(shift, np.float64)
+    codes = np.rint(bias / bias_scales(chain, x, weight_scale))
     return np.clip(codes, -INT32_MAX, INT32_MAX).astype(np.int32)
 
 

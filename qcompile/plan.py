@@ -32,6 +32,9 @@ class TensorPlan:
     group, group_scale: of int4 weights. ``group`` neighbours along the reduction share an integer in [1, 255], so that
     ``real = scale[channel] * group_scale[channel][i // group] * code``. One byte a group, channel after channel; in
     JSON two hexadecimal digits.
+
+    shift: of a bias, one float32 number for each output channel, which is added to the model's bias before that is
+    rounded (bias correction); () for none.
     """
 
     scale: tuple[float, ...]
@@ -41,11 +44,13 @@ class TensorPlan:
     kind: str = "own"
     source: str = ""
     why: str = ""
+    shift: tuple[float, ...] = ()
     group: int = 0
     group_scale: bytes = b""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", tuple(float(np.float32(s)) for s in self.scale))
+        object.__setattr__(self, "shift", tuple(float(np.float32(s)) for s in self.shift))
 
     @property
     def affine(self) -> Affine:
@@ -56,20 +61,27 @@ class TensorPlan:
 
 
 def _encode(tensor: TensorPlan) -> dict[str, Any]:
-    """Equal zero points are written once, groups only where there are some."""
+    """Equal zero points are written once, shifts and groups only where there are some."""
     zero_point = tensor.zero_point[:1] if len(set(tensor.zero_point)) == 1 else tensor.zero_point
-    scale = [float(str(np.float32(s))) for s in tensor.scale]
-    row = {**dataclasses.asdict(tensor), "scale": scale, "zero_point": zero_point}
+    row = {**dataclasses.asdict(tensor), "scale": _numbers(tensor.scale), "zero_point": zero_point}
+    shift = _numbers(row.pop("shift"))
+    if shift:
+        row["shift"] = shift
     groups = {"group": row.pop("group"), "group_scale": row.pop("group_scale").hex()}
     return {**row, **groups} if tensor.group else row
+
+
+def _numbers(values: tuple[float, ...]) -> list[float]:
+    return [float(str(np.float32(value))) for value in values]
 
 
 def _decode(data: Mapping[str, Any]) -> TensorPlan:
     scale, zero_point = tuple(map(float, data["scale"])), tuple(map(int, data["zero_point"]))
     if len(zero_point) == 1:
         zero_point *= len(scale)
-    group_scale = bytes.fromhex(data.get("group_scale", ""))
-    return TensorPlan(**{**data, "scale": scale, "zero_point": zero_point, "group_scale": group_scale})
+    group_scale, shift = bytes.fromhex(data.get("group_scale", "")), tuple(map(float, data.get("shift", ())))
+    lists = {"scale": scale, "zero_point": zero_point, "group_scale": group_scale, "shift": shift}
+    return TensorPlan(**{**data, **lists})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qcompile import graph
+from qcompile.assign.bias_correction import correct_biases
 from qcompile.assign.constants import constant_plans
 from qcompile.assign.formats import choose_formats
 from qcompile.assign.grouped import grouped_plans
@@ -36,6 +37,7 @@ def plan_uniform(
     method: str = "minmax",
     percent: float = PERCENTILE,
     group_size: int = GROUP,
+    bias_correction: bool = True,
 ) -> QuantPlan:
     """A plan with every layer in ``precision`` that can be.
 
@@ -51,6 +53,7 @@ def plan_uniform(
     that a pre-quantized model has so; these keep the meaning of their codes.
     method: how a range is chosen from the statistics. percent: for the method "percentile".
     group_size: of "w4a8", how many weights share an integer scale.
+    bias_correction: whether biases make up for what rounding the weights shifts the means of outputs by.
 
     Raises
     ------
@@ -100,7 +103,8 @@ def plan_uniform(
                 layers[chain.name] = LayerPlan("fp32", constants)
             else:
                 tensors.update(constants)
-    return QuantPlan(tensors, layers, integer_inputs, integer_outputs, method)
+    plan = QuantPlan(tensors, layers, integer_inputs, integer_outputs, method)
+    return correct_biases(model, stats, plan) if bias_correction and stats is not None else plan
 
 
 def _without_range(structure: Structure, stats: TensorStats | None) -> dict[str, str]:

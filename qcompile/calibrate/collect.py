@@ -34,12 +34,13 @@ def calibrate(
     feeds = data if isinstance(data, CalibrationData) else calibration_data(data, model.inputs, num_samples)
     run = executor or default_executor(model)
     float_inputs = [spec.name for spec in model.inputs if spec.dtype == "float32"]
+    axes = channel_axes(model)
     records: dict[str, TensorRecord] = {}
     samples = 0
     for feed in feeds:
         tensors = {**{name: feed[name] for name in float_inputs}, **run(feed)}
         for name, values in tensors.items():
-            record = TensorRecord.of(values, needs_histogram(method))
+            record = TensorRecord.of(values, needs_histogram(method), axes.get(name))
             records[name] = records[name].merge(record) if name in records else record
         samples += feeds.batch
         if progress:
@@ -52,3 +53,16 @@ def calibrate(
             remedy="give samples of real inputs",
         )
     return TensorStats(records, samples)
+
+
+def channel_axes(model: Model) -> dict[str, int]:
+    """Tensor -> axis of its channels, for the tensors that layers with a constant weight read (the first decides)."""
+    from qcompile.graph import read
+    from qcompile.passes.chain import WEIGHTED, find_chains
+
+    axes: dict[str, int] = {}
+    for chain in find_chains(read(model.module)):
+        if chain.kind in WEIGHTED:
+            axis = len(chain.inputs[0].ty.shape) - 1 if chain.kind == "dense" else 1
+            axes.setdefault(getattr(chain.inputs[0], "name", ""), axis)
+    return axes

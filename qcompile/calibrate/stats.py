@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qcompile.calibrate.channels import ChannelStats
 from qcompile.calibrate.histogram import CHUNK, Histogram
 from qcompile.errors import QCompileError
 
@@ -27,6 +28,7 @@ class TensorRecord:
     min, max: of the finite values, exact float32 values; 0 if there are none.
     sum, sum_squares: of the finite values, added in float64.
     histogram: of the finite values, or None where it was not asked for.
+    channels: the same by channel, for what a layer with weights reads; None elsewhere.
     """
 
     count: int = 0
@@ -37,17 +39,22 @@ class TensorRecord:
     sum: float = 0.0
     sum_squares: float = 0.0
     histogram: Histogram | None = field(default_factory=Histogram)
+    channels: ChannelStats | None = None
 
     @staticmethod
-    def of(values: np.ndarray, histogram: bool = True) -> TensorRecord:
-        """The record of an array of any shape, taken as float32."""
-        flat = np.asarray(values, np.float32).reshape(-1)
+    def of(values: np.ndarray, histogram: bool = True, axis: int | None = None) -> TensorRecord:
+        """The record of an array of any shape, taken as float32; by channel along ``axis`` too, if there is one."""
+        array = np.asarray(values, np.float32)
+        channels = None if axis is None else ChannelStats.of(array, axis)
+        flat = array.reshape(-1)
         nan = infinite = 0
         if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):  # both pass NaN on
             nan, infinite = int(np.isnan(flat).sum()), int(np.isinf(flat).sum())
             flat = flat[np.isfinite(flat)]
         if not flat.size:
-            return TensorRecord(nan=nan, infinite=infinite, histogram=Histogram() if histogram else None)
+            return TensorRecord(
+                nan=nan, infinite=infinite, histogram=Histogram() if histogram else None, channels=channels
+            )
         total = squares = 0.0
         for start in range(0, flat.size, CHUNK):
             chunk = flat[start : start + CHUNK].astype(np.float64)
@@ -62,6 +69,7 @@ class TensorRecord:
             sum=total,
             sum_squares=squares,
             histogram=Histogram.of(flat) if histogram else None,
+            channels=channels,
         )
 
     @property
@@ -85,6 +93,7 @@ class TensorRecord:
             sum=self.sum + other.sum,
             sum_squares=self.sum_squares + other.sum_squares,
             histogram=self.histogram.merge(other.histogram) if self.histogram and other.histogram else None,
+            channels=self.channels.merge(other.channels) if self.channels and other.channels else None,
         )
 
 
@@ -160,9 +169,14 @@ def _to_json(record: TensorRecord) -> dict[str, Any]:
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     h = record.histogram
     fields["histogram"] = h and {"exponent": h.exponent, "first": h.first, "counts": h.counts.tolist()}
+    if record.channels is None:
+        del fields["channels"]
+    else:
+        fields["channels"] = record.channels.to_json()
     return fields
 
 
 def _from_json(fields: dict[str, Any]) -> TensorRecord:
     h = fields["histogram"]
-    return TensorRecord(**{**fields, "histogram": h and Histogram(**h)})
+    c = fields.get("channels")
+    return TensorRecord(**{**fields, "histogram": h and Histogram(**h), "channels": c and ChannelStats.from_json(c)})

@@ -31,7 +31,7 @@ def test_operators_outside_make_and_read_float32():
 def test_reads_and_residuals():
     structure, plans = read(cnn())
     reads = find_reads(structure, plans)
-    assert reads["y"] == ("f", "p", "y.weight", "y.bias") and reads["a"] == ("r0", "a.weight")
+    assert reads["y"] == ("f", "p", "y.weight", "y.bias") and reads["a"] == ("r0", "a.weight", "a.bias")
     assert "" not in reads and find_residuals(structure, plans) == {"a": ("r0",)}
     assert {name for names in reads.values() for name in names} == set(plans["int8"].tensors)
 

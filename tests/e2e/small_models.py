@@ -86,7 +86,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "global max pool": lambda: around([node("GlobalMaxPool", "c", "d")]),
     "mean of rows": lambda: around([node("ReduceMean", "c", "d", axes=[2], keepdims=1)]),
     "mean of channels": lambda: around([node("ReduceMean", "c", "d", axes=[1], keepdims=1)], channels=1),
-    "mean of all": lambda: two_layers([node("ReduceMean", "d", "y", keepdims=0)]),
+    "mean of all": lambda: two_layers([node("Relu", "d", "r"), node("ReduceMean", "r", "y", keepdims=0)]),
     "concat of odd channels": lambda: around(
         [conv("e", "c", "v"), node("Concat", "e c", "d", axis=1)], {"v": w(5, 8, 1, 1)}, 13
     ),
