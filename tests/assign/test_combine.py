@@ -57,6 +57,51 @@ def test_same_as_planning_with_excluded_layers(seed):
     assert same(mixed(model, plan, floats), qc.plan_uniform(model, stats, exclude=sorted(floats)))
 
 
+def random_graph(rng: random.Random):
+    """Convolutions, residual adds, concatenations and layers without weights, of what was made before."""
+
+    def write(b, x):
+        tensors = [x]
+        for i in range(rng.randint(2, 9)):
+            kind, t, other = rng.choice(KINDS), rng.choice(tensors[-3:]), rng.choice(tensors)
+            wide = b.emit(op.concat([t, other], 1), f"both{i}") if kind == "concat" else t
+            name = f"{kind}{i}"
+            if kind in ("conv", "residual", "concat"):
+                call = op.nn.conv2d(wide, weight(4, int(wide.ty.shape[1]), 1, 1, seed=rng.randint(0, 9)))
+                tensors.append(b.emit(call, name))
+                if kind == "residual":
+                    tensors.append(b.emit(op.add(tensors[-1], other), f"sum{i}"))
+            elif kind in ("add", "multiply"):
+                tensors.append(b.emit(getattr(op, kind)(t, other), name))
+            elif kind == "avg_pool2d":
+                tensors.append(b.emit(op.nn.avg_pool2d(t, (3, 3), padding=(1, 1)), name))
+            else:
+                tensors.append(b.emit(op.cumsum(t, axis=1) if kind == "cumsum" else getattr(op, kind)(t), name))
+        return [tensors[-1], *rng.choices(tensors[1:], k=rng.randint(0, 1))]
+
+    return write
+
+
+KINDS = ("conv", "conv", "conv", "residual", "concat", "tanh", "sigmoid", "avg_pool2d", "add", "multiply", "cumsum")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_graph_in_any_mixture(seed):
+    """The integer form exists; formats are those of planning with excluded layers, but for a layer here and there."""
+    rng = random.Random(seed)
+    mod = module(random_graph(rng), x=(1, 4, 5, 5))
+    model, stats = quantized_modules.model_of(mod), quantized_modules.stats_of(mod)
+    plan = qc.plan_uniform(model, stats)
+    ties = find_ties(Structure(graph.read(mod)), {"int8": plan})
+    floats = {layer for tie in ties if rng.random() < 0.5 for layer in tie.layers}
+    combined, planned = mixed(model, plan, floats), qc.plan_uniform(model, stats, exclude=sorted(floats))
+    quantized_modules.integer_of(mod, combined)
+    for name, layer in planned.layers.items():
+        if combined.layers[name].format != layer.format:  # it keeps a layer between floats that planning gives up
+            assert layer.format == "fp32" and layer.why.endswith(("which is float32", "wanted as float32"))
+    assert same(mixed(model, plan, set()), plan)
+
+
 def test_all_or_nothing():
     mod = module(residuals_and_functions, x=(1, 4, 6, 6))
     model, plan = quantized_modules.model_of(mod), quantized_modules.plan_of(mod)
