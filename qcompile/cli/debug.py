@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -42,13 +43,13 @@ def debug(
 
     artifact = open_artifact(path)
     manifest, plan = artifact.manifest, artifact.plan
-    times: dict[str, float] = {}
-    with timed("import", times, "importing the model"):
-        imported = qc.import_onnx(model, {info.name: info.shape for info in manifest.inputs})
-    if manifest.model_sha256 and manifest.model_sha256 != imported.source_sha256:
+    if manifest.model_sha256 and manifest.model_sha256 != _digest(model):
         raise QCompileError(
             f"{path} was built from another model", node=str(model), remedy=f"give {manifest.model} as it was then"
         )
+    times: dict[str, float] = {}
+    with timed("import", times, "importing the model"):
+        imported = qc.import_onnx(model, {info.name: info.shape for info in manifest.inputs})
     data = calibration_data(inputs, imported.inputs, num_samples)
     with timed("debug", times, "comparing") as update:
         rows = run(imported, plan, data, select_target("native"), lambda done: update(f"{done} samples"))
@@ -58,3 +59,8 @@ def debug(
     show(debug_table(rows if verbose else rows[:SHOWN]))
     if not verbose and len(rows) > SHOWN:
         show(f"... {len(rows) - SHOWN} layers with less error; -v shows all")
+
+
+def _digest(model: Path) -> str:
+    with model.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
