@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+QUICK = {"bench": "--vs none --duration 0.05", "tune": "--trials 4"}  # the same with less to do
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def test_commands(folder):
     """Commands of console blocks, in order; one shown with an error gives that error. ``bench`` needs the peers."""
     console = "".join(text for kind, text in BLOCKS if kind == "console")
     commands = re.findall(r"^\$ qcompile (.*)\n((?:(?!\$ ).*\n)*)", console, re.M)
-    assert {"build", "run", "inspect", "bench"} <= {command.split()[0] for command, _ in commands}
+    assert {"build", "run", "inspect", "bench", "tune", "log"} <= {command.split()[0] for command, _ in commands}
     for command, shown in commands:
-        if command.startswith("bench"):
-            command += " --vs none --duration 0.05"
+        for name, quick in QUICK.items():
+            command += f" {quick}" if command.startswith(name) else ""
         program = "from qcompile.cli import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", program, *command.split()], cwd=folder, capture_output=True, text=True
