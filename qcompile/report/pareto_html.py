@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import PurePath
 
 from qcompile.assign.pareto import Point
 from qcompile.assign.table import SensitivityTable
@@ -16,7 +17,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>Accuracy, latency and size of {{ table.model }}</title>
+<title>Accuracy, latency and size of {{ model }}</title>
 <style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 66em; padding: 0 1em; color: #222; }
 svg { max-width: 100%; height: auto; }
@@ -31,7 +32,7 @@ figcaption { color: #555; }
 </style>
 </head>
 <body>
-<h1>Accuracy, latency and size of {{ table.model }}</h1>
+<h1>Accuracy, latency and size of {{ model }}</h1>
 <p>{{ table.groups | length }} groups of layers in {{ table.formats | map(attribute="name") | join(", ") }};
 loss: {{ table.metric }} on {{ table.samples }} samples; latency on {{ table.target }}{{ device }},
 {{ table.threads }} thread{{ "s" if table.threads > 1 }}, {{ measured }} of it measured layer by layer, the rest
@@ -99,6 +100,7 @@ def pareto_html(points: Sequence[Point], table: SensitivityTable, rivals: Rivals
         (formats_map(points, table), "Formats of the groups in each plan."),
     ]
     return page.from_string(_PAGE).render(
+        model=PurePath(table.model).name,
         table=table,
         points=points,
         rivals=rivals or {},

@@ -19,7 +19,7 @@ from tests.assign.tables import made_up
 
 @pytest.fixture(scope="module")
 def table():
-    return dataclasses.replace(made_up(6, 4, 1, skip=0), model="<b>.onnx")
+    return dataclasses.replace(made_up(6, 4, 1, skip=0), model="models/<b>.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_pictures_are_xml_with_words(table, points):
 
 def test_page(table, points):
     page = pareto_html(points, table)
-    assert "&lt;b&gt;.onnx" in page and "<b>.onnx" not in page
+    assert "size of &lt;b&gt;.onnx<" in page and "<b>.onnx" not in page
     assert page.count('<tr id="p') == len(points) and "<b>int8</b>: layer0, layer1" in page
     assert page == pareto_html(points, table)
 
