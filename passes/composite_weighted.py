@@ -47,6 +47,8 @@ def weighted(layer: Layer, groups: Mapping[str, int] = _NO_GROUPS) -> Folded | s
     args.append(constant(constants.bias, constants.bias.dtype.name))
     if layer.x is not None:
         args.append(constant(multipliers(layer.x, constants.scale, layer.out)))
+    elif constants.scale is not None:
+        args.append(constant(constants.scale))
     if constants.group_scale is not None:
         args.append(constant(constants.group_scale, "uint8"))
     if layer.residual is not None:
@@ -62,7 +64,7 @@ def weighted(layer: Layer, groups: Mapping[str, int] = _NO_GROUPS) -> Folded | s
     if ndim > 1:
         bias = composite.emit(scale_by_channel(bias, ndim, axis))
     v = composite.emit(relax.op.add(v, bias))
-    return Folded(_spec(layer, group), composite, composite.finish(v, layer.epilogue))
+    return Folded(_spec(layer, group, constants), composite, composite.finish(v, layer.epilogue))
 
 
 def _integer_constants(layer: Layer, group: int) -> Constants | str:
@@ -97,7 +99,13 @@ def _integer_constants(layer: Layer, group: int) -> Constants | str:
 
 
 def _float_constants(layer: Layer) -> Constants | str:
-    weight = array(layer.chain.weight)
+    weight, chain = array(layer.chain.weight), layer.chain
+    codes = constant_of(layer.definitions.get(chain.weight)) if isinstance(chain.weight, relax.Var) else None
+    if codes is not None and chain.kind == "dense" and (chain.bias is None or array(chain.bias) is not None):
+        if codes.codes.dtype != np.int8 or codes.zero_point.any() or codes.axis != weight_axis(chain):
+            return "the weight is not symmetric int8 by output channel"
+        scale = np.ascontiguousarray(np.broadcast_to(codes.scale, (out_channels(chain),)))
+        return Constants(_oriented(layer, codes.codes), scale, np.ascontiguousarray(bias_vector(chain)))
     if weight is None or (layer.chain.bias is not None and array(layer.chain.bias) is None):
         return "the weight is not a constant"
     if layer.chain.kind in ("conv", "conv_transpose") and (reason := why_not(layer.chain.call)):
@@ -134,10 +142,10 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
     return relax.Call(chain.call.op, [x, weight], chain.call.attrs)
 
 
-def _spec(layer: Layer, group: int) -> ops.Spec:
+def _spec(layer: Layer, group: int, constants: Constants) -> ops.Spec:
     chain, attrs = layer.chain, layer.chain.call.attrs
     if chain.kind == "dense":
-        return ops.Dense(layer.x, layer.epilogue, group)
+        return ops.Dense(layer.x, layer.epilogue, group, layer.x is None and constants.scale is not None)
     if chain.kind == "scale":
         return ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), out_channels(chain), layer.x, layer.epilogue)
     strides, dilation = image_pair(attrs.strides, 1), image_pair(attrs.dilation, 1)

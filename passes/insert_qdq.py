@@ -11,6 +11,7 @@ from tvm.ir import IRModule
 
 from qcompile import graph
 from qcompile.errors import QCompileError, nearest
+from qcompile.formats import format_of
 from qcompile.graph import MainBuilder
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
@@ -139,6 +140,8 @@ class _Inserter:
     def _quantize_constants(self, chain: Chain) -> None:
         """Emits the integer weight, bias or constant operand of an int8 layer."""
         if not self.is_int8(chain):
+            if chain.name in self.plan.layers and format_of(self.plan.layers[chain.name].format).weights != "float32":
+                self._weight_only(chain)
             return
         if chain.kind in WEIGHTED:
             self._weighted(chain)
@@ -183,6 +186,14 @@ class _Inserter:
             remedy = f"give {wanted} finite numbers"
             raise QCompileError(f"the plan's shift of this bias has {len(shift)} numbers", node=name, remedy=remedy)
         return shift
+
+    def _weight_only(self, chain: Chain) -> None:
+        """Codes of the weight of a layer that computes in float32."""
+        name = f"{chain.name}.weight"
+        if chain.kind != "dense":
+            what = f"a format for matrix products with a constant, not {chain.kind}"
+            raise QCompileError(f"{self.plan.layers[chain.name].format} is {what}", node=chain.name)
+        self._constant(chain.anchor, chain.weight, self._codes(chain, chain.weight, weight_axis(chain), name), name)
 
     def _codes(self, chain: Chain, constant: relax.Expr, axis: int, name: str) -> QuantizedConstant:
         """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""

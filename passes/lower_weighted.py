@@ -111,7 +111,7 @@ def _emit(
 
 
 def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:
-    weight, bias, *more = (array(call.args[i]) for i in range(1, _first_of_rest(spec)))
+    weight, bias, *more = (array(argument) for argument in call.args[1 : _first_of_rest(spec)])
     return Constants(weight, bias, *more) if more else Constants(weight, bias, None)
 
 
@@ -121,8 +121,10 @@ def _rest(call: relax.Call, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) 
 
 
 def _first_of_rest(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> int:
-    """Behind x, weight, bias, the multiplier of codes, and the scales of groups."""
-    return 3 + (spec.x is not None) + (isinstance(spec, ops.Dense) and spec.group > 0)
+    """Behind x, weight, bias, the multiplier where there are codes, and the scales of groups."""
+    if isinstance(spec, ops.Dense):
+        return 3 + (spec.weights != "float32") + (spec.group > 0)
+    return 3 + (spec.x is not None)
 
 
 WEIGHTED: dict[type, Callable[..., None]] = {

@@ -29,6 +29,7 @@ FORMATS = {
         Format("fp32", codes=False, weights="float32"),
         Format("int8", codes=True, weights="int8"),
         Format("w4a8", codes=True, weights="int4", grouped=True),
+        Format("w8", codes=False, weights="int8"),
     )
 }
 
@@ -40,6 +41,6 @@ def format_of(name: str) -> Format:
     return FORMATS[name]
 
 
-def format_with(codes: bool, grouped: bool) -> Format:
-    """The row of what a layer computes on: codes or float32, weights by groups or not."""
-    return next(row for row in FORMATS.values() if (row.codes, row.grouped) == (codes, grouped))
+def format_with(codes: bool, weights: str) -> Format:
+    """The row of what a layer computes on: codes or float32, and weights of this dtype."""
+    return next(row for row in FORMATS.values() if (row.codes, row.weights) == (codes, weights))

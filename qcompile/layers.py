@@ -75,8 +75,10 @@ def _is_code(tensor: relax.Expr) -> bool:
 
 def _format(spec: ops.Spec | None, codes: bool) -> str:
     """The name of the format in which a layer ended up."""
-    grouped = isinstance(spec, (ops.Dense, ops.Gather)) and spec.group > 0
-    return format_with(codes, grouped).name
+    if isinstance(spec, ops.Dense):
+        return format_with(spec.x is not None, spec.weights).name
+    grouped = isinstance(spec, ops.Gather) and spec.group > 0
+    return format_with(codes, "int4" if grouped else "int8" if codes else "float32").name
 
 
 def _output(spec: ops.Spec | None) -> ops.Affine | None:

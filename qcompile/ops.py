@@ -115,12 +115,21 @@ class Dense:
     output channel n have an integer scale of their own, group_scale uint8, beside the multiplier of the channel::
 
         acc = sum_g group_scale[n, g] * (sum_{k in group g} (x[k] - z_x) * w[n, k]) + bias[n]         exact int32
+
+    With ``coded_weight`` x is float32 all the same, and the weights are int8 codes, whose scales are the argument
+    ``multiplier``: ``v = (sum x[k] * w[n, k]) * multiplier[n] + bias[n]``, within float tolerance.
     """
 
     op: ClassVar[str] = "dense"
     x: Affine | None
     epilogue: Epilogue
     group: int = 0
+    coded_weight: bool = False
+
+    @property
+    def weights(self) -> str:
+        """The dtype of the weights, as in ``qcompile.formats``."""
+        return "int4" if self.group else "int8" if self.x is not None or self.coded_weight else "float32"
 
 
 @dataclass(frozen=True, slots=True)

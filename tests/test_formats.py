@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from qcompile.errors import QCompileError
-from qcompile.formats import FORMATS, format_of
+from qcompile.formats import FORMATS, format_of, format_with
 from qcompile.plan import LayerPlan
 
 
@@ -12,9 +12,13 @@ def test_rows_go_by_their_names():
 
 
 def test_who_reads_codes():
-    assert {name: LayerPlan(name).codes for name in FORMATS} == {"fp32": False, "int8": True, "w4a8": True}
+    assert {name: LayerPlan(name).codes for name in FORMATS} == {"fp32": False, "int8": True, "w4a8": True, "w8": False}
 
 
 def test_an_unknown_name():
     with pytest.raises(QCompileError, match=r"unknown format 'int9'; did you mean 'int8'"):
         _ = LayerPlan("int9").codes
+
+
+def test_rows_are_told_apart_by_what_they_compute_on():
+    assert all(format_with(row.codes, row.weights) is row for row in FORMATS.values())

@@ -13,6 +13,7 @@ from qcompile.assign.grouped import grouped_plans
 from qcompile.assign.names import check_ends, excluded_layers
 from qcompile.assign.scales import activation_plans
 from qcompile.assign.structure import Structure
+from qcompile.assign.weight_only import weight_only_plans
 from qcompile.calibrate.methods import PERCENTILE, tensor_range
 from qcompile.calibrate.stats import TensorStats
 from qcompile.errors import QCompileError, nearest
@@ -46,7 +47,8 @@ def plan_uniform(
     model: tidied.
     stats: of the same model's tensors; may be None for "fp32".
     precision: "int8" (activations uint8 per tensor, weights int8 by output channel), "w4a8" (weights int4 by groups
-    along the reduction where a layer can have them, else int8) or "fp32".
+    along the reduction where a layer can have them, else int8), "w8" (weights of matrix products and tables int8, all
+    else float32; needs no ``stats``) or "fp32".
     target: the machine; every target so far takes the same plan.
     exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
     integer_inputs, integer_outputs: model inputs and outputs that are given and returned as codes, besides those
@@ -70,6 +72,11 @@ def plan_uniform(
     if precision == "fp32":
         layers = {chain.name: LayerPlan("fp32", "asked for") for chain in structure.chains}
         return QuantPlan(_given_ends(structure, given), layers, given.integer_inputs, given.integer_outputs, method)
+
+    if not FORMATS[precision].codes:
+        tensors, layers = weight_only_plans(structure, precision, excluded)
+        ends = _given_ends(structure, given)
+        return QuantPlan({**tensors, **ends}, layers, given.integer_inputs, given.integer_outputs, method)
 
     refused = {**_without_range(structure, stats), **excluded}
     formats = choose_formats(structure, refused, integer_inputs, integer_outputs)

@@ -15,7 +15,7 @@ from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
 from qcompile.errors import QCompileError
-from qcompile.formats import GROUP
+from qcompile.formats import GROUP, format_of
 from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Precision(StrEnum):
     int8 = "int8"
     w4a8 = "w4a8"
+    w8 = "w8"
     fp32 = "fp32"
 
 
@@ -116,8 +117,8 @@ def build(
         remark(f"note: {note}")
     if plan is not None:
         chosen = QuantPlan.load(plan)
-    elif precision is Precision.fp32:
-        chosen = qc.plan_uniform(imported, None, "fp32", row)
+    elif not format_of(precision.value).codes:
+        chosen = qc.plan_uniform(imported, None, precision.value, row, names(exclude or []))
     else:
         wish = CalibrationWish(
             calib_data,

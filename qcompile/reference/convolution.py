@@ -70,6 +70,9 @@ def dense(spec: Dense, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *res
     if spec.group:
         multiplier, group_scale, *residual = rest
         factors, rest = factors * np.repeat(group_scale, spec.group, axis=1), (multiplier, *residual)
+    elif spec.coded_weight:
+        multiplier, rest = rest[0].astype(np.float64), rest[1:]
+        factors = factors * multiplier[:, None]
     total = _numbers(spec, x) @ factors.T
     return _layer(spec, total, bias, rest, channel=total.ndim - 1)
 

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from qcompile.artifact import Artifact
+from qcompile.formats import format_of
 from qcompile.manifest import LayerInfo, Manifest, ScheduleInfo, TensorInfo
 from qcompile.report import units
 
@@ -87,7 +88,7 @@ def facts(artifact: Artifact) -> list[tuple[str, str]]:
     """What the head of a report says of an artifact, line by line."""
     m: Manifest = artifact.manifest
     macs = sum(layer.macs for layer in m.layers)
-    integer = sum(layer.macs for layer in m.layers if layer.format != "fp32")
+    integer = sum(layer.macs for layer in m.layers if format_of(layer.format).codes)
     sources = schedules(m.schedules)
     smaller = f", {m.weights.bytes / m.model_bytes:.2f}x the ONNX file" if m.model_bytes else ""
     return [

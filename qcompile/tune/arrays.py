@@ -30,6 +30,10 @@ def constants_of(workload: Workload) -> Constants:
     """Weights of all codes; multipliers and biases that spread the results over all codes."""
     rng = _rng(workload, "constants")
     spec, outputs, terms = workload.spec, workload.weight[0], prod(workload.weight[1:])
+    if spec.x is None and workload.codes:
+        weight = rng.integers(-127, 128, workload.weight, np.int8)
+        scale = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(74 * terms**0.5)
+        return Constants(weight, rng.standard_normal(outputs, np.float32), scale)
     if spec.x is None:
         weight = rng.standard_normal(workload.weight, np.float32) / np.float32(terms**0.5)
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)

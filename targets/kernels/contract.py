@@ -46,7 +46,7 @@ class Contraction:
     """Emits the loop nest of one ``Reduction``.
 
     Its buffers: x, weight (``reduction.pack``), bias (int16, int32 or float32, ``pad_channels``), multiplier (float32,
-    integer kernels only), residual (if the reduction has one), y.
+    where weights are codes), residual (if the reduction has one), y.
 
     vector: all vectors of output channels but the last; last: the last one, which may be narrower.
     """
@@ -133,7 +133,9 @@ class Contraction:
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
         self._sum(at, base, offsets, vectors, acc)
         for j, v in enumerate(vectors):
-            m = b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * full, v.lanes)) if v.dot else None
+            m = None
+            if "multiplier" in self.buffers:
+                m = b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * full, v.lanes))
             for (dy, dx), row in zip(pixels, acc, strict=True):
                 self._finish(at, dy, dx, j, v, b.load(row[j], 0, v.lanes), m)
 
@@ -187,6 +189,8 @@ class Contraction:
 
     def _weight(self, v: Vector, offset: b.Index) -> Expr:
         vector = b.load(self.buffers["weight"], offset, v.lanes * self.r.group)
+        if v.dot is None and str(vector.ty.dtype).startswith("int8"):
+            vector = b.cast("float32", vector, v.lanes)
         return b.bind(v.dot.widen(vector) if v.dot else vector)
 
     def _accumulate(self, offset: b.Index, vectors: list[Vector], weights: list[Expr], row: list[b.Buffer]) -> None:

@@ -113,7 +113,7 @@ def _problem(
     reduction: Reduction, spec: Conv2d | Dense, weight_shape: tuple[int, ...], x: Storage, out: Storage, target: Target
 ) -> Problem:
     vector, last = _vectors(reduction.outputs, spec.x is not None, out.blocked, target)
-    weight_bytes = prod(weight_shape) * (1 if spec.x else 4)
+    weight_bytes = prod(weight_shape) * (1 if spec.x or _coded_weight(spec) else 4)
     return Problem(reduction, vector, last, x.nbytes, weight_bytes, target)
 
 
@@ -233,11 +233,17 @@ def layer_kernel(
     return Kernel(function, tuple(arrays.values()), note)
 
 
+def _coded_weight(spec: Conv2d | Dense) -> bool:
+    return isinstance(spec, Dense) and spec.coded_weight
+
+
 def shifted_bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
     """``sum (x - z) w + bias = sum x w + (bias - z sum w)``; int32 sums wrap, so the new bias may, too.
 
     Stored in 16 bits where all fit: of a small network's file, biases are a tenth.
     """
+    if _coded_weight(spec):
+        return (constants.bias / constants.multiplier.astype(np.float64)).astype(np.float32)  # scaled with the sum
     if spec.x is None:
         return constants.bias.astype(np.float32)
     sums = constants.weight.reshape(constants.weight.shape[0], -1).sum(axis=1, dtype=np.int64)

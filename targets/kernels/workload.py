@@ -72,12 +72,18 @@ class Workload:
     @property
     def format(self) -> str:
         """Its name among ``qcompile.formats``."""
-        return format_with(self.integer, self.group > 0).name
+        weights = self.spec.weights if isinstance(self.spec, Dense) else "int8" if self.integer else "float32"
+        return format_with(self.integer, weights).name
 
     @property
     def weight_bytes(self) -> int:
         weights = prod(self.weight)
-        return weights // 2 + weights // self.group if self.group else weights * (1 if self.integer else 4)
+        return weights // 2 + weights // self.group if self.group else weights * (1 if self.codes else 4)
+
+    @property
+    def codes(self) -> bool:
+        """Whether the weights are int8, or less."""
+        return self.integer or (isinstance(self.spec, Dense) and self.spec.coded_weight)
 
     @property
     def summary(self) -> str:
@@ -100,6 +106,8 @@ class Workload:
             layer = {f: getattr(spec, f) for f in ("strides", "padding", "dilation", "groups")}
         if self.group:
             layer["group"] = self.group
+        if not self.integer and self.codes:
+            layer["weights"] = "int8"
         epilogue = spec.epilogue
         if epilogue.out is None and epilogue.clip is not None:
             layer["clip"] = [repr(bound) for bound in epilogue.clip]  # infinities are not JSON
@@ -124,7 +132,7 @@ class Workload:
         )
         spec: Conv2d | Dense
         if fields["operator"] in ("dense", "dense_int4"):
-            spec = Dense(_codes(x), epilogue, fields.get("group", 0))
+            spec = Dense(_codes(x), epilogue, fields.get("group", 0), "weights" in fields)
         else:
             strides, padding, dilation = (tuple(fields[f]) for f in ("strides", "padding", "dilation"))
             spec = Conv2d(strides, padding, dilation, fields["groups"], _codes(x), epilogue)  # type: ignore[arg-type]

@@ -37,8 +37,8 @@ def convolution(channels=32, outputs=48, size=9, window=3, groups=1, batch=1, in
     return Workload.of(operator, spec, weight, x, out, out if residual else None, threads)
 
 
-def matrix(rows=(4, 7), inputs=40, outputs=24, integer=True, group=0):
-    spec = Dense(CODES if integer else None, Epilogue(CODES if integer else None), group)
+def matrix(rows=(4, 7), inputs=40, outputs=24, integer=True, group=0, coded=False):
+    spec = Dense(CODES if integer else None, Epilogue(CODES if integer else None), group, coded)
     dtype = "uint8" if integer else "float32"
     x, out = Storage((*rows, inputs), dtype), Storage((*rows, outputs), dtype)
     return Workload.of("dense_int4" if group else "dense", spec, (outputs, inputs), x, out, None, 1)
@@ -55,6 +55,7 @@ WORKLOADS = [
     matrix(),
     matrix((5,)),
     matrix(integer=False),
+    matrix(integer=False, coded=True),
     matrix(group=8),
     matrix((1,), 64, 40, group=32),
 ]

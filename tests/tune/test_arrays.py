@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from qcompile.tune.arrays import constants_of, difference, feed_of
-from tests.tune.workloads import conv, dense, dense_int4
+from tests.tune.workloads import conv, dense, dense_int4, dense_w8
 
 WORKLOADS = {
     "codes": conv(),
     "residual": conv(residual=True),
     "dense": dense(),
     "int4": dense_int4(),
+    "int8 weights": dense_w8(),
     "float": conv(False),
     "float residual": conv(False, residual=True),
     "floats out": dense(True, True),

@@ -50,6 +50,11 @@ def dense(integer: bool = True, floats_out: bool = False) -> Workload:
     return Workload.of("dense", spec, (24, 40), x, out, None, 1)
 
 
+def dense_w8() -> Workload:
+    spec = Dense(None, Epilogue(None, (0.0, float("inf"))), coded_weight=True)
+    return Workload.of("dense", spec, (24, 40), Storage((1, 4, 40), "float32"), Storage((1, 4, 24), "float32"), None, 1)
+
+
 def dense_int4() -> Workload:
     spec = Dense(CODES, Epilogue(CODES, (0.0, float("inf"))), 32)
     return Workload.of(
