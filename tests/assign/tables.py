@@ -67,6 +67,7 @@ def made_up(groups: int, formats: int = 3, seed: int = 0, pairs: int = 0, skip: 
         pairs=tuple(some),
         rest_seconds=1e-6,
         rest_bytes=100,
+        cast_bandwidth=50e9,
         cast_overhead=1e-7,
     )
 

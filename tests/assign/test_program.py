@@ -59,7 +59,9 @@ def row_of_two(casts, formats=FORMATS[:2], seconds=(3e-6, 1e-6)):
     groups = tuple(
         Group(n, (n,), {f.name: Entry(0.0, s, 1) for f, s in zip(formats, seconds, strict=True)}) for n in "ab"
     )
-    return dataclasses.replace(made_up(2, 2), formats=formats, groups=groups, casts=casts, cast_overhead=0)
+    return dataclasses.replace(
+        made_up(2, 2), formats=formats, groups=groups, casts=casts, cast_overhead=0, cast_bandwidth=50e9
+    )
 
 
 def test_a_cast_that_costs_more_than_it_saves():
