@@ -127,6 +127,21 @@ def test_formats_that_grow_layer_by_layer(folder):
         np.testing.assert_array_equal(simulation.results(last)["y"], values)
 
 
+def test_three_formats_beside_each_other(tmp_path):
+    """Products with int4 weights by groups, too; a layer that cannot have them is int8 then."""
+    nodes = [node("MatMul", "x w0", "a"), node("Relu", "a", "b"), node("MatMul", "b w1", "c"), node("MatMul", "c w2")]
+    constants = {"w0": weights(64, 32), "w1": weights(32, 40, seed=1), "w2": weights(40, 8, seed=2)}
+    onnx.save(model(nodes, {"x": (4, 64)}, constants=constants), tmp_path / "m.onnx")
+    imported = qc.import_onnx(tmp_path / "m.onnx")
+    feeds = list(random_data(imported.inputs, 3))
+    stats = qc.calibrate(imported, feeds)
+    plans = {format: qc.plan_uniform(imported, stats, format) for format in ("int8", "w4a8")}
+    assert [plans["w4a8"].layers[name].format for name in ("b", "c", "y")] == ["w4a8", "w4a8", "int8"]
+    simulation = simulate(imported, plans)
+    for choice in ("w4a8 w4a8 w4a8", "w4a8 int8 fp32", "fp32 w4a8 int8", "int8 fp32 w4a8"):
+        assert_agree(imported, simulation, dict(zip(simulation.layers, choice.split(), strict=True)), feeds[0])
+
+
 def test_it_can_be_loaded_again_without_the_compiler(folder, tmp_path):
     imported, first, feeds = simulated("cnn", folder)
     simulate(imported, first.space.plans, out=tmp_path / "kept")
