@@ -23,10 +23,13 @@ def compile_entry(entry: Entry, target: Target) -> Any:
     return compile_module(entry.module, target)
 
 
-def compile_module(module: IRModule, target: Target) -> Any:
-    """The TVM executable of TIR functions."""
+def compile_module(module: IRModule, target: Target, level: int = 3) -> Any:
+    """The TVM executable of TIR functions. level: how much LLVM is to optimize, 1 to 3."""
+    machine = target.tvm_target()
+    if level != 3:
+        machine = tvm.target.Target({**machine.export(), "opt-level": level})
     with tvm.transform.PassContext(config=_CONFIG):
-        return tvm.compile(module, target.tvm_target())
+        return tvm.compile(module, machine)
 
 
 def runnable(module: IRModule, target: Target) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
