@@ -10,6 +10,7 @@ import typer
 
 from qcompile.cli.console import remark, show, show_json, step
 from qcompile.cli.options import names
+from qcompile.formats import format_of
 
 if TYPE_CHECKING:
     from qcompile.cli.feeds import Feed
@@ -59,7 +60,7 @@ def bench(
             remedy=f"build it with --threads {threads}",
         )
     feed = next(iter(random_data([t.spec for t in manifest.inputs], 1)))
-    format = "int8" if any(layer.format == "int8" for layer in manifest.layers) else "fp32"
+    format = _main_format(manifest)
     contenders = [Contender("qcompile", format, path, threads, feed)]
     if peers:
         source = _source(manifest, model)
@@ -68,7 +69,7 @@ def bench(
             contenders += peer_contenders(
                 peers, source, peer_feeds, peer_feeds[0], threads, lambda text: remark(f"note: {text}")
             )
-    peak = Peak(manifest.target, format, threads)
+    peak = Peak(manifest.target, "int8" if format_of(format).codes else "fp32", threads)
     everyone: list[Contender | Peak] = [*contenders, peak]
     with step(f"measuring {len(contenders)} contenders"):
         measured = measure(everyone, duration)
@@ -81,6 +82,14 @@ def bench(
     else:
         show(latency_table(latencies))
         show(f"qcompile {format}: {reached:.0f} GOPS, {reached / highest:.1%} of a micro-kernel's {highest:.0f}")
+
+
+def _main_format(manifest: Manifest) -> str:
+    """The format in which most multiply-accumulates are; without any, int8 if a layer is."""
+    macs: dict[str, int] = {}
+    for layer in manifest.layers:
+        macs[layer.format] = macs.get(layer.format, 0) + layer.macs
+    return max(macs, key=lambda name: (macs[name], name == "int8"), default="fp32")
 
 
 def _source(manifest: Manifest, model: Path | None) -> Path:

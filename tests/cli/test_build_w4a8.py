@@ -11,6 +11,7 @@ import pytest
 
 from qcompile.cli import main
 from qcompile.plan import QuantPlan
+from qcompile.targets.select import can_run, select_target
 from tests.frontend.onnx_models import model, node, weights
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds for x86-64")
@@ -53,3 +54,10 @@ def test_the_plan_builds_again(cli, tmp_path):
     code, _, _ = cli("build", "model.onnx", "--plan", "out/plan.json", "--target", "x86-avx2", "-o", "again")
     assert code == 0
     assert (tmp_path / "out/weights.bin").read_bytes() == (tmp_path / "again/weights.bin").read_bytes()
+
+
+@pytest.mark.skipif(not can_run(select_target("x86-avx2")), reason="runs AVX2")
+def test_bench_names_the_format_of_most_products(cli):
+    assert cli(*BUILD)[0] == 0
+    code, out, _ = cli("bench", "out", "--vs", "none", "--duration", "0.05")
+    assert code == 0 and " qcompile   w4a8 " in out
