@@ -14,7 +14,7 @@ from qcompile.analyze.checkpoint import Checkpoint
 from qcompile.analyze.configurations import Wish
 from qcompile.analyze.data import evaluation_data
 from qcompile.analyze.detect import Classes, find_classes
-from qcompile.analyze.measure import Task
+from qcompile.analyze.measure import Task, release
 from qcompile.analyze.metrics import make_metric
 from qcompile.analyze.run import executor_of, measure_all
 from qcompile.analyze.tabulate import Losses, tabulate
@@ -97,6 +97,7 @@ def analyze(
                 sums, count = measure_all(task, samples, pool, ahead, kept, progress)
             finished = True
         finally:
+            release()
             if kept is not None:
                 kept.close(finished)
         losses = Losses(chosen, simulation, wish, sums)

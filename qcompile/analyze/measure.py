@@ -56,6 +56,12 @@ def _prepared(folder: str, wish: Wish) -> tuple[Simulation, Program, list[tuple[
     return _loaded(folder), *_programs[key]
 
 
+def release() -> None:
+    """Gives back the memory of the simulation that this process has loaded."""
+    _programs.clear()
+    _loaded.cache_clear()
+
+
 def _sample(
     simulation: Simulation,
     base: Program,

@@ -196,10 +196,14 @@ class Simulation:
         if not fitting:
             fitting = [0]
         best = next((i for i in fitting if variants[i].codes), fitting[0])
-        chosen = [0] * len(self._kernels.options)
-        place = self._kernels.options[self._kernels.choices[layer]][best]
-        own = needed(self._kernels, tuple(chosen), [place], stop_at_choices=True)
+        parts = [self._slice(place) for place in self._kernels.options[self._kernels.choices[layer]]]
+        others = [part for i, part in enumerate(parts) if (variants[i].format == FLOAT) != (best == 0)]
+        own = parts[best].difference(*others)  # what float and integer variants both read is of islands before them
         return [call for i, call in enumerate(self._kernels.calls) if i in own]
+
+    def _slice(self, place: Place) -> set[int]:
+        """The calls between other layers and a place."""
+        return needed(self._kernels, (0,) * len(self._kernels.options), [place], stop_at_choices=True)
 
     @property
     def constant_bytes(self) -> int:

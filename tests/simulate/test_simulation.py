@@ -142,6 +142,24 @@ def test_three_formats_beside_each_other(tmp_path):
         assert_agree(imported, simulation, dict(zip(simulation.layers, choice.split(), strict=True)), feeds[0])
 
 
+def test_constants_of_a_layer_are_not_those_of_islands_before_it(tmp_path):
+    nodes = [
+        node("MatMul", "x w0", "a"),
+        node("Add", "a k", "b"),
+        node("CumSum", "b axis", "c"),
+        node("Add", "c k", "d"),
+        node("MatMul", "d w1", "y"),
+    ]
+    constants = {"w0": weights(8, 512), "w1": weights(512, 4, seed=1), "k": weights(6, 512), "axis": np.array(1)}
+    onnx.save(model(nodes, {"x": (6, 8)}, constants=constants), tmp_path / "m.onnx")
+    imported = qc.import_onnx(tmp_path / "m.onnx")
+    feeds = list(random_data(imported.inputs, 2))
+    simulation = simulate(imported, qc.plan_uniform(imported, qc.calibrate(imported, feeds), "int8"))
+    (found,) = simulation.weights("y")
+    np.testing.assert_array_equal(np.sort(found[found != 0]), np.sort(constants["w1"].ravel()))
+    assert 4 * 512 <= simulation.weight_bytes("y", "int8") < simulation.weight_bytes("y", "fp32")
+
+
 def test_it_can_be_loaded_again_without_the_compiler(folder, tmp_path):
     imported, first, feeds = simulated("cnn", folder)
     simulate(imported, first.space.plans, out=tmp_path / "kept")
