@@ -25,18 +25,18 @@ class Checkpoint:
         """resume: keep what is there, if it is of the same analysis; an error if it is of another."""
         self.path, self.fingerprint = path, fingerprint
         self.done: dict[int, tuple[str, np.ndarray]] = {}
-        if resume and path.exists():
-            self._read()
+        kept = self._read() if resume and path.exists() else 0
         try:
-            self._file: IO[bytes] = path.open("wb")
+            self._file: IO[bytes] = path.open("r+b" if kept else "wb")
         except OSError as error:
             raise QCompileError(
                 f"cannot be written: {error.strerror}", node=str(path), remedy="choose another output"
             ) from None
-        self._write({"format": FORMAT, "version": VERSION, "fingerprint": fingerprint})
-        for number, (digest, sums) in self.done.items():
-            self._append(number, digest, sums)
-        self._flush()
+        self._file.truncate(kept)
+        self._file.seek(kept)
+        if not kept:
+            self._write({"format": FORMAT, "version": VERSION, "fingerprint": fingerprint})
+            self._flush()
 
     def add(self, number: int, digest: str, sums: np.ndarray) -> None:
         self.done[number] = digest, sums
@@ -65,16 +65,25 @@ class Checkpoint:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self) -> None:
-        lines = self.path.read_bytes().split(b"\n")[:-1]  # what has no end is not whole
-        rows = [json.loads(line) for line in lines]
-        head = rows[0] if rows else {}
-        if rows and head.get("fingerprint") != self.fingerprint:
+    def _read(self) -> int:
+        """Takes over the samples of an older file; how many of its bytes are whole lines."""
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        try:
+            head, *rows = [json.loads(line) for line in data[:whole].splitlines()] or [{}]
+            if head.get("format", FORMAT) != FORMAT or head.get("version", VERSION) != VERSION:
+                raise ValueError("of another format")
+            for row in rows:
+                sums = np.frombuffer(base64.b64decode(row["sums"]), "<f8").reshape(row["shape"])
+                self.done[row["sample"]] = row["digest"], sums
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise QCompileError(
+                f"not a checkpoint ({error})", node=str(self.path), remedy="remove it, or run without --resume"
+            ) from None
+        if head and head.get("fingerprint") != self.fingerprint:
             raise QCompileError(
                 "the checkpoint is of another analysis (model, plan, groups, formats or metric differ)",
                 node=str(self.path),
                 remedy="remove it, or run without --resume",
             )
-        for row in rows[1:]:
-            sums = np.frombuffer(base64.b64decode(row["sums"]), "<f8").reshape(row["shape"])
-            self.done[row["sample"]] = row["digest"], sums
+        return whole

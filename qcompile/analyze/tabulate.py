@@ -94,7 +94,8 @@ def tabulate(
     uniform = {FLOAT: Uniform(0.0, None, whole)}
     for name, together in last.items():
         if together:
-            uniform[name] = Uniform(losses.loss(UPTO, together[-1], name))
+            size = sum(group.entries.get(name, group.entries[FLOAT]).bytes for group in groups)
+            uniform[name] = Uniform(losses.loss(UPTO, together[-1], name), None, max(0, whole - float_bytes) + size)
     return SensitivityTable(
         model=model.source,
         model_sha256=model.source_sha256,
