@@ -1,10 +1,10 @@
-"""Which range of a tensor's values the 256 codes should cover: minmax, percentile, entropy, mse.
+"""Which range of a tensor's values the 256 codes should cover: auto, minmax, percentile, entropy, mse.
 
 Each method is a function ``TensorRecord -> (low, high)`` of real bounds. A range always includes 0 and never exceeds
-the values seen. The last three read the histogram. Entropy and mse choose among the same windows of bins, one for each
-magnitude ``t`` (in bins): all of the histogram that lies in ``[-t, t)``. For a tensor of both signs that is the
-symmetric window of TensorRT, for the output of a relu it is ``[0, t)``, and for one with a short negative tail (SiLU)
-the tail stays.
+the values seen. All but minmax read the histogram. Auto, entropy and mse choose among the same windows of bins, one
+for each magnitude ``t`` (in bins): all of the histogram that lies in ``[-t, t)``. For a tensor of both signs that is
+the symmetric window of TensorRT, for the output of a relu it is ``[0, t)``, and for one with a short negative tail
+(SiLU) the tail stays.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from qcompile.calibrate.histogram import Histogram
 from qcompile.calibrate.stats import TensorRecord, TensorStats
 from qcompile.errors import QCompileError, nearest
 
-METHODS = ("minmax", "percentile", "entropy", "mse")
+METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 LEVELS = 256  # codes of an 8-bit tensor
 PERCENTILE = 99.99
-MSE_STEPS = 256  # windows that mse tries, evenly spaced
+MSE_STEPS = 256  # windows that auto and mse try, evenly spaced
+SIGMAS = 4.0  # that auto keeps of each channel
 SMOOTH = 1e-4  # of a value
 TIE = 1e-9  # nats: divergences closer than this count as equal, and the wider range is taken
 
@@ -82,11 +83,37 @@ def entropy(record: TensorRecord, levels: int = LEVELS) -> Range:
     return _bounds(record, histogram, int(starts[best]), int(stops[best]))
 
 
-def mse(record: TensorRecord, levels: int = LEVELS) -> Range:
-    """The window that quantizes with the smallest mean squared error; the middle of a bin stands for its values.
+def auto(record: TensorRecord, levels: int = LEVELS) -> Range:
+    """The window of the smallest mean of ``error^4``, but no smaller than what is usual in each channel.
 
-    Tried are ``MSE_STEPS`` windows, evenly spaced up to the whole histogram; of equal ones the widest wins. (The
-    search of pytorch-quantization's ``_compute_amax_mse``, with an asymmetric quantizer.)
+    Between mse, which cuts off what is rare however far out it is, and minmax, which is the limit of higher powers:
+    rounding errors have random signs and cancel in the sums that follow, what clipping takes away always has the same.
+    What is rare in the tensor may be usual in one channel (an outlier feature of a transformer): the range reaches
+    ``SIGMAS`` standard deviations about the mean of each, as far as there are values. Minmax for a record without a
+    histogram.
+    """
+    if record.histogram is None:
+        return minmax(record)
+    low, high = _least_error(record, levels, 4)
+    if record.channels is not None:
+        mean = record.channels.mean
+        spread = SIGMAS * np.sqrt(np.maximum(record.channels.mean_square - np.square(mean), 0))
+        low = min(low, max(float((mean - spread).min()), record.min))
+        high = max(high, min(float((mean + spread).max()), record.max))
+    return low, high
+
+
+def mse(record: TensorRecord, levels: int = LEVELS) -> Range:
+    """The window that quantizes with the smallest mean squared error. (The search of pytorch-quantization's
+    ``_compute_amax_mse``, with an asymmetric quantizer.)
+    """
+    return _least_error(record, levels, 2)
+
+
+def _least_error(record: TensorRecord, levels: int, power: int) -> Range:
+    """The window of the smallest mean of ``|error|^power``; the middle of a bin stands for its values.
+
+    Tried are ``MSE_STEPS`` windows, evenly spaced up to the whole histogram; of equal ones the widest wins.
     """
     histogram = _histogram(record, "mse")
     used = np.flatnonzero(histogram.counts)
@@ -101,7 +128,8 @@ def mse(record: TensorRecord, levels: int = LEVELS) -> Range:
             continue
         zero_point = np.rint(-low / scale)
         codes = np.clip(np.rint(values / scale), -zero_point, levels - 1 - zero_point)
-        error = float(weights @ np.square(codes * scale - values))
+        square = np.square(codes * scale - values)
+        error = float(weights @ (square if power == 2 else np.square(square)))
         if error < least:
             best, least = (low, high), error
     return best
@@ -110,8 +138,10 @@ def mse(record: TensorRecord, levels: int = LEVELS) -> Range:
 def tensor_range(
     record: TensorRecord, method: str = "minmax", percent: float = PERCENTILE, levels: int = LEVELS
 ) -> Range:
-    """The range that the method of this name gives; ``percent`` is for percentile, ``levels`` for entropy and mse."""
+    """The range by the method of this name; ``percent`` is for percentile, ``levels`` for auto, entropy and mse."""
     check_method(method)
+    if method == "auto":
+        return auto(record, levels)
     if method == "percentile":
         return percentile(record, percent)
     if method == "entropy":

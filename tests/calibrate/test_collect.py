@@ -66,7 +66,7 @@ def test_statistics_are_of_all_samples(model: Model):
 
 
 def test_histograms_are_kept_only_for_methods_that_read_them(model: Model):
-    stats = calibrate(model, {"x": SAMPLES}, executor=fake, num_samples=2)
+    stats = calibrate(model, {"x": SAMPLES}, "minmax", executor=fake, num_samples=2)
     assert stats.samples == 2
     assert set(stats.records) == {"x", "doubled"}
     assert stats.records["doubled"].histogram is None

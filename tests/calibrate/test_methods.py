@@ -186,7 +186,8 @@ def test_an_unknown_method_offers_the_nearest():
     with pytest.raises(QCompileError) as error:
         tensor_range(TensorRecord(), "entropie")
     assert str(error.value) == (
-        "unknown calibration method 'entropie'; did you mean 'entropy'? (one of: minmax, percentile, entropy, mse)"
+        "unknown calibration method 'entropie'; did you mean 'entropy'? "
+        "(one of: auto, minmax, percentile, entropy, mse)"
     )
 
 
@@ -203,4 +204,22 @@ def test_a_method_that_needs_a_histogram_says_so_and_names_the_tensor():
         ranges(stats, "mse")
     assert str(error.value) == (
         "conv1: no histogram, which the method 'mse' needs; calibrate with method='mse', or use 'minmax'"
+    )
+
+
+def test_auto_is_between_mse_and_minmax():
+    values = np.random.default_rng(3).normal(size=20_000).astype(np.float32)
+    values[0] = 30.0
+    record = TensorRecord.of(values)
+    tops = [tensor_range(record, method)[1] for method in ("mse", "auto", "minmax")]
+    assert tops[0] < tops[1] <= tops[2] == 30.0
+
+
+def test_auto_keeps_what_is_usual_in_one_channel():
+    """A few values of 30 are rare in the tensor; if they are a channel's own, they stay."""
+    values = np.random.default_rng(4).normal(size=(4000, 400)).astype(np.float32)
+    values[:, 7] += 60.0
+    assert tensor_range(TensorRecord.of(values, axis=1), "auto")[1] >= 63.0
+    assert tensor_range(TensorRecord.of(values[:1], False), "auto") == tensor_range(
+        TensorRecord.of(values[:1]), "minmax"
     )
