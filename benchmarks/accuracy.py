@@ -76,6 +76,11 @@ def metric_of(model: BenchModel) -> tuple[str, str, Metric]:
     return special.get(model.name, ("top-1", HIGHER, lambda o, f, t: metrics.top1(o[0], t["labels"])))
 
 
+def measured(artifact: qc.Artifact, feeds: Feed) -> list[np.ndarray]:
+    """Outputs of all samples, stacked."""
+    return _outputs(_qcompile(artifact), feeds)
+
+
 def _qcompile(artifact: qc.Artifact) -> Run:
     runner = qc.load(artifact.path)
     return lambda feed: list(runner.run(feed).values())

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 import qcompile as qc
-from benchmarks import accuracy, cost, latency, tuning
+from benchmarks import accuracy, cost, latency, recipe, tuning
 from benchmarks.builds import Builds
 from benchmarks.models import BenchModel, find
 from benchmarks.tuning import Wish
@@ -26,7 +26,7 @@ from qcompile.report.tables import table
 from qcompile.report.units import size
 
 USUAL = ("latency", "threads", "accuracy", "size", "build")
-SECTIONS = (*USUAL, "tuning")  # minutes a model: only if asked for
+SECTIONS = (*USUAL, "recipe", "tuning")  # minutes a model: only if asked for
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
 
@@ -89,6 +89,10 @@ class _Figures:
     def accuracy(self, seconds: float) -> None:
         rows = self._each("accuracy", lambda m: accuracy.accuracy(m, self.builds), evaluated=True)
         self._print("accuracy", accuracy.HEADERS, map(accuracy.row, rows), text=2)
+
+    def recipe(self, seconds: float) -> None:
+        rows = self._each("recipe", lambda m: recipe.recipe(m, self.builds), evaluated=True)
+        self._print("what each step towards accurate int8 buys", recipe.HEADERS, map(recipe.row, rows), text=2)
 
     def size(self, seconds: float) -> None:
         rows = self._each("size", lambda m: cost.size(m, self.builds))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qcompile.build import build as build
     from qcompile.calibrate import TensorStats as TensorStats
     from qcompile.calibrate import calibrate as calibrate
+    from qcompile.calibrate.equalize import equalize as equalize
     from qcompile.errors import QCompileError as QCompileError
     from qcompile.importing import import_onnx as import_onnx
     from qcompile.importing import import_relax as import_relax
@@ -66,6 +67,7 @@ _HOMES = {
     "assign": "assign.assignment",
     "build": "build",
     "calibrate": "calibrate",
+    "equalize": "calibrate.equalize",
     "import_onnx": "importing",
     "import_relax": "importing",
     "layer_costs": "tune.costs",
@@ -96,6 +98,7 @@ __all__ = [
     "assign",
     "build",
     "calibrate",
+    "equalize",
     "import_onnx",
     "import_relax",
     "layer_costs",

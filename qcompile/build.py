@@ -18,6 +18,7 @@ from qcompile.passes.emit_entry import emit_entry
 from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
 from qcompile.passes.runtime_calls import runtime_libraries
 from qcompile.plan import QuantPlan
+from qcompile.scaled import model_for
 from qcompile.targets.kernels.templates import Schedules
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
@@ -60,6 +61,7 @@ def build(
         check_output(out)
     row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
     plan = plan or QuantPlan()
+    model = model_for(model, plan)
     dump = Path(dump_ir) if dump_ir else None
     forming = list(form_passes(plan, model.layers) if passes is None else passes)
     first = len(tidy_passes())

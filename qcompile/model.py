@@ -45,7 +45,8 @@ class Model:
     ``module`` has one Relax function, ``main``: one dataflow block, one operator a binding, weights as constants,
     static shapes, and a tuple of variables as result. The name of a variable is the ONNX tensor's name, verbatim.
     ``layers`` maps each variable's name to the ONNX node that made it. ``imported_plan`` holds the scales of a
-    pre-quantized model. ``source``, ``source_bytes``, ``source_sha256`` say which file it came from. ``notes`` are
+    pre-quantized model. ``channel_scales`` were multiplied into its constants (``QuantPlan.channel_scales``).
+    ``source``, ``source_bytes``, ``source_sha256`` say which file it came from. ``notes`` are
     remarks for the user (a dynamic batch fixed to 1).
     """
 
@@ -58,6 +59,7 @@ class Model:
     source_sha256: str = ""
     imported_plan: QuantPlan | None = None
     notes: tuple[str, ...] = field(default=())
+    channel_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Writes a zip of model.json (names, inputs, outputs, plan) and module.json (Relax, by TVM).
@@ -78,6 +80,7 @@ class Model:
             "source_sha256": self.source_sha256,
             "imported_plan": self.imported_plan.to_json() if self.imported_plan else None,
             "notes": self.notes,
+            "channel_scales": dict(self.channel_scales),
         }
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, text in (
@@ -107,6 +110,7 @@ class Model:
                 source_sha256=head["source_sha256"],
                 imported_plan=QuantPlan.from_json(plan, str(path)) if plan else None,
                 notes=tuple(head["notes"]),
+                channel_scales={k: tuple(v) for k, v in head.get("channel_scales", {}).items()},
             )
         except OSError as error:
             raise QCompileError(f"cannot be read ({error.strerror})", node=str(path), remedy=_REMEDY) from None

@@ -105,6 +105,8 @@ class QuantPlan:
     and bias of a layer under "<layer output>.weight" and "<layer output>.bias".
     layers: name of a layer's output tensor -> LayerPlan.
     integer_inputs, integer_outputs: model inputs and outputs that stay in codes instead of float32.
+    channel_scales: what the channels of tensors are multiplied by before anything else, by the name of their group (see
+    ``qcompile.passes.equalize_channels``); the float meaning of the model stays.
     """
 
     tensors: Mapping[str, TensorPlan] = field(default_factory=dict)
@@ -112,8 +114,11 @@ class QuantPlan:
     integer_inputs: tuple[str, ...] = ()
     integer_outputs: tuple[str, ...] = ()
     method: str = ""
+    channel_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        scales = {k: tuple(float(np.float32(s)) for s in numbers) for k, numbers in self.channel_scales.items()}
+        object.__setattr__(self, "channel_scales", MappingProxyType(scales))
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
 
@@ -128,7 +133,9 @@ class QuantPlan:
         parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         layers = {name: dataclasses.asdict(layer) for name, layer in self.layers.items()}
         tensors = {name: _encode(tensor) for name, tensor in self.tensors.items()}
-        for key, table in (("layers", layers), ("tensors", tensors)):
+        scales = {name: _numbers(numbers) for name, numbers in self.channel_scales.items()}
+        tables: list[tuple[str, Mapping[str, Any]]] = [("channel_scales", scales)] if scales else []
+        for key, table in (*tables, ("layers", layers), ("tensors", tensors)):
             rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
             parts.append(f"{json.dumps(key)}: {{\n{rows}\n }}")
         return "{\n " + ",\n ".join(parts) + "\n}\n"
@@ -149,6 +156,7 @@ class QuantPlan:
                 integer_inputs=tuple(data["integer_inputs"]),
                 integer_outputs=tuple(data["integer_outputs"]),
                 method=data["method"],
+                channel_scales={k: tuple(map(float, v)) for k, v in data.get("channel_scales", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise QCompileError(

@@ -27,7 +27,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"reference"},
     {"targets"},
     {"passes", "frontend"},
-    {"compile", "layers", "importing"},
+    {"compile", "layers", "importing", "scaled"},
     {"calibrate"},
     {"assign"},
     {"tune"},

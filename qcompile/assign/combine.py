@@ -45,7 +45,7 @@ def combine(
         layers.update(dict.fromkeys(idle, LayerPlan(FLOAT, "its result is wanted as float32")))
         sources = {name: plan for name, plan in sources.items() if name not in idle}
     ends = next(iter(plans.values()), QuantPlan())
-    return QuantPlan(tensors, layers, ends.integer_inputs, ends.integer_outputs, ends.method)
+    return QuantPlan(tensors, layers, ends.integer_inputs, ends.integer_outputs, ends.method, ends.channel_scales)
 
 
 def _stored(layer: str, reads: Mapping[str, tuple[str, ...]], tensors: Mapping[str, TensorPlan]) -> bool:

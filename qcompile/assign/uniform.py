@@ -35,7 +35,7 @@ def plan_uniform(
     exclude: Sequence[str] = (),
     integer_inputs: Sequence[str] = (),
     integer_outputs: Sequence[str] = (),
-    method: str = "minmax",
+    method: str = "auto",
     percent: float = PERCENTILE,
     group_size: int = GROUP,
     bias_correction: bool = True,
@@ -110,7 +110,7 @@ def plan_uniform(
                 layers[chain.name] = LayerPlan("fp32", constants)
             else:
                 tensors.update(constants)
-    plan = QuantPlan(tensors, layers, integer_inputs, integer_outputs, method)
+    plan = QuantPlan(tensors, layers, integer_inputs, integer_outputs, method, model.channel_scales)
     return correct_biases(model, stats, plan) if bias_correction and stats is not None else plan
 
 

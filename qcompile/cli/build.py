@@ -48,10 +48,16 @@ def build(
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples: .npz by input name, or a folder of .npy/.npz.")
     ] = None,
-    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.minmax,
+    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.auto,
     percentile: Annotated[
         float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
     ] = None,
+    equalize: Annotated[
+        bool, typer.Option("--equalize/--no-equalize", help="Bring channels to similar magnitudes first.")
+    ] = False,
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
+    ] = True,
     num_samples: Annotated[int | None, typer.Option("--num-samples", help="Use the first N samples only.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan.json instead of calibration.")] = None,
     exclude: Annotated[
@@ -129,6 +135,8 @@ def build(
             integer_io,
             precision.value,
             GROUP if group_size is None else group_size,
+            equalize,
+            bias_correction,
         )
         chosen = integer_plan(imported, row, wish, times)
     if trials is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
+    auto = "auto"
     minmax = "minmax"
     percentile = "percentile"
     entropy = "entropy"
@@ -40,6 +41,8 @@ class CalibrationWish:
     integer_io: bool
     precision: str = "int8"
     group_size: int = GROUP
+    equalize: bool = False
+    bias_correction: bool = True
 
 
 def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
@@ -61,6 +64,9 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
             raise QCompileError(reason, remedy="give --calib-data")
         with timed("plan", times, "planning"):
             return qc.plan_imported(model, wish.exclude, inputs, outputs)
+    if wish.equalize and wish.data is not None:
+        with timed("equalize", times, "equalizing channels"):
+            model = qc.equalize(model, wish.data)
     stats = calibrated(model, wish, times)
     percent = PERCENTILE if wish.percentile is None else wish.percentile
     with timed("plan", times, "planning"):
@@ -75,6 +81,7 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
             method=wish.method,
             percent=percent,
             group_size=wish.group_size,
+            bias_correction=wish.bias_correction,
         )
     if wish.precision != "int8":
         _tell_fallbacks(plan)
