@@ -52,15 +52,19 @@ def test_help(cli, arguments):
         "run",
         "bench",
         "inspect",
-        "targets",
+        "debug",
         "tune",
+        "analyze",
         "assign",
         "pareto",
+        "targets",
         "log",
     ]
 
 
-@pytest.mark.parametrize("command", ["build", "run", "bench", "inspect", "targets", "tune", "log"])
+@pytest.mark.parametrize(
+    "command", ["build", "run", "bench", "inspect", "debug", "tune", "analyze", "assign", "pareto", "targets", "log"]
+)
 def test_every_command_has_help(cli, command):
     code, out, err = cli(command, "-h")
     assert (code, err) == (0, "") and out.startswith(f"Usage: qcompile {command} ")
