@@ -272,3 +272,19 @@ def test_a_full_disk_is_one_line(folder, tmp_path):
     assert done.stderr.replace(NOTE, "") == (
         f"error: {tmp_path}/disk/out: cannot be written: No space left on device; free some space and build again\n"
     )
+
+
+def test_each_step_of_int8_can_be_switched(folder, tmp_path):
+    def plan(*options: str) -> qc.QuantPlan:
+        arguments = ["build", str(folder / "model.onnx"), "--calib-data", str(folder / "calib.npz"), "-o", out]
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *options])
+        assert ended.value.code == 0
+        return qc.QuantPlan.load(tmp_path / "out" / "plan.json")
+
+    out = str(tmp_path / "out")
+    usual, bare = plan(), plan("--no-bias-correction", "--calib-method", "minmax")
+    assert (usual.method, bare.method) == ("auto", "minmax")
+    assert any(tensor.shift for tensor in usual.tensors.values())
+    assert not any(tensor.shift for tensor in bare.tensors.values())
+    assert not plan("--equalize").channel_scales  # one layer, nothing between layers
