@@ -51,10 +51,21 @@ def simulated(simulation: Simulation, formats: Mapping[str, str], feed: Arrays) 
     return {**{name: simulation.values(every, name) for name in simulation.layers}, **simulation.results(program)}
 
 
-def assert_agree(imported: Model, simulation: Simulation, formats: Mapping[str, str], feed: Arrays) -> None:
-    """Bit for bit, in every layer and output."""
+def assert_agree(
+    imported: Model, simulation: Simulation, formats: Mapping[str, str], feed: Arrays, islands: bool = False
+) -> None:
+    """Bit for bit, in every layer and output.
+
+    islands: the model has float islands that are fused in other ways, so that a last bit of theirs may differ, and then
+    now and then a code behind them: of a thousand results one may, by a step, and outputs agree within rounding.
+    """
     wanted, got = built(imported, simulation, formats, feed), simulated(simulation, formats, feed)
     for name, values in got.items():
-        if name in wanted:
-            assert values.dtype == wanted[name].dtype
+        if name not in wanted:
+            continue
+        assert values.dtype == wanted[name].dtype
+        if islands:
+            far = np.abs(values - wanted[name]) > 1e-5 * np.abs(wanted[name]).max()
+            assert far.mean() <= 1e-3, name
+        else:
             np.testing.assert_array_equal(values, wanted[name], err_msg=name)

@@ -22,7 +22,7 @@ def test_any_formats(name):
     rng = np.random.default_rng(0)
     for share in (0.0, 0.5, 1.0):
         formats = {layer: "int8" for layer in simulation.layers if rng.random() < share}
-        assert_agree(imported, simulation, formats, feeds[0])
+        assert_agree(imported, simulation, formats, feeds[0], islands=name == "nlp_minilm_l6")
 
 
 def test_losses_of_a_network_add_up_within_an_order():
