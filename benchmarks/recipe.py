@@ -20,13 +20,13 @@ def recipe(model: BenchModel, builds: Builds) -> dict[str, Any]:
     builds.tell(f"{model.name}: calibrating")
     imported = qc.import_onnx(model.onnx)
     equal = qc.equalize(imported, model.calibration)
-    stats = qc.calibrate(imported, model.calibration)
+    stats = qc.calibrate(imported, model.calibration, "auto")  # with histograms
     plans = {
         "fp32": None,
         "minmax": qc.plan_uniform(imported, stats, method="minmax", bias_correction=False),
         "+ bias correction": qc.plan_uniform(imported, stats, method="minmax"),
-        "+ ranges (auto)": qc.plan_uniform(imported, stats),
-        "+ equalization": qc.plan_uniform(equal, qc.calibrate(equal, model.calibration)),
+        "+ ranges (auto)": qc.plan_uniform(imported, stats, method="auto"),
+        "+ equalization": qc.plan_uniform(equal, qc.calibrate(equal, model.calibration, "auto"), method="auto"),
     }
     values = {}
     for column, plan in plans.items():

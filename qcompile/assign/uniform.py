@@ -35,7 +35,7 @@ def plan_uniform(
     exclude: Sequence[str] = (),
     integer_inputs: Sequence[str] = (),
     integer_outputs: Sequence[str] = (),
-    method: str = "auto",
+    method: str = "minmax",
     percent: float = PERCENTILE,
     group_size: int = GROUP,
     bias_correction: bool = True,

@@ -16,7 +16,7 @@ from qcompile.model import Model
 def calibrate(
     model: Model,
     data: Any,
-    method: str = "auto",
+    method: str = "minmax",
     num_samples: int | None = None,
     executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,

@@ -47,7 +47,7 @@ def analyze(
         ),
     ] = None,
     num_samples: Annotated[int | None, typer.Option("--num-samples", min=1, help="Measure on the first N.")] = None,
-    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.auto,
+    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.minmax,
     percentile: Annotated[
         float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
     ] = None,

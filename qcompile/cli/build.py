@@ -48,7 +48,7 @@ def build(
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples: .npz by input name, or a folder of .npy/.npz.")
     ] = None,
-    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.auto,
+    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.minmax,
     percentile: Annotated[
         float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
     ] = None,

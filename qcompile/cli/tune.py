@@ -175,7 +175,7 @@ def _plans(
             plans.append(QuantPlan.load(plan))
         else:
             samples = None if data is not None else 1
-            wish = CalibrationWish(data, Method.auto.value, None, samples, exclude, False, name)
+            wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False, name)
             plans.append(integer_plan(model, target, wish, times))
     return plans
 

@@ -39,7 +39,7 @@ def test_ranges_become_scales():
         assert plan.tensors[name].affine == affine(record.min, record.max) and plan.tensors[name].kind == "own"
     assert plan.tensors["r"].zero_point == (0,)
     assert "out" not in plan.tensors  # a float32 output of a layer has no codes
-    assert formats(plan) == {"r": "int8", "out": "int8"} and plan.method == "auto"
+    assert formats(plan) == {"r": "int8", "out": "int8"} and plan.method == "minmax"
 
 
 def test_weights_and_biases():
