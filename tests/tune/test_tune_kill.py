@@ -25,15 +25,7 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="measures x86-64 code"),
 ]
 KILLS = 20
-PROGRAM = [
-    sys.executable,
-    "-c",
-    "from qcompile.cli import main; main()",
-    "tune",
-    "model.onnx",
-    "--tuning-records",
-    "t.db",
-]
+PROGRAM = [sys.executable, "-c", "from qcompile.cli import main; main()", "tune", "model.onnx", "--again"]
 
 
 def ids(path: Path) -> set[str]:
