@@ -78,8 +78,8 @@ def write_artifact(
             manifest,
             library=_info(new / LIBRARY),
             weights=_info(new / WEIGHTS),
-            qcompile=_version("qcompile"),
-            tvm=_version("apache-tvm"),
+            qcompile=installed_version("qcompile"),
+            tvm=installed_version("apache-tvm"),
         )
         (new / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         for name in FILES:
@@ -216,7 +216,8 @@ def _info(path: Path) -> FileInfo:
         return FileInfo(file.tell(), digest.hexdigest())
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Of a Python package."""
     try:
         return version(package)
     except PackageNotFoundError:  # a checkout that is not installed

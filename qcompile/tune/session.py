@@ -10,14 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from qcompile.targets.kernels.templates import TEMPLATES, instructions, knobs_json, knobs_of
+from qcompile.artifact import installed_version
+from qcompile.targets.kernels.templates import TEMPLATES, knobs_json, knobs_of
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
+from qcompile.tune.costs import CLOCK
 from qcompile.tune.log import TuningLog
-from qcompile.tune.lookup import LoggedSchedules
+from qcompile.tune.lookup import LoggedSchedules, task_key
 from qcompile.tune.measure import Batch, Measurement, Measurer
 from qcompile.tune.record import Record, Search, Task, now
 from qcompile.tune.search import KnobSearch
@@ -25,7 +26,6 @@ from qcompile.tune.tasks import TuningTask
 
 BATCH = 8  # candidates measured together, the best so far among them
 LARGE = 0.02  # share of the model's time from which a task deserves a second look before it is given up
-_CLOCK = 3e9  # cycles a second: only the tasks' shares of the whole depend on it
 FOOTPRINT = 32 << 20  # bytes of weights beyond which more rotation changes nothing: no cache holds them
 
 
@@ -108,7 +108,7 @@ def open_tasks(
     states = []
     for task, seconds in zip(tasks, predicted, strict=True):
         workload = task.workload
-        key = Task(workload.key, workload.batch, instructions(workload, target), TEMPLATES[workload.operator].version)
+        key = Task(*task_key(workload, target))
         tried = _tried(workload.operator, log.trials(*astuple(key))) if log else {}
         seed = schedules(workload).knobs
         patience = 2 if seconds * len(task.layers) > LARGE * whole else 1
@@ -167,7 +167,7 @@ def search(
 def predicted_seconds(workload: Workload, target: Target) -> float:
     """One call with the default schedule, by the prior."""
     template = TEMPLATES[workload.operator]
-    return template.cycles(workload, target, template.default(workload, target)) / _CLOCK
+    return template.cycles(workload, target, template.default(workload, target)) / CLOCK
 
 
 def _next(states: Sequence[TaskProgress], count: int) -> list[TaskProgress]:
@@ -235,13 +235,8 @@ def _search(state: TaskProgress) -> Search:
 
 
 def _tools() -> tuple[tuple[str, str], ...]:
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return ""
-
     import tvm
 
     llvm = str(tvm.target.codegen.llvm_version_major())
-    return (("llvm", llvm), ("qcompile", installed("qcompile")), ("tvm", installed("apache-tvm")))
+    packages = (("qcompile", "qcompile"), ("tvm", "apache-tvm"))
+    return ("llvm", llvm), *((name, installed_version(package)) for name, package in packages)
