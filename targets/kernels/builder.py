@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Affine, Epilogue
-from qcompile.reference.arithmetic import out_scale, ratio
+from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
 from qcompile.targets.storage import Storage
 
 Buffer = Any  # a TIR buffer variable
@@ -151,9 +151,7 @@ def clip_real(value: Expr, clip: tuple[float, float] | None, lanes: int) -> Expr
     return value
 
 
-def finish(
-    value: Expr, epilogue: Epilogue, bounds: tuple[int, int] | None, lanes: int, residual: Expr | None = None
-) -> Expr:
+def finish(value: Expr, epilogue: Epilogue, lanes: int, residual: Expr | None = None) -> Expr:
     """``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor."""
     if residual is not None:
         if epilogue.residual is not None:
@@ -163,8 +161,7 @@ def finish(
         value = value + residual
     if epilogue.out is None:
         return clip_real(value, epilogue.clip, lanes)
-    assert bounds is not None
-    return to_codes(value, epilogue.out, bounds, lanes)
+    return to_codes(value, epilogue.out, code_bounds(epilogue.out, epilogue.clip), lanes)
 
 
 def fill_border(buffer: Buffer, storage: Storage, n: Index, block: Index) -> None:

@@ -59,10 +59,9 @@ class Contraction:
         last: Vector,
         threads: int,
         epilogue: Epilogue,
-        bounds: tuple[int, int] | None,
     ):
         self.r, self.tile, self.vector, self.last, self.threads = reduction, tile, vector, last, threads
-        self.epilogue, self.bounds = epilogue, bounds
+        self.epilogue = epilogue
         self.vectors = -(-reduction.outputs // vector.lanes)  # of a group
 
     def emit(self, buffers: dict[str, b.Buffer]) -> None:
@@ -211,7 +210,7 @@ class Contraction:
         if self.r.residual is not None:
             place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)
             other = b.load(self.buffers["residual"], place, v.lanes)
-        result = b.finish(value, self.epilogue, self.bounds, v.lanes, other)
+        result = b.finish(value, self.epilogue, v.lanes, other)
         place = self._origin(self.r.out, at, dy, dx) + self._channel(self.r.out, at.vector + j)
         if v.stored == v.lanes:
             b.store(self.buffers["y"], place, result, v.lanes)

@@ -10,7 +10,6 @@ import numpy as np
 from tvm import tirx
 
 from qcompile.ops import Conv2d, Dense
-from qcompile.reference.arithmetic import code_bounds
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Vector
 from qcompile.targets.kernels.reduction import (
@@ -182,8 +181,7 @@ def _kernel(
     }
     if constants.multiplier is not None:
         arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes, last.lanes)
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
-    nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue, bounds)
+    nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue)
 
     def emit(args: dict[str, b.Buffer]) -> None:
         if any(out.border):

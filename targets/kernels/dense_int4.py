@@ -17,7 +17,6 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import Dense, Epilogue
-from qcompile.reference.arithmetic import code_bounds
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Corner, Vector
 from qcompile.targets.kernels.conv import Constants, Kernel, Problem, dense_problem, layer_kernel, shifted_bias
@@ -50,10 +49,9 @@ class GroupedContraction(Contraction):
         last: Vector,
         threads: int,
         epilogue: Epilogue,
-        bounds: tuple[int, int] | None,
         nibbles: Nibbles,
     ):
-        super().__init__(reduction, tile, vector, last, threads, epilogue, bounds)
+        super().__init__(reduction, tile, vector, last, threads, epilogue)
         self.nibbles = nibbles
 
     def _sum(
@@ -125,9 +123,8 @@ def dense_int4(
         ),
         "multiplier": pad_channels(constants.multiplier.astype(np.float32), reduction, vector.lanes, last.lanes),
     }
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
     nibbles = Nibbles(spec.group // reduction.group, constants.group_scale.shape[1])
-    nest = GroupedContraction(reduction, tile, vector, last, target.threads, spec.epilogue, bounds, nibbles)
+    nest = GroupedContraction(reduction, tile, vector, last, target.threads, spec.epilogue, nibbles)
     note = f"int4/{spec.group} {vector.dot.name} {tile.rows}x{tile.columns}x{tile.vectors * vector.lanes}"
     return layer_kernel("dense_int4", arrays, x, out, residual, nest.emit, note)
 

@@ -20,7 +20,6 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import Conv2d
-from qcompile.reference.arithmetic import code_bounds
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shifted_bias
 from qcompile.targets.kernels.parallel import worth_threads
@@ -120,7 +119,6 @@ class _Nest:
         self.columns = (tile or default_strip(spec, window, out, target)).columns
         steps = batch * channels * height * width * window[0] * len(self.chunks.taps) / self.lanes
         self.parallel = worth_threads(target.threads, steps)
-        self.bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
         self.note = f"{self.dot.name if self.dot else 'fma'} {self.columns} pixels, {self.chunks.shared} a chunk"
 
     def emit(self, buffers: dict[str, b.Buffer]) -> None:
@@ -173,7 +171,7 @@ class _Nest:
             if self.residual is not None:
                 at = self.residual.pixel(n, block, row, column + p) + part * lanes
                 other = b.load(self.buffers["residual"], at, lanes)
-            result = b.finish(value, spec.epilogue, self.bounds, lanes, other)
+            result = b.finish(value, spec.epilogue, lanes, other)
             b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
 
     def _sum(self, corner: b.Index, columns: int, weights: list[Expr], bias: Expr) -> b.Buffer:

@@ -7,7 +7,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import Affine, Binary, Lookup
-from qcompile.reference.arithmetic import code_bounds, out_scale, quantize, ratio
+from qcompile.reference.arithmetic import out_scale, quantize, ratio
 from qcompile.targets.kernels.builder import (
     Buffer,
     cast,
@@ -30,10 +30,9 @@ _COMBINE = {"add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply
 
 def binary(spec: Binary, a: Storage, b: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
     """``ops.Binary``: buffers a, b, y. The shapes broadcast to ``out.shape``."""
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
 
     def compute(left: Expr, right: Expr, lanes: int) -> Expr:
-        return finish(combine(spec, left, right, lanes), spec.epilogue, bounds, lanes)
+        return finish(combine(spec, left, right, lanes), spec.epilogue, lanes)
 
     return _kernel("binary", (a, b), out, target, compute)
 

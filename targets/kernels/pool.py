@@ -15,7 +15,6 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import AvgPool2d
-from qcompile.reference.arithmetic import code_bounds
 from qcompile.targets.kernels.builder import (
     Buffer,
     Index,
@@ -109,7 +108,6 @@ def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage, target: Target) -> tir
     height, width = axes(x, out, spec.window, spec.strides, spec.padding, spec.dilation)
     dtype = _sum_dtype(x.dtype, height.window * width.window)
     pool = _Pool(height, width, 0, dtype, lambda a, b: a + b)
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
 
     def body(source: Buffer, *rest: Buffer) -> None:
         *multiplier, y = rest
@@ -126,7 +124,7 @@ def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage, target: Target) -> tir
             else:
                 divisor = cast("float32", tirx.Max(count, tirx.IntImm("int32", 1)), 1)
                 value = tirx.Div(total, broadcast(divisor, lanes))
-            return finish(value, spec.epilogue, bounds, lanes)
+            return finish(value, spec.epilogue, lanes)
 
         pool.emit(Operand(source, x), Operand(y, out), target, widened, mean)
 

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import Mean
-from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
+from qcompile.reference.arithmetic import out_scale, ratio
 from qcompile.targets.kernels.builder import (
     Buffer,
     Index,
@@ -31,7 +31,6 @@ def mean(spec: Mean, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
     """``ops.Mean``: buffers x, y."""
     axes = tuple(sorted(axis % len(x.shape) for axis in spec.axes))
     count = prod(x.shape[axis] for axis in axes)
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
     dtype = "int32" if spec.x else "float32"
 
     def result(total: Expr, lanes: int) -> Expr:
@@ -41,7 +40,7 @@ def mean(spec: Mean, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
             steps = total - splat(spec.x.zero_point * count, "int32", lanes) if spec.x.zero_point else total
             factor = splat(float(ratio(spec.x.scale, count * out_scale(spec.epilogue))), "float32", lanes)
             value = rounded(cast("float32", steps, lanes) * factor, lanes)
-        return finish(value, spec.epilogue, bounds, lanes)
+        return finish(value, spec.epilogue, lanes)
 
     def body(source: Buffer, y: Buffer) -> None:
         operands = Operand(source, x), Operand(y, out)

@@ -6,7 +6,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import ResizeLinear
-from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
+from qcompile.reference.arithmetic import out_scale, ratio
 from qcompile.targets.kernels.builder import Buffer, bind, cast, finish, kernel, load, loop, rounded, splat, store
 from qcompile.targets.kernels.sweep import Operand, borders, broadcast, each_element, parallel, rows
 from qcompile.targets.storage import Storage
@@ -20,7 +20,6 @@ def resize_linear(spec: ResizeLinear, x: Storage, out: Storage, target: Target) 
 
     Weights sum to one unit on each axis, so the zero point is subtracted once, from the sum.
     """
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
     factor = float(ratio(spec.x.scale, _UNIT * _UNIT * out_scale(spec.epilogue)))
     _, _, height, width = out.shape
 
@@ -28,7 +27,7 @@ def resize_linear(spec: ResizeLinear, x: Storage, out: Storage, target: Target) 
         if spec.x.zero_point:
             total = total - splat(_UNIT * _UNIT * spec.x.zero_point, "int32", lanes)
         value = rounded(cast("float32", total, lanes) * splat(factor, "float32", lanes), lanes)
-        return finish(value, spec.epilogue, bounds, lanes)
+        return finish(value, spec.epilogue, lanes)
 
     def body(source: Buffer, index_h: Buffer, weight_h: Buffer, index_w: Buffer, weight_w: Buffer, y: Buffer) -> None:
         operand = Operand(y, out)

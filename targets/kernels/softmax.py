@@ -9,7 +9,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Softmax
-from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
+from qcompile.reference.arithmetic import out_scale, ratio
 from qcompile.targets.kernels.builder import (
     Buffer,
     Index,
@@ -33,14 +33,13 @@ def softmax(spec: Softmax, x: Storage, out: Storage, target: Target) -> tirx.Pri
     axis = spec.axis % len(x.shape)
     extent = x.shape[axis]
     others = [n for a, n in enumerate(x.shape) if a != axis]
-    bounds = code_bounds(spec.epilogue.out, spec.epilogue.clip) if spec.epilogue.out else None
     inverse = tirx.const(float(ratio(1, out_scale(spec.epilogue))), "float32")
     # Along the last axis of a plain tensor, elements are neighbours and the result is computed in vectors.
     vectors = not x.blocked and not out.blocked and axis == len(x.shape) - 1
 
     def result(e: Expr, factor: Expr, lanes: int) -> Expr:
         value = rounded(cast("float32", e, lanes) * broadcast(factor, lanes), lanes)
-        return finish(value, spec.epilogue, bounds, lanes)
+        return finish(value, spec.epilogue, lanes)
 
     def body(source: Buffer, table: Buffer, y: Buffer) -> None:
         clear_padding(Operand(y, out))
