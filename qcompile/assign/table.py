@@ -97,6 +97,19 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """A whole configuration that was measured: what the sum of its groups' losses predicted, beside what it was.
+
+    name: what it is, for readers ("int8", "assigned"). formats: by group. measured: loss, in units of the metric.
+    """
+
+    name: str
+    formats: Mapping[str, str]
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True, slots=True)
 class Uniform:
     """The whole model with every group in one format that can have it; None for what nobody looked at.
 
@@ -118,7 +131,8 @@ class SensitivityTable:
     formats: in the order of columns, "fp32" among them. groups: in order of execution; a layer is in one at most.
     Layers in none stay as they are in every plan; they and all they hold cost ``rest_seconds`` and ``rest_bytes``.
     casts: tensors between groups; cast_bandwidth in bytes a second, read and written; cast_overhead in seconds a cast.
-    pairs: corrections of the sum of losses. uniform: by format name. notes: remarks for the reader.
+    pairs: corrections of the sum of losses. checks: configurations that were measured, in that order.
+    uniform: by format name. notes: remarks for the reader.
     plans: by format name, the plan of the model with all in that format that can be; "fp32" needs none.
     reads: layer -> the tensors (and constants, "<layer>.weight") whose ``TensorPlan`` it needs if its format has codes.
     residuals: layer -> the tensors that it needs besides if its result is stored as codes too.
@@ -134,6 +148,7 @@ class SensitivityTable:
     groups: tuple[Group, ...]
     casts: tuple[Cast, ...] = ()
     pairs: tuple[Pair, ...] = ()
+    checks: tuple[Check, ...] = ()
     threads: int = 1
     device: str = ""
     baseline: float = 0.0
@@ -167,7 +182,7 @@ class SensitivityTable:
         """One line a group, cast and pair; the embedded plans as they would be saved."""
         head = {"format": FORMAT, "version": VERSION, **{name: getattr(self, name) for name in _PLAIN}}
         parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
-        for key in ("formats", "groups", "casts", "pairs"):
+        for key in ("formats", "groups", "casts", "pairs", "checks"):
             rows = ",\n".join(f"  {json.dumps(asdict(row))}" for row in getattr(self, key))
             parts.append(f"{json.dumps(key)}: [\n{rows}\n ]")
         parts.append(f'"uniform": {json.dumps({name: asdict(row) for name, row in self.uniform.items()})}')
@@ -212,6 +227,7 @@ def _decode(data: dict[str, Any], where: str) -> SensitivityTable:
         "groups": tuple(_group(row) for row in data.pop("groups")),
         "casts": tuple(Cast(**{**row, "consumers": tuple(row["consumers"])}) for row in data.pop("casts")),
         "pairs": tuple(Pair(tuple(p["groups"]), tuple(p["formats"]), p["extra"]) for p in data.pop("pairs")),
+        "checks": tuple(Check(**row) for row in data.pop("checks", ())),
         **{key: tuple(data.pop(key)) for key in ("passive", "notes")},
         "uniform": {name: Uniform(**row) for name, row in data.pop("uniform").items()},
         "reads": {layer: tuple(names) for layer, names in data.pop("reads").items()},

@@ -34,6 +34,11 @@ def check(table: SensitivityTable) -> None:
         for name, chosen in zip(pair.groups, pair.formats, strict=True):
             _known("format", [chosen], by_name[name].entries, name)
         _finite(" and ".join(pair.groups), extra=pair.extra)
+    for row in table.checks:
+        _known("group", row.formats, by_name, f"check '{row.name}'")
+        for name, chosen in row.formats.items():
+            _known("format", [chosen], by_name[name].entries, name)
+        _finite(f"check '{row.name}'", predicted=row.predicted, measured=row.measured)
     _at_least_zero("table", rest_seconds=table.rest_seconds, rest_bytes=table.rest_bytes)
     _at_least_zero("table", cast_overhead=table.cast_overhead)
     if not table.cast_bandwidth > 0:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from qcompile.assign.table import Cast, Entry, Format, Group, Pair, SensitivityTable, Uniform
+from qcompile.assign.table import Cast, Check, Entry, Format, Group, Pair, SensitivityTable, Uniform
 from qcompile.errors import QCompileError
 from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
 
@@ -32,6 +32,7 @@ def small() -> SensitivityTable:
         groups=groups,
         casts=(Cast("x", 100, "", ("stem",)), Cast("stem", 50, "stem", ("tail",))),
         pairs=(Pair(("stem", "tail"), ("int8", "fp32"), -0.001),),
+        checks=(Check("int8", {"stem": "int8", "tail": "fp32"}, 0.01, 0.012),),
         uniform={"int8": Uniform(0.01, 4e-6, 140)},
         plans={"int8": plan},
         reads={"stem": ("x", "stem.weight")},
