@@ -173,7 +173,7 @@ def test_nothing_is_left_of_a_session_that_is_ended(number, tmp_path):
     workers = psutil.Process(session.pid).children(recursive=True)
     assert len(workers) == 3 and list(temporary.iterdir())
     os.killpg(session.pid, number) if number == signal.SIGINT else session.kill()
-    session.wait(10)
+    session.wait(60)
     wait(lambda: not any(worker.is_running() for worker in workers) and not list(temporary.iterdir()))
     errors = session.stderr.read().decode()
     assert errors.count("Traceback") == (1 if number == signal.SIGINT else 0), errors
