@@ -13,15 +13,13 @@ from qcompile import graph
 from qcompile.analyze.checkpoint import Checkpoint
 from qcompile.analyze.configurations import Wish
 from qcompile.analyze.data import evaluation_data
-from qcompile.analyze.detect import Classes, find_classes
-from qcompile.analyze.measure import Task, release
-from qcompile.analyze.metrics import make_metric
+from qcompile.analyze.detect import choose_metric
+from qcompile.analyze.measure import Groups, measure, release
 from qcompile.analyze.run import executor_of, measure_all
 from qcompile.analyze.tabulate import Losses, tabulate
 from qcompile.assign.structure import Structure
 from qcompile.assign.table import FLOAT, SensitivityTable
 from qcompile.assign.ties import Tie, find_ties
-from qcompile.errors import QCompileError
 from qcompile.model import Model
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulate import simulate
@@ -75,13 +73,7 @@ def analyze(
     plans = {"int8": plans} if isinstance(plans, QuantPlan) else dict(plans)
     formats = tuple(name for name in plans if name != FLOAT)
     row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
-    classes = find_classes(model)
-    if metric is None:
-        metric = "kl" if classes is not None else "mse"
-    elif metric in ("kl", "top1", "perplexity"):
-        classes = classes or _assumed(model, metric)
-    output, probabilities = (classes.output, classes.probabilities) if classes is not None else ("", False)
-    chosen = make_metric(metric, output, probabilities)
+    chosen = choose_metric(model, metric)
     structure = Structure(graph.read(model.module))
     ties = find_ties(structure, plans) if groups is None else list(groups)
     samples = evaluation_data(data, model.inputs, num_samples).samples()
@@ -89,12 +81,12 @@ def analyze(
         if simulation is None:
             simulation = simulate(model, plans, row.with_threads(1), out=folder)
         wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
-        task = Task(str(simulation.folder), wish, metric, output, probabilities, ())
+        task = Groups(str(simulation.folder), wish, chosen)
         kept = Checkpoint(Path(checkpoint), _fingerprint(model, plans, task), resume) if checkpoint else None
         finished = False
         try:
             with executor_of(workers, executor) as (pool, ahead):
-                sums, count = measure_all(task, samples, pool, ahead, kept, progress)
+                sums, count = measure_all(measure, task, samples, pool, ahead, kept, progress)
             finished = True
         finally:
             release()
@@ -111,17 +103,13 @@ def analyze(
         return tabulate(model, plans, structure, ties, losses, costs, row, count)
 
 
-def _assumed(model: Model, metric: str) -> Classes:
-    """For who asks for a metric of classes although none were found."""
-    for spec in model.outputs:
-        if spec.dtype == "float32" and spec.shape and spec.shape[-1] > 1:
-            return Classes(spec.name, False, f"asked for by {metric}")
-    raise QCompileError("no output holds classes", node=metric, remedy="choose the metric mse, sqnr or cosine")
-
-
-def _fingerprint(model: Model, plans: Mapping[str, QuantPlan], task: Task) -> str:
+def _fingerprint(model: Model, plans: Mapping[str, QuantPlan], task: Groups) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    metric = task.metric if isinstance(task.metric, str) else repr(getattr(task.metric, "__qualname__", ""))
-    for text in (model.source_sha256, task.wish.digest(), metric, *(plan.to_json() for plan in plans.values())):
+    for text in (
+        model.source_sha256,
+        task.wish.digest(),
+        task.metric.name,
+        *(plan.to_json() for plan in plans.values()),
+    ):
         hashed.update(text.encode())
     return hashed.hexdigest()

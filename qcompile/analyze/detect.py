@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import relax
 
 from qcompile import graph
+from qcompile.analyze.metrics import Metric, make_metric
+from qcompile.errors import QCompileError
 from qcompile.model import Model
 from qcompile.passes.base import dtype_of, op_name, shape_of
 
@@ -47,6 +51,24 @@ def find_classes(model: Model) -> Classes | None:
         if len(spec.shape) == 2 and spec.shape not in given:
             return Classes(spec.name, False, "it has a number for each class")
     return None
+
+
+def choose_metric(model: Model, wanted: str | Callable[..., Any] | None = None) -> Metric:
+    """A metric as ``make_metric`` takes it, on what the model says of classes; None: "kl" if it does, else "mse"."""
+    classes = find_classes(model)
+    if wanted is None:
+        wanted = "mse" if classes is None else "kl"
+    elif wanted in ("kl", "top1", "perplexity"):
+        classes = classes or _assumed(model, str(wanted))
+    return make_metric(wanted, *((classes.output, classes.probabilities) if classes is not None else ("", False)))
+
+
+def _assumed(model: Model, metric: str) -> Classes:
+    """For who asks for a metric of classes although none were found."""
+    for spec in model.outputs:
+        if spec.dtype == "float32" and spec.shape and spec.shape[-1] > 1:
+            return Classes(spec.name, False, f"asked for by {metric}")
+    raise QCompileError("no output holds classes", node=metric, remedy="choose the metric mse, sqnr or cosine")
 
 
 def _behind(var: relax.Expr, definitions: dict[relax.Var, relax.Expr], through: tuple[str, ...]) -> relax.Expr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 
 from qcompile.analyze.configurations import CURVATURE, Configuration, Wish, programs
 from qcompile.analyze.data import Sample
-from qcompile.analyze.metrics import Metric, angle, make_metric, squared_error
+from qcompile.analyze.metrics import Metric, angle, squared_error
+from qcompile.analyze.run import Task
 from qcompile.simulate.program import Program
 from qcompile.simulate.simulation import Simulation
 
@@ -19,29 +20,25 @@ SIGNS = np.array([-1, 1], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """Some samples to measure. folder: of the simulation. metric, output, probabilities: as ``make_metric`` takes."""
+class Groups(Task):
+    """All groups of a model, on some samples."""
 
-    folder: str
     wish: Wish
-    metric: str | Callable[..., Any]
-    output: str
-    probabilities: bool
-    samples: tuple[Sample, ...]
+    metric: Metric
 
 
-def measure(task: Task) -> list[np.ndarray]:
+def measure(task: Groups) -> list[np.ndarray]:
     """For each sample the sums of each configuration, behind those of fp32 itself: float64 (1 + configurations, n).
 
     The sums are those of the metric, of ``squared_error`` and of ``angle``, one after the other.
     """
     simulation, base, found = _prepared(task.folder, task.wish)
-    metric = make_metric(task.metric, task.output, task.probabilities)
-    return [_sample(simulation, base, found, task.wish, metric, sample) for sample in task.samples]
+    return [_sample(simulation, base, found, task.wish, task.metric, sample) for sample in task.samples]
 
 
 @lru_cache(maxsize=1)
-def _loaded(folder: str) -> Simulation:
+def loaded(folder: str) -> Simulation:
+    """This process's own simulation, kept until another one is asked for."""
     return Simulation(folder)
 
 
@@ -52,14 +49,14 @@ def _prepared(folder: str, wish: Wish) -> tuple[Simulation, Program, list[tuple[
     key = (folder, wish.digest())
     if key not in _programs:
         _programs.clear()
-        _programs[key] = programs(wish, _loaded(folder))
-    return _loaded(folder), *_programs[key]
+        _programs[key] = programs(wish, loaded(folder))
+    return loaded(folder), *_programs[key]
 
 
 def release() -> None:
     """Gives back the memory of the simulation that this process has loaded."""
     _programs.clear()
-    _loaded.cache_clear()
+    loaded.cache_clear()
 
 
 def _sample(

@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Metric:
     """measure: of one sample. finish: what the sums over all samples say. better: 1 if more is better, -1 if less is.
 
     relative: whether it compares with fp32, so that it is 0 for fp32 itself.
+    It can be sent to other processes, as far as a function of one's own can.
     """
 
     name: str
@@ -40,14 +42,10 @@ class Metric:
         return value if self.relative else -self.better * (value - self.finish(baseline))
 
 
-def divergence(output: str, probabilities: bool) -> Measure:
+def divergence(output: str, probabilities: bool, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Kullback-Leibler divergence of an output's distributions, in nats, and their number; the last axis is classes."""
-
-    def measure(reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
-        log_p, log_q = (_log_probabilities(outputs[output], probabilities) for outputs in (reference, changed))
-        return np.array([(np.exp(log_p) * (log_p - log_q)).sum(), log_p.size // log_p.shape[-1]], np.float64)
-
-    return measure
+    log_p, log_q = (_log_probabilities(outputs[output], probabilities) for outputs in (reference, changed))
+    return np.array([(np.exp(log_p) * (log_p - log_q)).sum(), log_p.size // log_p.shape[-1]], np.float64)
 
 
 def _log_probabilities(values: np.ndarray, probabilities: bool) -> np.ndarray:
@@ -96,28 +94,24 @@ def mean(sums: np.ndarray) -> float:
     return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
-def hits(output: str) -> Measure:
+def hits(output: str, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Right answers, and their number; labels hold the right class of each row of the output."""
-
-    def measure(reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
-        classes = changed[output].argmax(axis=-1).reshape(-1)
-        right = _labels(labels, classes.size)
-        return np.array([(classes == right).sum(), classes.size], np.float64)
-
-    return measure
+    classes = changed[output].argmax(axis=-1).reshape(-1)
+    right = _labels(labels, classes.size)
+    return np.array([(classes == right).sum(), classes.size], np.float64)
 
 
-def surprise(output: str, probabilities: bool) -> Measure:
+def surprise(output: str, probabilities: bool, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Negative logarithm of the right classes' probability, and their number; a label below 0 does not count."""
+    log_q = _log_probabilities(changed[output], probabilities)
+    log_q = log_q.reshape(-1, log_q.shape[-1])
+    right = _labels(labels, len(log_q))
+    rows = np.flatnonzero(right >= 0)
+    return np.array([-log_q[rows, right[rows]].sum(), rows.size], np.float64)
 
-    def measure(reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
-        log_q = _log_probabilities(changed[output], probabilities)
-        log_q = log_q.reshape(-1, log_q.shape[-1])
-        right = _labels(labels, len(log_q))
-        rows = np.flatnonzero(right >= 0)
-        return np.array([-log_q[rows, right[rows]].sum(), rows.size], np.float64)
 
-    return measure
+def perplexity(sums: np.ndarray) -> float:
+    return float(np.exp(mean(sums)))
 
 
 def _labels(labels: Arrays, count: int) -> np.ndarray:
@@ -133,13 +127,11 @@ def _labels(labels: Arrays, count: int) -> np.ndarray:
     return fitting[0].reshape(-1)
 
 
-def own(function: Callable[[Arrays, Arrays, Arrays], float]) -> Measure:
+def own(
+    function: Callable[[Arrays, Arrays, Arrays], float], reference: Arrays, changed: Arrays, labels: Arrays
+) -> np.ndarray:
     """A user's loss of one sample, and 1."""
-
-    def measure(reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
-        return np.array([float(function(reference, changed, labels)), 1.0], np.float64)
-
-    return measure
+    return np.array([float(function(reference, changed, labels)), 1.0], np.float64)
 
 
 NAMES = ("kl", "mse", "sqnr", "cosine", "top1", "perplexity")
@@ -155,21 +147,19 @@ def make_metric(name: str | Callable[..., Any], output: str, probabilities: bool
     the evaluation data that are no inputs; it answers with a loss. The mean over samples counts.
     """
     if callable(name):
-        return Metric(getattr(name, "__name__", "own"), own(name), mean, relative=False)
+        return Metric(getattr(name, "__name__", "own"), partial(own, name), mean, relative=False)
     if ":" in name:
-        return Metric(name, own(_load(name)), mean, relative=False)
+        return Metric(name, partial(own, _load(name)), mean, relative=False)
     if name not in NAMES:
         raise QCompileError(f"unknown metric '{name}'", remedy=nearest(name, NAMES) + ", or module:function")
     return {
-        "kl": lambda: Metric("kl", divergence(output, probabilities), mean),
-        "mse": lambda: Metric("mse", squared_error, mean_ratio),
-        "sqnr": lambda: Metric("sqnr", squared_error, mean_ratio),
-        "cosine": lambda: Metric("cosine", angle, mean),
-        "top1": lambda: Metric("top1", hits(output), mean, better=1, relative=False),
-        "perplexity": lambda: Metric(
-            "perplexity", surprise(output, probabilities), lambda sums: float(np.exp(mean(sums))), relative=False
-        ),
-    }[name]()
+        "kl": Metric("kl", partial(divergence, output, probabilities), mean),
+        "mse": Metric("mse", squared_error, mean_ratio),
+        "sqnr": Metric("sqnr", squared_error, mean_ratio),
+        "cosine": Metric("cosine", angle, mean),
+        "top1": Metric("top1", partial(hits, output), mean, better=1, relative=False),
+        "perplexity": Metric("perplexity", partial(surprise, output, probabilities), perplexity, relative=False),
+    }[name]
 
 
 def _load(name: str) -> Callable[..., Any]:

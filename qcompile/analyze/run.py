@@ -8,34 +8,44 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from qcompile.analyze.checkpoint import Checkpoint
 from qcompile.analyze.data import Sample
-from qcompile.analyze.measure import Task, measure
 from qcompile.errors import QCompileError
 
 BLOCK = 4  # samples a task: enough to make up for sending it, few enough to share out evenly
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What some samples are to be measured for; it can be sent to other processes. folder: of the simulation."""
+
+    folder: str
+    samples: tuple[Sample, ...] = field(default=(), kw_only=True)
+
+
+T = TypeVar("T", bound=Task)
+Measure = Callable[[T], list[Any]]  # the sums of each of a task's samples
+
+
 def measure_all(
-    task: Task,
+    measure: Measure[T],
+    task: T,
     samples: Iterable[Sample],
     executor: Executor | None,
     ahead: int,
     checkpoint: Checkpoint | None,
     progress: Progress,
 ) -> tuple[np.ndarray, int]:
-    """Sums over the samples, as ``measure`` gives them for one, and the number of samples.
-
-    task: without samples. executor: None for this process. ahead: tasks that are sent before the first is done.
-    """
+    """Sums over the samples, as ``measure`` gives them for one, and the number of samples."""
     total: np.ndarray | None = None
     count = 0
-    for number, sums in _results(task, enumerate(samples), executor, ahead, checkpoint):
+    for number, sums in measure_each(measure, task, samples, executor, ahead, checkpoint):
         if total is not None and total.shape != sums.shape:
             raise QCompileError("a user's metric must give one number a sample", node=f"sample {number}")
         total = sums.copy() if total is None else total + sums
@@ -46,17 +56,22 @@ def measure_all(
     return total, count
 
 
-def _results(
-    task: Task,
-    samples: Iterator[tuple[int, Sample]],
+def measure_each(
+    measure: Measure[T],
+    task: T,
+    samples: Iterable[Sample],
     executor: Executor | None,
     ahead: int,
-    checkpoint: Checkpoint | None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The sums of each sample in order; those that are new are added to the checkpoint."""
-    waiting: deque[tuple[list[tuple[int, str]], dict[int, np.ndarray], Future | None]] = deque()
+    checkpoint: Checkpoint | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """The number and the sums of each sample, in order; those that are new are added to the checkpoint.
 
-    def finish() -> Iterator[tuple[int, np.ndarray]]:
+    task: without samples. executor: None for this process. ahead: tasks that are sent before the first is done.
+    """
+    numbered = enumerate(samples)
+    waiting: deque[tuple[list[tuple[int, str]], dict[int, Any], Future | None]] = deque()
+
+    def finish() -> Iterator[tuple[int, Any]]:
         block, known, future = waiting.popleft()
         fresh = iter(future.result() if future is not None else ())
         for number, digest in block:
@@ -67,19 +82,21 @@ def _results(
             yield number, known[number]
 
     size = 1 if executor is None else BLOCK
-    while block := list(itertools.islice(samples, size)):
+    while block := list(itertools.islice(numbered, size)):
         digests = [(number, sample.digest() if checkpoint is not None else "") for number, sample in block]
         found = {number: checkpoint.get(number, digest) for number, digest in digests} if checkpoint is not None else {}
         known = {number: sums for number, sums in found.items() if sums is not None}
         missing = tuple(sample for number, sample in block if number not in known)
-        waiting.append((digests, known, _submit(replace(task, samples=missing), executor) if missing else None))
+        waiting.append(
+            (digests, known, _submit(measure, replace(task, samples=missing), executor) if missing else None)
+        )
         if len(waiting) > (ahead if executor is not None else 0):
             yield from finish()
     while waiting:
         yield from finish()
 
 
-def _submit(task: Task, executor: Executor | None) -> Future:
+def _submit(measure: Measure[T], task: T, executor: Executor | None) -> Future:
     if executor is not None:
         return executor.submit(measure, task)
     done: Future = Future()
