@@ -11,7 +11,7 @@ from qcompile.analyze.configurations import ALONE, CURVATURE, UPTO, Configuratio
 from qcompile.analyze.measure import count_of, step, weights_of
 from qcompile.analyze.metrics import Metric, decibels, mean, mean_ratio
 from qcompile.analyze.weight_error import weight_error
-from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals
+from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals, find_sources
 from qcompile.assign.structure import Structure
 from qcompile.assign.table import FLOAT, Entry, Format, Group, SensitivityTable, Uniform
 from qcompile.assign.ties import Tie
@@ -114,6 +114,7 @@ def tabulate(
         reads=find_reads(structure, planned),
         residuals=find_residuals(structure, planned),
         passive=find_passive(structure),
+        sources=find_sources(structure, ties),
         notes=model.notes,
     )
 

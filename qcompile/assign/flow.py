@@ -85,6 +85,40 @@ def find_residuals(structure: Structure, plans: Mapping[str, QuantPlan]) -> dict
     return {layer: tuple(name for name in names if name in known) for layer, names in residuals.items()}
 
 
+def find_sources(structure: Structure, ties: Sequence[Tie]) -> dict[str, tuple[str, ...]]:
+    """Layer in a tie -> the layers in ties and the model inputs that it reads, through operators that are in none.
+
+    ``OUTSIDE`` has those that the model's outputs come from.
+    """
+    grouped = {layer for tie in ties for layer in tie.layers}
+    inputs = set(structure.main.params)
+
+    def behind(tensors: Sequence[relax.Expr]) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        seen: set[relax.Var] = set()
+        pending = [tensor for tensor in reversed(tensors) if isinstance(tensor, relax.Var)]
+        while pending:
+            var = pending.pop()
+            if var in seen:
+                continue
+            seen.add(var)
+            chain = structure.chain_of.get(var)
+            if chain is not None and chain.name in grouped:
+                found[chain.name] = None
+            elif var in inputs:
+                found[var.name] = None
+            elif var in structure.definitions:
+                pending += reversed(graph.reads(structure.definitions[var]))
+        return tuple(found)
+
+    sources = {
+        chain.name: behind([*structure.data(chain), *([chain.residual] if chain.residual is not None else [])])
+        for chain in structure.chains
+        if chain.name in grouped
+    }
+    return {**sources, OUTSIDE: behind(structure.outputs)}
+
+
 def find_passive(structure: Structure) -> tuple[str, ...]:
     """Layers that integers make no faster by themselves: worth it only where their results are wanted as codes."""
     return tuple(chain.name for chain in structure.chains if not has_weights(chain) and chain.kind not in REDUCTIONS)

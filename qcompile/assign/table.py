@@ -137,6 +137,8 @@ class SensitivityTable:
     reads: layer -> the tensors (and constants, "<layer>.weight") whose ``TensorPlan`` it needs if its format has codes.
     residuals: layer -> the tensors that it needs besides if its result is stored as codes too.
     passive: layers that are float32 wherever nothing wants their results as codes. See ``assign.flow`` for these three.
+    sources: layer -> the layers in groups and the model inputs that its operands come from, through whatever operators
+    in no group lie between; ``OUTSIDE`` -> those of the model's outputs. For drawing the model; assignment needs casts.
     """
 
     model: str
@@ -161,10 +163,11 @@ class SensitivityTable:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     residuals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     passive: tuple[str, ...] = ()
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("uniform", "plans", "reads", "residuals"):
+        for name in ("uniform", "plans", "reads", "residuals", "sources"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         check(self)
 
@@ -186,7 +189,7 @@ class SensitivityTable:
             rows = ",\n".join(f"  {json.dumps(asdict(row))}" for row in getattr(self, key))
             parts.append(f"{json.dumps(key)}: [\n{rows}\n ]")
         parts.append(f'"uniform": {json.dumps({name: asdict(row) for name, row in self.uniform.items()})}')
-        for key in ("reads", "residuals"):
+        for key in ("reads", "residuals", "sources"):
             rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(names)}" for k, names in getattr(self, key).items())
             parts.append(f"{json.dumps(key)}: {{\n{rows}\n }}")
         plans = ",\n".join(f"{json.dumps(name)}: {plan.to_json().rstrip()}" for name, plan in self.plans.items())
@@ -232,6 +235,7 @@ def _decode(data: dict[str, Any], where: str) -> SensitivityTable:
         "uniform": {name: Uniform(**row) for name, row in data.pop("uniform").items()},
         "reads": {layer: tuple(names) for layer, names in data.pop("reads").items()},
         "residuals": {layer: tuple(names) for layer, names in data.pop("residuals").items()},
+        "sources": {layer: tuple(names) for layer, names in data.pop("sources", {}).items()},
         "plans": {name: QuantPlan.from_json(json.dumps(plan), where) for name, plan in data.pop("plans").items()},
     }
     return SensitivityTable(**rows, **data)

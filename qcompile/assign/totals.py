@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from qcompile.assign.table import FLOAT, OUTSIDE, Cast, Pair, SensitivityTable
+from qcompile.assign.table import FLOAT, OUTSIDE, Cast, Group, Pair, SensitivityTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +65,35 @@ def is_wider(table: SensitivityTable, source: str, result: str) -> bool:
 
 
 def uniform_formats(table: SensitivityTable, name: str) -> dict[str, str]:
-    """Group -> the format ``name`` if the group can have it, else fp32."""
-    return {group.name: name if name in group.entries else FLOAT for group in table.groups}
+    """Group -> the format ``name`` if the group can have it; else what the plan of ``name`` has instead, or fp32."""
+    return {group.name: _instead(table, group, name) for group in table.groups}
+
+
+def _instead(table: SensitivityTable, group: Group, name: str) -> str:
+    if name in group.entries or name not in table.plans:
+        return name if name in group.entries else FLOAT
+    layers = table.plans[name].layers
+    planned = {layers[layer].format for layer in group.layers if layer in layers}
+    return next((one for one in planned if len(planned) == 1 and one in group.entries), FLOAT)
 
 
 def _extra(pairs: Iterable[Pair], formats: Mapping[str, str]) -> float:
     return sum(p.extra for p in pairs if (formats[p.groups[0]], formats[p.groups[1]]) == p.formats)
 
 
-def _cast_seconds(table: SensitivityTable, casts: Iterable[Cast], formats: Mapping[str, str]) -> float:
+def made_casts(
+    table: SensitivityTable, casts: Iterable[Cast], formats: Mapping[str, str]
+) -> Iterator[tuple[Cast, str, str, float]]:
+    """The casts that these formats need: the tensor, the format it is made in, one that it is read in, seconds."""
     activations = {f.name: f.activations for f in table.formats}
-    seconds = 0.0
     for cast in casts:
         made = FLOAT if cast.producer == OUTSIDE else formats[cast.producer]
         read = [FLOAT if name == OUTSIDE else formats[name] for name in cast.consumers]
         wanted = {activations[name]: name for name in read}
         for dtype, result in wanted.items():
             if dtype != activations[made] and (activations[made] in wanted or not is_wider(table, made, result)):
-                seconds += table.cast_seconds(cast.elements, made, result)
-    return seconds
+                yield cast, made, result, table.cast_seconds(cast.elements, made, result)
+
+
+def _cast_seconds(table: SensitivityTable, casts: Iterable[Cast], formats: Mapping[str, str]) -> float:
+    return sum((seconds for *_, seconds in made_casts(table, casts, formats)), 0.0)

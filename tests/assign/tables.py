@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from qcompile import graph
-from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals
+from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals, find_sources
 from qcompile.assign.structure import Structure
 from qcompile.assign.table import Cast, Entry, Format, Group, Pair, SensitivityTable
 from qcompile.assign.ties import find_ties
@@ -106,4 +106,5 @@ def of_model(model: Model, plan: QuantPlan) -> SensitivityTable:
         reads=find_reads(structure, plans),
         residuals=find_residuals(structure, plans),
         passive=find_passive(structure),
+        sources=find_sources(structure, ties),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import qcompile as qc
 from qcompile import graph
-from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals
+from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals, find_sources
 from qcompile.assign.structure import Structure
 from qcompile.assign.table import Cast
 from qcompile.assign.ties import find_ties
@@ -39,6 +39,16 @@ def test_reads_and_residuals():
 def test_ends_that_are_codes():
     structure, plans = read(cnn(), integer_inputs=["x"], integer_outputs=["y"])
     assert find_reads(structure, plans)[""] == ("x", "y")
+
+
+def test_sources_of_layers():
+    """Through what is in no group, residuals included; none of a layer that reads what it makes itself."""
+    structure, plans = read(cnn())
+    ties = find_ties(structure, plans)
+    sources = find_sources(structure, ties)
+    assert sources == {"r0": ("x",), "a": ("r0",), "p": ("a",), "y": ("p",), "": ("y",)}
+    structure, plans = read(with_island())
+    assert find_sources(structure, find_ties(structure, plans))["y"] == ("m",)
 
 
 def test_passive_layers():

@@ -36,6 +36,7 @@ def small() -> SensitivityTable:
         uniform={"int8": Uniform(0.01, 4e-6, 140)},
         plans={"int8": plan},
         reads={"stem": ("x", "stem.weight")},
+        sources={"stem": ("x",), "tail": ("stem",), "": ("tail",)},
         notes=("made up",),
     )
 
