@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from qcompile.importing import import_onnx as import_onnx
     from qcompile.importing import import_relax as import_relax
     from qcompile.manifest import Manifest as Manifest
+    from qcompile.mixed.goal import Goal as Goal
+    from qcompile.mixed.mixed import plan_mixed as plan_mixed
     from qcompile.model import Model as Model
     from qcompile.plan import QuantPlan as QuantPlan
     from qcompile.runtime import Runner as Runner
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": "artifact",
     "Assignment": "assign.assignment",
+    "Goal": "mixed.goal",
     "Manifest": "manifest",
     "Model": "model",
     "QCompileError": "errors",
@@ -74,6 +77,7 @@ _HOMES = {
     "load": "runtime",
     "pareto": "assign.pareto",
     "plan_imported": "assign.imported",
+    "plan_mixed": "mixed.mixed",
     "plan_uniform": "assign.uniform",
     "select_target": "targets.select",
     "simulate": "simulate.simulate",

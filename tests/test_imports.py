@@ -33,6 +33,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"tune"},
     {"build", "simulate"},
     {"analyze"},
+    {"mixed"},
     {"bench"},
     {"report"},
     {"cli"},

@@ -149,7 +149,7 @@ def make_metric(name: str | Callable[..., Any], output: str, probabilities: bool
     if callable(name):
         return Metric(getattr(name, "__name__", "own"), partial(own, name), mean, relative=False)
     if ":" in name:
-        return Metric(name, partial(own, _load(name)), mean, relative=False)
+        return Metric(name, partial(own, load_function(name)), mean, relative=False)
     if name not in NAMES:
         raise QCompileError(f"unknown metric '{name}'", remedy=nearest(name, NAMES) + ", or module:function")
     return {
@@ -162,7 +162,7 @@ def make_metric(name: str | Callable[..., Any], output: str, probabilities: bool
     }[name]
 
 
-def _load(name: str) -> Callable[..., Any]:
+def load_function(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module in the working directory

@@ -88,6 +88,43 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
     return plan
 
 
+def format_plans(
+    model: Model, target: Target, formats: Sequence[str], wish: CalibrationWish, times: dict[str, float]
+) -> tuple[Model, dict[str, QuantPlan]]:
+    """The plan of each format but fp32, of one calibration, and the model that they are of (equalized, if asked for).
+
+    Raises QCompileError if nothing but fp32 is named.
+    """
+    import qcompile as qc
+    from qcompile.calibrate.methods import PERCENTILE
+    from qcompile.formats import format_of
+
+    wanted = [name for name in dict.fromkeys(formats) if format_of(name).name != "fp32"]
+    if not wanted:
+        raise QCompileError("nothing to compare fp32 with", node="--formats", remedy="give another format: int8")
+    if wish.equalize and wish.data is not None:
+        with timed("equalize", times, "equalizing channels"):
+            model = qc.equalize(model, wish.data)
+    stats = calibrated(model, wish, times)
+    percent = PERCENTILE if wish.percentile is None else wish.percentile
+    with timed("plan", times, "planning"):
+        plans = {
+            name: qc.plan_uniform(
+                model,
+                stats,
+                name,
+                target,
+                wish.exclude,
+                method=wish.method,
+                percent=percent,
+                group_size=wish.group_size,
+                bias_correction=wish.bias_correction,
+            )
+            for name in wanted
+        }
+    return model, plans
+
+
 def _tell_fallbacks(plan: QuantPlan) -> None:
     """Which layers are int8 because they cannot be what was asked for."""
     names: dict[str, list[str]] = {}

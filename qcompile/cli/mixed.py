@@ -1,0 +1,137 @@
+"""``qcompile build --precision mixed``: what it is asked for, and the way from there to a plan."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompile.cli.budgets import nbytes, seconds, write_whole
+from qcompile.cli.console import remark
+from qcompile.cli.planning import CalibrationWish, format_plans, timed
+from qcompile.errors import QCompileError
+
+if TYPE_CHECKING:
+    from qcompile.mixed.goal import Goal
+    from qcompile.mixed.mixed import MixedPlan
+    from qcompile.model import Model
+    from qcompile.plan import QuantPlan
+    from qcompile.targets.target import Target
+
+MIXED = "mixed"
+FORMATS = ("int8", "w4a8", "bf16")  # that are chosen among, besides fp32
+_TIMED = 0.5  # seconds of calls of a build whose latency is limited
+
+
+@dataclass(frozen=True, slots=True)
+class MixedWish:
+    """What the command line says of mixed precision."""
+
+    goal: Goal
+    formats: tuple[str, ...]
+    data: Path | None
+    metric: str | None
+    table: Path | None
+    workers: int
+
+
+def mixed_wish(
+    max_drop: str | None,
+    latency: str | None,
+    size: str | None,
+    objective: str | None,
+    formats: tuple[str, ...],
+    data: Path | None,
+    metric: str | None,
+    table: Path | None,
+    workers: int,
+) -> MixedWish:
+    from qcompile.mixed.goal import Goal, drop
+
+    allowed = drop(max_drop) if max_drop is not None else None
+    goal = Goal(allowed, seconds(latency), nbytes(size), objective)
+    if table is not None and not table.parent.is_dir():
+        raise QCompileError("no such folder", node=str(table.parent), remedy="make it first")
+    return MixedWish(goal, formats or FORMATS, data, metric, table, workers)
+
+
+def mixed_plan(
+    model: Model,
+    target: Target,
+    calibration: CalibrationWish,
+    wish: MixedWish,
+    records: Sequence[str],
+    times: dict[str, float],
+) -> MixedPlan:
+    """The plan, and what it was measured at; the table of sensitivities is read from ``wish.table`` or left there."""
+    import qcompile as qc
+    from qcompile.scaled import model_for
+
+    if calibration.integer_io:
+        reason = "formats are measured with float inputs and outputs"
+        raise QCompileError(reason, node="--integer-io", remedy="leave it out with --precision mixed")
+    data = wish.data if wish.data is not None else calibration.data
+    if data is None:
+        raise QCompileError("nothing to measure plans on", node="--eval-data", remedy="give samples, with labels if any")
+    if wish.data is None:
+        remark("warning: without --eval-data plans are measured on the data that they were calibrated on")
+    table, plans = None, {}
+    if wish.table is not None and wish.table.is_file():
+        table = qc.SensitivityTable.load(wish.table)
+        remark(f"note: sensitivities from {wish.table}")
+        model = model_for(model, next(iter(table.plans.values())))
+    else:
+        model, plans = format_plans(model, target, wish.formats, calibration, times)
+    with timed("mixed", times, "mixed precision") as update:
+        found = qc.plan_mixed(
+            model,
+            plans,
+            data,
+            wish.goal,
+            target,
+            guard=wish.metric,
+            table=table,
+            latency=_latency(model, target, records),
+            workers=wish.workers,
+            threads=target.threads,
+            tuning_records=list(records),
+            progress=lambda what, samples: update(f"{what}, {samples} samples" if samples else what),
+        )
+    if wish.table is not None:
+        write_whole(wish.table, found.table.to_json())
+    return found
+
+
+def _latency(model: Model, target: Target, records: Sequence[str]) -> Callable[[QuantPlan], float | None]:
+    """Seconds of one call of a build of a plan, the median; None where the target's code cannot run."""
+
+    def measured(plan: QuantPlan) -> float | None:
+        import qcompile as qc
+        from qcompile.bench import Contender, measure
+        from qcompile.calibrate import random_data
+
+        feed = next(iter(random_data(model.inputs, 1)))
+        with _folder() as folder:
+            qc.build(model, plan, target, out=folder / "out", threads=target.threads, tuning_records=list(records))
+            contender = Contender("qcompile", MIXED, folder / "out", target.threads, feed)
+            try:
+                return measure([contender], _TIMED)[contender].median
+            except QCompileError:
+                return None
+
+    return measured
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="qcompile-mixed-") as folder:
+        yield Path(folder)
+
+
+def mixed_values(found: MixedPlan) -> dict[str, Any]:
+    from qcompile.report.mixed import values
+
+    return values(found)

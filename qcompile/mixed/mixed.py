@@ -1,0 +1,225 @@
+"""``plan_mixed``: a plan of several formats that was measured, and what it was measured at on data kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qcompile.analyze.analyze import analyze
+from qcompile.analyze.data import evaluation_data
+from qcompile.analyze.detect import Classes, find_classes
+from qcompile.analyze.metrics import make_metric
+from qcompile.analyze.whole import measure_configurations
+from qcompile.assign.assignment import Assignment, to_plan
+from qcompile.assign.table import Check, SensitivityTable
+from qcompile.errors import QCompileError
+from qcompile.mixed.goal import Goal
+from qcompile.mixed.guard import Guard, find_guard
+from qcompile.mixed.halves import Halves
+from qcompile.mixed.interval import CONFIDENCE, paired_interval
+from qcompile.mixed.search import Search
+from qcompile.mixed.trials import Trial, Trials, by_layer
+from qcompile.model import Model
+from qcompile.plan import QuantPlan
+from qcompile.simulate.simulate import simulate
+from qcompile.simulate.simulation import Simulation
+from qcompile.targets.select import select_target
+from qcompile.targets.target import Target
+from qcompile.tune.lookup import DEFAULT_RECORDS
+
+SAMPLES = 64  # that sensitivities are measured on
+_TRIES = 3  # plans that are built and timed to meet a budget of latency
+_MARGIN = 0.99  # of the budget that the next try aims at
+
+Latency = Callable[[QuantPlan], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The plan on the half of the data that nothing was chosen by.
+
+    metric: the guarded one. baseline, value: of fp32 and of the plan. drop: how much worse; low, high: its bounds with
+    ``confidence``.
+    """
+
+    metric: str
+    samples: int
+    baseline: float
+    value: float
+    drop: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class MixedPlan:
+    """plan: to build. assignment: of groups, with reasons. table: with the checks and pairs that were measured.
+
+    chosen: the plan on the half that was searched on; trials: all that were measured there. held: on the other half.
+    seconds: of one call of the build, measured; None where nobody could. unmet: the limits that it does not keep, in
+    words; met if there are none.
+    """
+
+    plan: QuantPlan
+    assignment: Assignment
+    table: SensitivityTable
+    chosen: Trial
+    trials: tuple[Trial, ...]
+    held: Held
+    goal: Goal
+    seconds: float | None
+    unmet: tuple[str, ...]
+
+    @property
+    def met(self) -> bool:
+        return not self.unmet
+
+
+def plan_mixed(
+    model: Model,
+    plans: Mapping[str, QuantPlan],
+    data: Any,
+    goal: Goal,
+    target: str | Target = "native",
+    *,
+    guard: str | Callable[..., Any] | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    num_samples: int = SAMPLES,
+    table: SensitivityTable | None = None,
+    latency: Latency | None = None,
+    workers: int = 1,
+    executor: Executor | None = None,
+    threads: int = 1,
+    tuning_records: str | Path | list[str] = DEFAULT_RECORDS,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[str, int], None] = lambda what, samples: None,
+) -> MixedPlan:
+    """The best plan for ``goal``: analyzed, assigned, measured, repaired, and checked on data that it has not seen.
+
+    Every other sample is searched on: sensitivities are measured on the first of them, and whole plans on all, by
+    simulation. Where losses of groups do not add up, those of the pairs that matter are measured and the plan is
+    assigned again. The rest of the samples is for ``MixedPlan.held`` alone.
+
+    Parameters
+    ----------
+    plans: by format, the plan with every layer in it that can be.
+    data: as for ``analyze``; with labels, the guarded metric is that of the task.
+    guard: the metric that ``goal.max_drop`` is about, see ``find_guard``. metric: of sensitivities, as for ``analyze``.
+    num_samples: that sensitivities are measured on. table: sensitivities measured before (its plans are taken).
+    latency: seconds of one call of a build of a plan, None for what cannot run here; asked for if there is a budget of
+    latency, which is tightened until the build keeps it.
+    progress: called with what is being done, and the number of samples done.
+
+    Raises
+    ------
+    QCompileError: if no choice of formats keeps the budgets of latency and size; it says what is reachable. A plan that
+    drops too much is no error: see ``MixedPlan.unmet``.
+    """
+    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    halves = Halves(evaluation_data(list(data) if isinstance(data, Iterator) else data, model.inputs))
+    classes = find_classes(model)
+    guarded = find_guard(guard, classes, model.outputs, halves.first())
+    if table is not None:
+        _check_table(table, model, row)
+        plans = dict(table.plans)
+    progress("compiling the simulation", 0)
+    simulation = simulate(model, plans, row.with_threads(1))
+    if table is None:
+        table = analyze(
+            model,
+            plans,
+            halves.search(num_samples),
+            row,
+            metric=metric,
+            accumulate=False,
+            workers=workers,
+            executor=executor,
+            checkpoint=checkpoint,
+            resume=resume,
+            simulation=simulation,
+            threads=threads,
+            tuning_records=tuning_records,
+            progress=lambda samples: progress("measuring sensitivities", samples),
+        )
+    measured = make_metric(table.metric if metric is None else metric, *_ends(classes))
+    trials = Trials(simulation, halves, guarded, measured, table.samples, workers, progress)
+    search = Search(table, trials, goal)
+    assignment, chosen, seconds = _timed(search, goal, latency)
+    held = _hold(simulation, halves, guarded, by_layer(simulation, search.table, chosen.formats), progress)
+    checks = tuple(Check(t.name, t.formats, t.predicted.loss, t.loss) for t in trials.done)
+    whole = replace(search.table, checks=checks)
+    unmet = _unmet(goal, chosen, held, trials.baseline, seconds)
+    return MixedPlan(
+        to_plan(assignment, whole), assignment, whole, chosen, tuple(trials.done), held, goal, seconds, unmet
+    )
+
+
+def _ends(classes: Classes | None) -> tuple[str, bool]:
+    return (classes.output, classes.probabilities) if classes is not None else ("", False)
+
+
+def _check_table(table: SensitivityTable, model: Model, target: Target) -> None:
+    if table.model_sha256 and model.source_sha256 and table.model_sha256 != model.source_sha256:
+        raise QCompileError("the table is of another model", node=table.model, remedy="analyze this model")
+    if (table.target, table.threads) != (target.name, target.threads):
+        reason = f"its times are of {table.target}, {table.threads} threads; not of {target.name}, {target.threads}"
+        raise QCompileError(reason, node="table of sensitivities", remedy="analyze for this target")
+
+
+def _timed(search: Search, goal: Goal, latency: Latency | None) -> tuple[Assignment, Trial, float | None]:
+    """The search's result; if there is a budget of latency, one whose build keeps it, or the fastest of all tries."""
+    assignment, chosen = search.run()
+    if goal.max_seconds is None or latency is None:
+        return assignment, chosen, None
+    seconds = latency(to_plan(assignment, search.table))
+    best = assignment, chosen, seconds
+    limit = goal.max_seconds
+    for _ in range(_TRIES - 1):
+        if seconds is None or seconds <= goal.max_seconds:
+            break
+        limit *= _MARGIN * goal.max_seconds / seconds
+        search.goal = replace(goal, max_seconds=limit)
+        try:
+            assignment, chosen = search.run()
+        except QCompileError:
+            break  # nothing is predicted to be as fast as that
+        seconds = latency(to_plan(assignment, search.table))
+        if seconds is not None and best[2] is not None and seconds < best[2]:
+            best = assignment, chosen, seconds
+    return best
+
+
+def _hold(
+    simulation: Simulation,
+    halves: Halves,
+    guard: Guard,
+    formats: Mapping[str, str],
+    progress: Callable[[str, int], None],
+) -> Held:
+    (rows,) = measure_configurations(
+        simulation,
+        [formats],
+        halves.held().samples(),
+        [guard.metric],
+        progress=lambda samples: progress("checking on the other half", samples),
+    )
+    base, own = rows
+    low, high = paired_interval(guard, own, base)
+    return Held(guard.name, len(own), guard.value(base), guard.value(own), guard.drop(own, base), low, high)
+
+
+def _unmet(goal: Goal, chosen: Trial, held: Held, baseline: float, seconds: float | None) -> tuple[str, ...]:
+    found = []
+    if goal.max_drop is not None:
+        if chosen.drop > goal.max_drop.allowed(baseline):
+            found.append(f"no plan within the budgets drops by {goal.max_drop} of {held.metric} at most")
+        elif held.drop > goal.max_drop.allowed(held.baseline):
+            found.append(f"it drops by more than {goal.max_drop} of {held.metric} on the half that was held back")
+    if goal.max_seconds is not None and seconds is not None and seconds > goal.max_seconds:
+        found.append(f"its build takes {1e6 * seconds:.0f} us, the budget is {1e6 * goal.max_seconds:.0f} us")
+    return tuple(found)

@@ -1,0 +1,110 @@
+"""Configurations that were measured on the half that is searched on, and what was predicted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from qcompile.analyze.metrics import Metric
+from qcompile.analyze.whole import measure_configurations
+from qcompile.assign.table import FLOAT, SensitivityTable
+from qcompile.assign.totals import Totals, totals
+from qcompile.mixed.guard import Guard
+from qcompile.mixed.halves import Halves
+from qcompile.simulate.simulation import Simulation
+
+Formats = Mapping[str, str]  # group -> format
+Key = tuple[tuple[str, str], ...]  # the same, to look it up by
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One configuration. name: what it is, for readers. predicted: by the table that it was chosen by.
+
+    loss: in units of the table's metric, on the samples that the table is from; drop: of the guarded metric, on all of
+    the half.
+    """
+
+    name: str
+    formats: Formats
+    predicted: Totals
+    loss: float
+    drop: float
+
+
+@dataclass(slots=True)
+class Trials:
+    """Measures by simulation, each configuration once.
+
+    metric: that of the table. samples: how many the table is from. progress: called with what is done, and the samples.
+    """
+
+    simulation: Simulation
+    halves: Halves
+    guard: Guard
+    metric: Metric
+    samples: int
+    workers: int = 1
+    progress: Callable[[str, int], None] = lambda what, samples: None
+    done: list[Trial] = field(default_factory=list)
+    baseline: float = float("nan")  # of the guarded metric, for fp32
+
+    def measure(self, table: SensitivityTable, candidates: Mapping[str, Formats]) -> list[Trial]:
+        """The trials of ``candidates`` (name -> formats); all that are new are measured in one pass over the data."""
+        known = {key_of(trial.formats): trial for trial in self.done}
+        fresh: dict[Key, tuple[str, Formats]] = {}
+        for name, formats in candidates.items():
+            if key_of(formats) not in known:
+                fresh.setdefault(key_of(formats), (name, formats))
+        if fresh:
+            configurations = [by_layer(self.simulation, table, formats) for _, formats in fresh.values()]
+            guarded, losses = self._sums(configurations)
+            self.baseline = self.guard.value(guarded[0])
+            base = losses[0].sum(axis=0)
+            for i, (key, (name, formats)) in enumerate(fresh.items(), 1):
+                loss = self.metric.loss(losses[i].sum(axis=0), base)
+                drop = self.guard.drop(guarded[i], guarded[0])
+                known[key] = Trial(name, dict(formats), totals(table, formats), loss, drop)
+                self.done.append(known[key])
+        return [replace(known[key_of(f)], predicted=totals(table, f)) for f in candidates.values()]
+
+    def _sums(self, configurations: Sequence[Formats]) -> tuple[np.ndarray, np.ndarray]:
+        guarded, losses = measure_configurations(
+            self.simulation,
+            configurations,
+            self.halves.search().samples(),
+            [self.guard.metric, self.metric],
+            workers=self.workers,
+            progress=lambda samples: self.progress(f"measuring {len(configurations)} plans", samples),
+        )
+        return guarded, losses[:, : self.samples]
+
+    def losses(self, configurations: Sequence[Formats]) -> list[float]:
+        """In units of the table's metric, of configurations by layer, on the samples that the table is from."""
+        (sums,) = measure_configurations(
+            self.simulation,
+            configurations,
+            self.halves.search(self.samples).samples(),
+            [self.metric],
+            workers=self.workers,
+            progress=lambda samples: self.progress(f"measuring {len(configurations)} pairs", samples),
+        )
+        base = sums[0].sum(axis=0)
+        return [self.metric.loss(rows.sum(axis=0), base) for rows in sums[1:]]
+
+
+def by_layer(simulation: Simulation, table: SensitivityTable, formats: Formats) -> dict[str, str]:
+    """The formats of layers, of those that have several; fp32 for the rest."""
+    return {
+        layer: formats[group.name]
+        for group in table.groups
+        if formats.get(group.name, FLOAT) != FLOAT
+        for layer in group.layers
+        if layer in simulation.layers and formats[group.name] in simulation.formats(layer)
+    }
+
+
+def key_of(formats: Formats) -> Key:
+    return tuple(sorted(formats.items()))
