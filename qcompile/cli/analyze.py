@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qcompile.cli.budgets import write_whole
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, calibrated, timed
 from qcompile.errors import QCompileError
+from qcompile.report.files import write_whole
 
 if TYPE_CHECKING:
     from qcompile.assign.table import SensitivityTable

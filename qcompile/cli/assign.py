@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from qcompile.cli.budgets import nbytes, seconds, write_whole
+from qcompile.cli.budgets import nbytes, seconds
 from qcompile.cli.console import show, show_json
 from qcompile.errors import QCompileError
+from qcompile.report.files import write_whole
 
 
 class Objective(StrEnum):

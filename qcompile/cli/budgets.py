@@ -1,14 +1,12 @@
-"""Times and sizes on the command line, and files that are written whole or not at all."""
+"""Times and sizes on the command line."""
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from qcompile.errors import QCompileError
+from qcompile.report.files import write_whole as write_whole
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"b": 1, "": 1, "kb": 1 << 10, "kib": 1 << 10, "mb": 1 << 20, "mib": 1 << 20, "gb": 1 << 30, "gib": 1 << 30}
@@ -35,22 +33,3 @@ def _amount(text: str | None, units: Mapping[str, float], option: str, remedy: s
     if match is None or value is None or match[2] not in units:
         raise QCompileError(f"'{text}' is no amount", node=option, remedy=remedy)
     return value * units[match[2]]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file, or leaves the older one as it is."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.close()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from qcompile.cli.budgets import write_whole
 from qcompile.cli.console import remark, show, show_json, step
+from qcompile.report.files import write_whole
 
 
 def pareto(

@@ -9,7 +9,7 @@ import pytest
 
 import qcompile as qc
 from qcompile.cli import main
-from qcompile.cli.budgets import nbytes, seconds, write_whole
+from qcompile.cli.budgets import nbytes, seconds
 from qcompile.errors import QCompileError
 from tests.assign.tables import of_model
 from tests.building import cnn, samples
@@ -119,16 +119,3 @@ def test_amounts():
     for text in ("", "ms", "-5ms", "5 m", "1.2.3s"):
         with pytest.raises(QCompileError, match="is no amount"):
             seconds(text)
-
-
-def test_files_are_written_whole(tmp_path, monkeypatch):
-    path = tmp_path / "plan.json"
-    write_whole(path, "old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, "new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
