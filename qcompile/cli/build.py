@@ -5,30 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qcompile.cli.assign import Objective
 from qcompile.cli.console import remark, show, show_json
+from qcompile.cli.mixed import CHOICE, MIXED, mixed_plan, mixed_wish
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
-from qcompile.errors import QCompileError
-from qcompile.formats import GROUP, format_of
+from qcompile.errors import QCompileError, nearest
+from qcompile.formats import FORMATS, GROUP, format_of
 from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
+    from qcompile.mixed.mixed import MixedPlan
     from qcompile.model import Model
     from qcompile.targets.target import Target
 
 
-class Precision(StrEnum):
-    int8 = "int8"
-    w4a8 = "w4a8"
-    w8 = "w8"
-    fp32 = "fp32"
+PRECISIONS = (*FORMATS, MIXED)
 
 
 def build(
@@ -38,8 +36,11 @@ def build(
     ],
     target: Annotated[str, typer.Option("--target", help="See 'qcompile targets'.")] = "native",
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Of every layer that has such a form.")
-    ] = Precision.int8,
+        str,
+        typer.Option(
+            "--precision", metavar="|".join(PRECISIONS), help="Of every layer that has such a form; mixed: measured."
+        ),
+    ] = "int8",
     int8: Annotated[bool, typer.Option("--int8", help="Same as --precision int8.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Same as --precision fp32.")] = False,
     group_size: Annotated[
@@ -60,6 +61,36 @@ def build(
     ] = True,
     num_samples: Annotated[int | None, typer.Option("--num-samples", help="Use the first N samples only.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan.json instead of calibration.")] = None,
+    eval_data: Annotated[
+        Path | None, typer.Option("--eval-data", help="Mixed: samples to measure plans on, with labels if any.")
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option("--max-drop", metavar="0.5%", help="Mixed: of the metric, in percent of fp32's or in its units."),
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option("--latency-budget", metavar="5ms", help="Mixed: time of one call at most.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size-budget", metavar="2MB", help="Mixed: weights and other constants at most.")
+    ] = None,
+    objective: Annotated[
+        Objective | None,
+        typer.Option("--objective", help="Mixed: what to make best; accuracy, or latency if only the drop is limited."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="Mixed: of --max-drop: top1, perplexity, kl, mse, cosine, module:function."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--formats", metavar="a,b", help=f"Mixed: to choose among, besides fp32 ({','.join(CHOICE)})."),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Mixed: sensitivities to use; if it is not there, left there.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Mixed: processes that measure.")] = 1,
+    report: Annotated[Path | None, typer.Option("--report", help="Mixed: a page with all that was found.")] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option("--exclude-nodes", metavar="a,b", help="Nodes, layers, operator types left in float."),
@@ -97,6 +128,8 @@ def build(
       qcompile build model.onnx --target x86-avx2 --threads 2 --calib-data samples/ -o out/
       qcompile build model.onnx --fp32 --input-shapes "x:[8,3,224,224]" -o out/
       qcompile build model.onnx --precision w4a8 --group-size 64 --calib-data samples.npz -o out/
+      qcompile build model.onnx --precision mixed --calib-data c.npz --eval-data e.npz --max-drop 0.5% -o out/
+      qcompile build model.onnx --precision mixed --calib-data c.npz --latency-budget 5ms --report r.html -o out/
       qcompile build model.onnx --plan out/plan.json -o out2/
       qcompile build model.onnx --plan out/plan.json --locked out/ -o out2/
     """
@@ -104,15 +137,32 @@ def build(
     from qcompile.artifact import check_output
     from qcompile.targets.select import select_target
 
-    if int8 and (fp32 or precision is not Precision.int8):
-        other = "fp32" if fp32 else precision.value
+    if precision not in PRECISIONS:
+        raise QCompileError(
+            f"unknown precision '{precision}'", node="--precision", remedy=nearest(precision, PRECISIONS)
+        )
+    if int8 and (fp32 or precision != "int8"):
+        other = "fp32" if fp32 else precision
         raise QCompileError(f"--int8 and {other} contradict each other", remedy="give one precision")
     if fp32:
-        precision = Precision.fp32
-    if group_size is not None and (precision is not Precision.w4a8 or plan is not None):
-        raise QCompileError("only weights that are planned as w4a8 have groups", remedy="give --precision w4a8")
+        precision = "fp32"
+    grouped = precision == MIXED or FORMATS[precision].grouped
+    if group_size is not None and (not grouped or plan is not None):
+        raise QCompileError("only weights that are planned as int4 have groups", remedy="give --precision w4a8")
     if group_size is not None and (group_size < 8 or group_size % 8):
         raise QCompileError(f"--group-size {group_size} is not a multiple of 8", remedy="32 and 64 are usual")
+    wanted = {"--eval-data": eval_data, "--max-drop": max_drop, "--latency-budget": latency, "--size-budget": size}
+    wanted |= {"--objective": objective, "--metric": metric, "--formats": formats, "--table": table, "--report": report}
+    given = [option for option, value in wanted.items() if value is not None]
+    if given and (precision != MIXED or plan is not None):
+        raise QCompileError("it is for mixed precision", node=given[0], remedy="give --precision mixed")
+    mixed = None
+    if precision == MIXED and plan is None:
+        goal = objective.value if objective else None
+        mixed = mixed_wish(max_drop, latency, size, goal, names(formats or []), eval_data, metric, table, workers)
+    for folder in {path.parent for path in (table, report) if path is not None}:
+        if not folder.is_dir():
+            raise QCompileError("no such folder", node=str(folder), remedy="make it first")
     check_output(out)
     row = select_target(target)
     records = _check_schedules(tuning_records or [], locked, trials, row.with_threads(threads))
@@ -121,24 +171,28 @@ def build(
         imported = qc.import_onnx(model, input_shapes(shapes or []), dump_ir=dump_ir)
     for note in imported.notes:
         remark(f"note: {note}")
+    calibration = CalibrationWish(
+        calib_data,
+        method.value,
+        percentile,
+        num_samples,
+        names(exclude or []),
+        integer_io,
+        precision,
+        GROUP if group_size is None else group_size,
+        equalize,
+        bias_correction,
+    )
+    found: MixedPlan | None = None
     if plan is not None:
         chosen = QuantPlan.load(plan)
-    elif not format_of(precision.value).codes:
-        chosen = qc.plan_uniform(imported, None, precision.value, row, names(exclude or []))
+    elif mixed is not None:
+        found = mixed_plan(imported, row.with_threads(threads), calibration, mixed, records, times)
+        chosen = found.plan
+    elif not format_of(precision).codes:
+        chosen = qc.plan_uniform(imported, None, precision, row, calibration.exclude)
     else:
-        wish = CalibrationWish(
-            calib_data,
-            method.value,
-            percentile,
-            num_samples,
-            names(exclude or []),
-            integer_io,
-            precision.value,
-            GROUP if group_size is None else group_size,
-            equalize,
-            bias_correction,
-        )
-        chosen = integer_plan(imported, row, wish, times)
+        chosen = integer_plan(imported, row, calibration, times)
     if trials is not None:
         _tune(imported, chosen, row.with_threads(threads), records, trials, times)
     with timed("compile", times, "compiling"):
@@ -152,7 +206,14 @@ def build(
             tuning_records=records,
             locked=locked,
         )
-    _summarize(artifact, times, as_json, verbose)
+    if found is not None and report is not None:
+        from qcompile.report.page import write_report
+
+        write_report(report, found.table, found.assignment)
+    _summarize(artifact, found, times, as_json, verbose)
+    if found is not None and not found.met:
+        remark(f"error: {'; '.join(found.unmet)}; {artifact.path} holds the best plan found")
+        raise typer.Exit(1)
 
 
 def _check_schedules(records: list[str], locked: Path | None, trials: int | None, target: Target) -> list[str]:
@@ -188,8 +249,11 @@ def _tune(
         )
 
 
-def _summarize(artifact: Artifact, times: Mapping[str, float], as_json: bool, verbose: bool) -> None:
+def _summarize(
+    artifact: Artifact, found: MixedPlan | None, times: Mapping[str, float], as_json: bool, verbose: bool
+) -> None:
     from qcompile.report import units
+    from qcompile.report.mixed import mixed_values, trials_table, verdict
     from qcompile.report.tables import facts, layers_table, schedules
 
     if as_json:
@@ -209,12 +273,15 @@ def _summarize(artifact: Artifact, times: Mapping[str, float], as_json: bool, ve
                 ],
                 "notes": manifest.notes,
                 "seconds": {name: round(seconds, 3) for name, seconds in times.items()},
+                **({"mixed": mixed_values(found)} if found is not None else {}),
             }
         )
         return
+    if found is not None:
+        show(trials_table(found))
     if verbose:
         show(layers_table(artifact.manifest.layers))
-    for key, text in facts(artifact):
+    for key, text in [*facts(artifact), *(verdict(found) if found is not None else [])]:
         show(f"{key:<10} {text}")
     show(f"{'artifact':<10} {artifact.path} ({units.size(artifact.size)})")
     if verbose:

@@ -7,14 +7,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qcompile.cli.budgets import nbytes, seconds, write_whole
+from qcompile.cli.budgets import nbytes, seconds
 from qcompile.cli.console import remark
 from qcompile.cli.planning import CalibrationWish, format_plans, timed
 from qcompile.errors import QCompileError
+from qcompile.formats import FORMATS
+from qcompile.report.files import write_whole
 
 if TYPE_CHECKING:
+    from qcompile.assign.table import SensitivityTable
     from qcompile.mixed.goal import Goal
     from qcompile.mixed.mixed import MixedPlan
     from qcompile.model import Model
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from qcompile.targets.target import Target
 
 MIXED = "mixed"
-FORMATS = ("int8", "w4a8", "bf16")  # that are chosen among, besides fp32
+CHOICE = tuple(name for name in ("int8", "w4a8", "bf16") if name in FORMATS)  # what is chosen among, besides fp32
 _TIMED = 0.5  # seconds of calls of a build whose latency is limited
 
 
@@ -53,9 +56,7 @@ def mixed_wish(
 
     allowed = drop(max_drop) if max_drop is not None else None
     goal = Goal(allowed, seconds(latency), nbytes(size), objective)
-    if table is not None and not table.parent.is_dir():
-        raise QCompileError("no such folder", node=str(table.parent), remedy="make it first")
-    return MixedWish(goal, formats or FORMATS, data, metric, table, workers)
+    return MixedWish(goal, formats or CHOICE, data, metric, table, workers)
 
 
 def mixed_plan(
@@ -75,10 +76,13 @@ def mixed_plan(
         raise QCompileError(reason, node="--integer-io", remedy="leave it out with --precision mixed")
     data = wish.data if wish.data is not None else calibration.data
     if data is None:
-        raise QCompileError("nothing to measure plans on", node="--eval-data", remedy="give samples, with labels if any")
+        raise QCompileError(
+            "nothing to measure plans on", node="--eval-data", remedy="give samples, with labels if any"
+        )
     if wish.data is None:
         remark("warning: without --eval-data plans are measured on the data that they were calibrated on")
-    table, plans = None, {}
+    table: SensitivityTable | None = None
+    plans: dict[str, QuantPlan] = {}
     if wish.table is not None and wish.table.is_file():
         table = qc.SensitivityTable.load(wish.table)
         remark(f"note: sensitivities from {wish.table}")
@@ -86,7 +90,7 @@ def mixed_plan(
     else:
         model, plans = format_plans(model, target, wish.formats, calibration, times)
     with timed("mixed", times, "mixed precision") as update:
-        found = qc.plan_mixed(
+        return qc.plan_mixed(
             model,
             plans,
             data,
@@ -98,11 +102,9 @@ def mixed_plan(
             workers=wish.workers,
             threads=target.threads,
             tuning_records=list(records),
+            keep=lambda table: write_whole(wish.table, table.to_json()) if wish.table is not None else None,
             progress=lambda what, samples: update(f"{what}, {samples} samples" if samples else what),
         )
-    if wish.table is not None:
-        write_whole(wish.table, found.table.to_json())
-    return found
 
 
 def _latency(model: Model, target: Target, records: Sequence[str]) -> Callable[[QuantPlan], float | None]:
@@ -129,9 +131,3 @@ def _latency(model: Model, target: Target, records: Sequence[str]) -> Callable[[
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="qcompile-mixed-") as folder:
         yield Path(folder)
-
-
-def mixed_values(found: MixedPlan) -> dict[str, Any]:
-    from qcompile.report.mixed import values
-
-    return values(found)

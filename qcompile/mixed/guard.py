@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qcompile.analyze.data import Sample
-from qcompile.analyze.detect import Classes
-from qcompile.analyze.metrics import Arrays, Metric, load_function, make_metric
-from qcompile.errors import QCompileError
-from qcompile.model import TensorSpec
-
-Arguments = Mapping[str, np.ndarray]
+from qcompile.analyze.detect import choose_metric, find_classes
+from qcompile.analyze.metrics import Arrays, Metric, load_function
+from qcompile.model import Model, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +33,32 @@ class Guard:
         """How much worse ``rows`` are than those of fp32; below 0 if they are better."""
         if self.metric.relative:
             return self.value(rows)
-        return -self.metric.better * (self.value(rows) - self.value(base))
+        return self.metric.better * (self.value(base) - self.value(rows))
 
 
-def find_guard(
-    name: str | Callable[..., Any] | None, classes: Classes | None, outputs: Sequence[TensorSpec], sample: Sample
-) -> Guard:
-    """The guard of this name; None: "top1" or "perplexity" if the outputs are classes and labels fit, else "kl" or "mse".
+def find_guard(name: str | Callable[..., Any] | None, model: Model, sample: Sample) -> Guard:
+    """The guard of this name; None: "top1" or "perplexity" for classes with labels, without these "kl", else "mse".
 
     A function (or "module:function") of three arguments is a loss of one sample, as for ``analyze``. One of two is a
     score of the whole data set: it gets the outputs and the labels of all samples, by name, stacked along a new first
     axis, and more is better unless it has the attribute ``higher_is_better = False``.
     """
     if name is None:
-        return _of_sums(make_metric(_task_metric(classes, outputs, sample), *_ends(classes)))
+        return _of_sums(choose_metric(model, _task_metric(model, sample)))
     function = name if callable(name) else load_function(name) if ":" in name else None
     if function is not None and len(inspect.signature(function).parameters) == 2:
-        return _of_data_set(str(getattr(function, "__name__", name)), function, outputs, sample)
-    if name in ("kl", "top1", "perplexity") and classes is None:
-        raise QCompileError("no output holds classes", node=str(name), remedy="guard mse, cosine or module:function")
-    return _of_sums(make_metric(name, *_ends(classes)))
+        return _of_data_set(str(getattr(function, "__name__", name)), function, model.outputs, sample)
+    return _of_sums(choose_metric(model, name))
 
 
-def _ends(classes: Classes | None) -> tuple[str, bool]:
-    return (classes.output, classes.probabilities) if classes is not None else ("", False)
-
-
-def _task_metric(classes: Classes | None, outputs: Sequence[TensorSpec], sample: Sample) -> str:
+def _task_metric(model: Model, sample: Sample) -> str | None:
+    classes = find_classes(model)
     if classes is None:
-        return "mse"
-    shape = next(spec.shape for spec in outputs if spec.name == classes.output)
+        return None
+    shape = next(spec.shape for spec in model.outputs if spec.name == classes.output)
     rows = int(np.prod(shape[:-1]))
-    fitting = [values for values in sample.labels.values() if values.size == rows and values.dtype.kind in "iu"]
-    if not fitting:
-        return "kl"
+    if not any(values.size == rows and values.dtype.kind in "iu" for values in sample.labels.values()):
+        return None
     return "top1" if len(shape) == 2 else "perplexity"
 
 

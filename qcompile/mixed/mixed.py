@@ -10,8 +10,7 @@ from typing import Any
 
 from qcompile.analyze.analyze import analyze
 from qcompile.analyze.data import evaluation_data
-from qcompile.analyze.detect import Classes, find_classes
-from qcompile.analyze.metrics import make_metric
+from qcompile.analyze.detect import choose_metric
 from qcompile.analyze.whole import measure_configurations
 from qcompile.assign.assignment import Assignment, to_plan
 from qcompile.assign.table import Check, SensitivityTable
@@ -97,6 +96,7 @@ def plan_mixed(
     tuning_records: str | Path | list[str] = DEFAULT_RECORDS,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    keep: Callable[[SensitivityTable], None] = lambda table: None,
     progress: Callable[[str, int], None] = lambda what, samples: None,
 ) -> MixedPlan:
     """The best plan for ``goal``: analyzed, assigned, measured, repaired, and checked on data that it has not seen.
@@ -113,6 +113,7 @@ def plan_mixed(
     num_samples: that sensitivities are measured on. table: sensitivities measured before (its plans are taken).
     latency: seconds of one call of a build of a plan, None for what cannot run here; asked for if there is a budget of
     latency, which is tightened until the build keeps it.
+    keep: called with the table as soon as there is one, so that it is not lost if no plan is found, and in the end.
     progress: called with what is being done, and the number of samples done.
 
     Raises
@@ -122,8 +123,7 @@ def plan_mixed(
     """
     row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
     halves = Halves(evaluation_data(list(data) if isinstance(data, Iterator) else data, model.inputs))
-    classes = find_classes(model)
-    guarded = find_guard(guard, classes, model.outputs, halves.first())
+    guarded = find_guard(guard, model, halves.first())
     if table is not None:
         _check_table(table, model, row)
         plans = dict(table.plans)
@@ -146,21 +146,19 @@ def plan_mixed(
             tuning_records=tuning_records,
             progress=lambda samples: progress("measuring sensitivities", samples),
         )
-    measured = make_metric(table.metric if metric is None else metric, *_ends(classes))
+        keep(table)
+    measured = choose_metric(model, table.metric if metric is None else metric)
     trials = Trials(simulation, halves, guarded, measured, table.samples, workers, progress)
     search = Search(table, trials, goal)
     assignment, chosen, seconds = _timed(search, goal, latency)
     held = _hold(simulation, halves, guarded, by_layer(simulation, search.table, chosen.formats), progress)
     checks = tuple(Check(t.name, t.formats, t.predicted.loss, t.loss) for t in trials.done)
     whole = replace(search.table, checks=checks)
+    keep(whole)
     unmet = _unmet(goal, chosen, held, trials.baseline, seconds)
     return MixedPlan(
         to_plan(assignment, whole), assignment, whole, chosen, tuple(trials.done), held, goal, seconds, unmet
     )
-
-
-def _ends(classes: Classes | None) -> tuple[str, bool]:
-    return (classes.output, classes.probabilities) if classes is not None else ("", False)
 
 
 def _check_table(table: SensitivityTable, model: Model, target: Target) -> None:
@@ -221,5 +219,5 @@ def _unmet(goal: Goal, chosen: Trial, held: Held, baseline: float, seconds: floa
         elif held.drop > goal.max_drop.allowed(held.baseline):
             found.append(f"it drops by more than {goal.max_drop} of {held.metric} on the half that was held back")
     if goal.max_seconds is not None and seconds is not None and seconds > goal.max_seconds:
-        found.append(f"its build takes {1e6 * seconds:.0f} us, the budget is {1e6 * goal.max_seconds:.0f} us")
+        found.append(f"its build takes {1e6 * seconds:.4g} us, the budget is {1e6 * goal.max_seconds:.4g} us")
     return tuple(found)

@@ -36,9 +36,7 @@ def with_pairs(table: SensitivityTable, formats: Formats, trials: Trials) -> Sen
             wanted.append(key)
     if not wanted:
         return table
-    configurations = [
-        by_layer(trials.simulation, table, dict(zip(names, both, strict=True))) for names, both in wanted
-    ]
+    configurations = [by_layer(trials.simulation, table, dict(zip(names, both, strict=True))) for names, both in wanted]
     pairs = [
         Pair(names, both, loss - alone[names[0]] - alone[names[1]])
         for (names, both), loss in zip(wanted, trials.losses(configurations), strict=True)

@@ -37,9 +37,10 @@ class Search:
         self._measure({row.name: uniform_formats(self.table, row.name) for row in self.table.formats})
         found = [self._levels()]
         for _ in range(ROUNDS):
-            if is_additive(found[-1]):
+            suspect = next((trial for trial in (found[-1], *self._cheaper(found[-1])) if not is_additive(trial)), None)
+            if suspect is None:
                 break
-            more = with_pairs(self.table, found[-1].formats, self.trials)
+            more = with_pairs(self.table, suspect.formats, self.trials)
             if len(more.pairs) == len(self.table.pairs):
                 break
             self.table = more
@@ -67,6 +68,14 @@ class Search:
         if self.holds(best):
             best = self._best([best, *self._safer(best)], key=lambda trial: trial.loss)
         return best
+
+    def _cheaper(self, best: Trial) -> list[Trial]:
+        """What would be better if it held, the most expensive of it: with less loss together it might."""
+        if self.goal.max_drop is None or self.objective == "accuracy":
+            return []
+        done = [replace(trial, predicted=totals(self.table, trial.formats)) for trial in self.trials.done]
+        missed = [trial for trial in done if not self.holds(trial) and self._cost(trial) < self._cost(best)]
+        return [max(missed, key=self._cost)] if missed else []
 
     def _try(self, limits: list[float | None]) -> list[Trial]:
         """The trials of the optima within these losses; a limit that nothing keeps is passed over."""

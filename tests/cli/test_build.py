@@ -208,7 +208,7 @@ def test_ir_is_dumped_in_order(cli, tmp_path):
         (["--tuning-records", "calib.npz"], "calib.npz: not a tuning log"),
         (["--tuning-records", "none", "--trials", "3"], "tuning needs a log to write to"),
         (["--precision", "w4a8", "--int8"], "--int8 and w4a8 contradict each other"),
-        (["--group-size", "32"], "only weights that are planned as w4a8 have groups"),
+        (["--group-size", "32"], "only weights that are planned as int4 have groups"),
         (["--precision", "w4a8", "--group-size", "20"], "--group-size 20 is not a multiple of 8"),
         (["--locked", "no"], "no: No such file"),
         (["--locked", "calib.npz"], "calib.npz"),

@@ -1,0 +1,112 @@
+"""plan_mixed on a small model, whole: simulation, sensitivities, search, the half that was held back."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import qcompile as qc
+from qcompile.analyze.data import evaluation_data
+from qcompile.mixed.goal import Drop, Goal
+from qcompile.mixed.halves import Halves
+from qcompile.mixed.mixed import plan_mixed
+from tests.building import cnn, samples
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(model, plans, data): labels are what the float model says, so every change of a class is a drop."""
+    path = tmp_path_factory.mktemp("mixed") / "model.onnx"
+    onnx.save(cnn(), path)
+    model = qc.import_onnx(path)
+    feeds = samples(model, 40)
+    runner = qc.load(qc.build(model, tuning_records="none").path)
+    data = [{**feed, "labels": np.array([runner.run(feed)["y"].argmax()])} for feed in feeds]
+    stats = qc.calibrate(model, feeds[:8])
+    return model, {"int8": qc.plan_uniform(model, stats)}, data
+
+
+def mixed(made, goal, **options):
+    model, plans, data = made
+    return plan_mixed(model, plans, data, goal, num_samples=6, tuning_records="none", **options)
+
+
+def test_halves_share_no_sample(made):
+    model, _, data = made
+    halves = Halves(evaluation_data(data, model.inputs))
+    search, held, first = (
+        [s.digest() for s in part.samples()] for part in (halves.search(), halves.held(), halves.search(3))
+    )
+    assert len(search) == len(held) == 20 and not {*search} & {*held} and first == search[:3]
+    with pytest.raises(qc.QCompileError, match="one sample cannot be both"):
+        Halves(evaluation_data(data[:1], model.inputs)).first()
+
+
+def test_a_drop_that_is_kept(made):
+    kept = []
+    found = mixed(made, Goal(Drop(20, percent=True)), keep=kept.append)
+    assert found.met and found.held.metric == "top1" and found.held.baseline == 1.0 and found.held.samples == 20
+    assert found.held.drop == found.held.baseline - found.held.value <= 0.2
+    assert found.held.low <= found.held.drop <= found.held.high
+    assert [check.name for check in found.table.checks][:2] == ["fp32", "int8"]
+    assert found.table.checks[1].measured > 0 == found.table.checks[0].measured
+    assert kept[-1] == found.table and not kept[0].checks
+    assert all(layer.why for layer in found.plan.layers.values())
+
+
+def test_the_plan_is_the_one_that_was_measured(made):
+    """The build of the plan has, on the samples held back, the accuracy that was reported of it."""
+    model, _, data = made
+    found = mixed(made, Goal(Drop(20, percent=True)))
+    runner = qc.load(qc.build(model, found.plan, tuning_records="none").path)
+    right = [runner.run({"x": row["x"]})["y"].argmax() == row["labels"][0] for row in data[1::2]]
+    assert np.mean(right) == found.held.value
+
+
+def test_a_table_is_used_again(made):
+    model, _, data = made
+    first = mixed(made, Goal(Drop(20, percent=True)))
+    again = plan_mixed(model, {}, data, Goal(Drop(20, percent=True)), table=first.table, tuning_records="none")
+    assert again.assignment.formats == first.assignment.formats and again.held == first.held
+    with pytest.raises(qc.QCompileError, match="its times are of .*; analyze for this target"):
+        plan_mixed(model, {}, data, Goal(Drop(1)), "x86-avx2", table=first.table)
+
+
+def test_a_budget_is_kept_by_the_build_not_by_the_prediction(made):
+    """What is built takes half as long again as predicted: the search aims lower until the build keeps the budget."""
+    asked = []
+    fp32 = mixed(made, Goal(max_seconds=1.0)).assignment.totals.seconds
+
+    def latency(plan):
+        count = sum(layer.codes for layer in plan.layers.values())
+        asked.append(count)
+        return fp32 * (1.5 if count == 0 else 0.7)
+
+    found = mixed(made, Goal(max_seconds=fp32), latency=latency)
+    assert found.met and found.seconds <= fp32 and asked[0] == 0 < asked[-1]
+    slow = mixed(made, Goal(max_seconds=fp32), latency=lambda plan: 9.0)
+    assert slow.unmet == (f"its build takes 9e+06 us, the budget is {1e6 * fp32:.4g} us",) and not slow.met
+
+
+def test_a_drop_beyond_the_limit_on_the_other_half_is_told(made):
+    """The samples held back are those that int8 gets wrong, as far as there are any: searching did not show it."""
+    model, plans, data = made
+    simulation = qc.simulate(model, plans)
+    int8 = dict.fromkeys(simulation.layers, "int8")
+
+    def changes(row) -> float:
+        feed = {"x": row["x"]}
+        return float(np.abs(simulation.run(feed)["y"] - simulation.run(feed, int8)["y"]).max())
+
+    ordered = sorted(data, key=changes)
+    interleaved = [row for pair in zip(ordered[:20], ordered[20:], strict=True) for row in pair]
+
+    def worst(reference, changed, labels):
+        return float(np.abs(reference["y"] - changed["y"]).max())
+
+    limit = changes(ordered[19])  # int8 changes no sample of the first half by more, and all of the other one
+    goal = Goal(Drop(limit))
+    found = plan_mixed(model, plans, interleaved, goal, guard=worst, num_samples=6, tuning_records="none")
+    assert found.held.metric == "worst" and found.chosen.drop <= limit < found.held.drop
+    assert found.unmet == (f"it drops by more than {goal.max_drop} of worst on the half that was held back",)
