@@ -64,6 +64,9 @@ def analyze(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that latencies are for.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted analysis stopped.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="report.html", help="A page for any browser; or a .json file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table for machines.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="All groups, seconds, tracebacks.")] = False,
 ) -> None:
@@ -78,8 +81,11 @@ def analyze(
     import qcompile as qc
     from qcompile.analyze.analyze import analyze as run
     from qcompile.calibrate import random_data
+    from qcompile.report.page import check_report, write_report
     from qcompile.targets.select import select_target
 
+    if report is not None:
+        check_report(report, out)
     if not out.parent.is_dir():
         raise QCompileError("no such folder", node=str(out.parent), remedy="make it first")
     row = select_target(target)
@@ -110,6 +116,9 @@ def analyze(
         )
     times["analyze"] = time.perf_counter() - start
     write_whole(out, table.to_json())
+    if report is not None:
+        write_report(report, table)
+        remark(f"report in {report}")
     if as_json:
         show_json(_listed(table))
         return

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qcompile.cli.budgets import nbytes, seconds
-from qcompile.cli.console import show, show_json
+from qcompile.cli.console import remark, show, show_json
 from qcompile.errors import QCompileError
 from qcompile.report.files import write_whole
 
@@ -49,6 +49,9 @@ def assign(
     ] = Way.program,
     gap: Annotated[float, typer.Option("--gap", min=0, help="Distance from the optimum allowed, relative.")] = 1e-4,
     time_limit: Annotated[float, typer.Option("--time-limit", min=0.1, help="Seconds for the search.")] = 10.0,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="plan.html", help="A page for any browser; or a .json file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Choose a format for each layer, within budgets, from a table of sensitivities.
@@ -64,7 +67,10 @@ def assign(
     import qcompile as qc
     from qcompile.assign.greedy import greedy, hawq
     from qcompile.report.assignment import assignment_values, comparison, groups_table, headline
+    from qcompile.report.page import check_report, write_report
 
+    if report is not None:
+        check_report(report, out)
     budgets = {"max_loss": max_loss, "max_seconds": seconds(latency), "max_bytes": nbytes(size)}
     goal = objective.value if objective else None
     sensitivities = qc.SensitivityTable.load(table)
@@ -79,6 +85,9 @@ def assign(
         result = qc.assign(sensitivities, **budgets, objective=goal, gap=gap, time_limit=time_limit)
     if out is not None:
         write_whole(out, qc.to_plan(result, sensitivities).to_json())
+    if report is not None:
+        write_report(report, sensitivities, result)
+        remark(f"report in {report}")
     if as_json:
         show_json({**assignment_values(result, sensitivities), "plan": str(out) if out else None})
         return

@@ -14,7 +14,7 @@ from qcompile.report.files import write_whole
 def pareto(
     table: Annotated[Path, typer.Argument(help="Sensitivities, as 'qcompile analyze' writes them.")],
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="pareto.html", help="One file with pictures, for any browser.")
+        Path | None, typer.Option("--report", metavar="pareto.html", help="A page for any browser; or a .json file.")
     ] = None,
     plans: Annotated[
         Path | None, typer.Option("--plans", metavar="DIR", help="Folder for the plan of each point: 00.json, ...")
@@ -37,13 +37,12 @@ def pareto(
     import qcompile as qc
     from qcompile.assign.assignment import plan_of_formats
     from qcompile.assign.greedy import rivals
+    from qcompile.report.page import check_report, write_report
     from qcompile.report.pareto import pareto_table, pareto_values
 
     sensitivities = qc.SensitivityTable.load(table)
     if report is not None:
-        from qcompile.report.pareto_html import check_installed, pareto_html
-
-        check_installed()
+        check_report(report)
     with step("looking for the front") as update:
         found = qc.pareto(
             sensitivities, points=points, sizes=sizes, report=lambda done, all_: update(f"{done} of {all_}")
@@ -55,7 +54,7 @@ def pareto(
         for i, text in enumerate(texts):
             write_whole(plans / f"{i:02d}.json", text)
     if report is not None:
-        write_whole(report, pareto_html(found, sensitivities, reached))
+        write_report(report, sensitivities, points=found, rivals=reached)
         remark(f"report in {report}")
     if as_json:
         show_json(pareto_values(found, sensitivities, reached))

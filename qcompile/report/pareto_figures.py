@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from qcompile.assign.pareto import Point
 from qcompile.assign.table import SensitivityTable, Uniform
 from qcompile.assign.totals import Totals
+from qcompile.report.colors import FORMATS
+from qcompile.report.figures import INK, axes_of, loss_scale, picture
 from qcompile.report.pareto import Rivals
 
-COLORS = ("#999999", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")  # Okabe and Ito's
 _MARKS = "sDv^<>ph"
 
 
-def loss_against_latency(points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None) -> str:
-    """rivals: methods to compare with. Uniform formats as predicted, and where the table has it, as measured."""
-    return _scatter(points, table, rivals or {}, _LATENCY, _SIZE)
+@picture
+def loss_against_latency(
+    points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None, chosen: Totals | None = None
+) -> Any:
+    """rivals: methods to compare with. chosen: a plan to mark.
+
+    Uniform formats stand where the sums have them, and, where the table has that, where they were measured.
+    """
+    return _scatter(points, table, rivals or {}, chosen, _LATENCY, _SIZE)
 
 
-def loss_against_size(points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None) -> str:
-    return _scatter(points, table, rivals or {}, _SIZE, _LATENCY)
+@picture
+def loss_against_size(
+    points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None = None, chosen: Totals | None = None
+) -> Any:
+    """The same points as ``loss_against_latency``."""
+    return _scatter(points, table, rivals or {}, chosen, _SIZE, _LATENCY)
 
 
 _Axis = tuple[str, str, float]  # title, field of ``Totals`` and ``Uniform``, units of the field in one of the title
@@ -33,13 +43,20 @@ def _along(axis: _Axis, sums: Totals | Uniform) -> float:
     return getattr(sums, axis[1]) / axis[2]
 
 
-def _scatter(points: Sequence[Point], table: SensitivityTable, rivals: Rivals, x: _Axis, color: _Axis) -> str:
+def _scatter(
+    points: Sequence[Point],
+    table: SensitivityTable,
+    rivals: Rivals,
+    chosen: Totals | None,
+    x: _Axis,
+    color: _Axis,
+) -> Any:
     """Every point a link to its row (#p3); a line through those that are best in these two quantities."""
-    figure, axes = _figure(7.5, 4.5)
+    axes = axes_of(7.5, 4.5)
     xs, losses = [_along(x, p.totals) for p in points], [p.totals.loss for p in points]
     dots = axes.scatter(xs, losses, c=[_along(color, p.totals) for p in points], cmap="viridis", s=36, zorder=3)
     dots.set_urls([f"#p{i}" for i in range(len(points))])
-    figure.colorbar(dots, ax=axes, label=color[0])
+    axes.figure.colorbar(dots, ax=axes, label=color[0])
     best: list[tuple[float, float]] = []
     for spot in sorted(zip(xs, losses, strict=True)):
         if not best or spot[1] < best[-1][1]:
@@ -47,39 +64,35 @@ def _scatter(points: Sequence[Point], table: SensitivityTable, rivals: Rivals, x
     axes.step([a for a, _ in best], [b for _, b in best], where="post", color="#bbbbbb", zorder=1)
     for mark, (name, reached) in zip("+1", rivals.items(), strict=False):
         spots = [(_along(x, sums), sums.loss) for sums in reached if sums is not None]
-        axes.scatter([a for a, _ in spots], [b for _, b in spots], marker=mark, color="#d55e00", zorder=2, label=name)
+        axes.scatter([a for a, _ in spots], [b for _, b in spots], marker=mark, color=FORMATS[5], zorder=2, label=name)
         losses += [loss for _, loss in spots]
+    if chosen is not None:
+        star = {"marker": "*", "s": 220, "color": FORMATS[5], "edgecolors": INK, "zorder": 5, "label": "this plan"}
+        axes.scatter([_along(x, chosen)], [chosen.loss], **star)
+        losses.append(chosen.loss)
     for i, row in enumerate(table.formats):
         _mark_uniform(axes, row.name, _MARKS[i % len(_MARKS)], points, table, x)
-    _loss_scale(axes, losses)
+    loss_scale(axes.set_yscale, losses)
     axes.set_xlabel(x[0])
     axes.set_ylabel(f"loss, {table.metric}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return axes.figure
 
 
 def _mark_uniform(axes: Any, name: str, mark: str, points: Sequence[Point], table: SensitivityTable, x: _Axis) -> None:
-    """A black outline where the sums have it, a red one where it was measured."""
+    """An outline where the sums have it, a reddish one where it was measured."""
     style = {"marker": mark, "s": 110, "zorder": 4, "facecolors": "none"}
     for point in points:
         if point.name == name:
-            axes.scatter(
-                [_along(x, point.totals)], [point.totals.loss], edgecolors="black", label=f"all {name}", **style
-            )
+            axes.scatter([_along(x, point.totals)], [point.totals.loss], edgecolors=INK, label=f"all {name}", **style)
     real = table.uniform.get(name)
     if real is not None and real.loss is not None and getattr(real, x[1]) is not None:
-        axes.scatter([_along(x, real)], [real.loss], edgecolors="red", label=f"all {name}, measured", **style)
+        axes.scatter([_along(x, real)], [real.loss], edgecolors=FORMATS[5], label=f"all {name}, measured", **style)
 
 
-def _loss_scale(axes: Any, losses: Sequence[float]) -> None:
-    """Losses span decades, and fp32 has none: logarithmic, with zero at the bottom."""
-    positive = [loss for loss in losses if loss > 0]
-    if positive and max(positive) > 20 * min(positive):
-        axes.set_yscale("symlog", linthresh=min(positive))
-
-
-def formats_map(points: Sequence[Point], table: SensitivityTable) -> str:
+@picture
+def formats_map(points: Sequence[Point], table: SensitivityTable) -> Any:
     """A row for each point, a column for each group, coloured by format."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
@@ -87,8 +100,8 @@ def formats_map(points: Sequence[Point], table: SensitivityTable) -> str:
 
     names = [row.name for row in table.formats]
     cells = [[names.index(point.formats[group.name]) for group in table.groups] for point in points]
-    figure, axes = _figure(10, max(2.0, 0.17 * len(points) + 1.2))
-    colors = [COLORS[i % len(COLORS)] for i in range(len(names))]
+    axes = axes_of(10, max(2.0, 0.17 * len(points) + 1.2))
+    colors = [FORMATS[i % len(FORMATS)] for i in range(len(names))]
     axes.imshow(
         cells, aspect="auto", interpolation="nearest", cmap=ListedColormap(colors), vmin=-0.5, vmax=len(names) - 0.5
     )
@@ -101,23 +114,4 @@ def formats_map(points: Sequence[Point], table: SensitivityTable) -> str:
     axes.set_ylabel("points, fastest first")
     patches = [Patch(color=color, label=name) for color, name in zip(colors, names, strict=True)]
     axes.legend(handles=patches, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
-    return _svg(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _svg(figure: Any) -> str:
-    """Equal pictures are equal text; words stay words."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": "qcompile", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return axes.figure

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 _UNITS = {"kl": "nats", "mse": "of the signal", "sqnr": "noise to signal", "cosine": "1 - cosine", "top1": "of samples"}
 
 
+def metric_in_words(metric: str) -> str:
+    """ "kl, in nats"; the name alone for a metric without a unit."""
+    unit = _UNITS.get(metric, "")
+    return f"{metric}, in {unit}" if unit else metric
+
+
 def summary(sensitivities: SensitivityTable) -> str:
     """What was measured, and what all groups in one format cost together."""
-    unit = _UNITS.get(sensitivities.metric, "")
-    lines = [f"metric     {sensitivities.metric}{f', in {unit}' if unit else ''}, on {sensitivities.samples} samples"]
+    lines = [f"metric     {metric_in_words(sensitivities.metric)}, on {sensitivities.samples} samples"]
     if sensitivities.baseline:
         lines.append(f"fp32       {sensitivities.baseline:.6g}")
     for name, row in sensitivities.uniform.items():

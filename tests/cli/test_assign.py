@@ -98,7 +98,7 @@ def test_front_with_report_and_plans(cli, table, tmp_path):
     assert [path.name for path in sorted(plans.iterdir())] == [f"{i:02d}.json" for i in range(len(rows))]
     assert {layer.format for layer in qc.QuantPlan.load(plans / "00.json").layers.values()} == {"int8"}
     page = html.read_text()
-    assert page.count("<svg") == 3 and "src=" not in page and "<script" not in page and "<link" not in page
+    assert page.count("<svg") >= 4 and "src=" not in page and "<script" not in page and "<link" not in page
     told = json.loads(cli("pareto", table, "--points", 4, "--sizes", 1, "--compare", "--json")[1])
     assert [*told["compared"]] == ["greedy"] and len(told["compared"]["greedy"]) == len(rows)
     assert len(told["points"]) == len(rows) and {p["uniform"] for p in told["points"]} >= {"int8", "fp32"}
@@ -107,9 +107,9 @@ def test_front_with_report_and_plans(cli, table, tmp_path):
 def test_reports_need_their_libraries(cli, table, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
-    monkeypatch.setattr("qcompile.report.pareto_html.find_spec", importlib.util.find_spec)
+    monkeypatch.setattr("qcompile.report.page.find_spec", importlib.util.find_spec)
     code, _, err = cli("pareto", table, "--report", tmp_path / "front.html")
-    assert code == 2 and "reports need matplotlib; pip install 'qcompile[report]'" in err
+    assert code == 2 and "reports need matplotlib; pip install 'qcompile[report]', or name a .json file" in err
     assert not list(tmp_path.iterdir())
 
 

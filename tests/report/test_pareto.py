@@ -11,9 +11,9 @@ from qcompile.assign.greedy import rivals
 from qcompile.assign.pareto import dominates, pareto
 from qcompile.assign.table import Uniform
 from qcompile.report.assignment import number
+from qcompile.report.page import report_html
 from qcompile.report.pareto import mixture, pareto_table, pareto_values, remark
 from qcompile.report.pareto_figures import formats_map, loss_against_latency, loss_against_size
-from qcompile.report.pareto_html import pareto_html
 from tests.assign.tables import made_up
 
 
@@ -49,10 +49,10 @@ def test_pictures_are_xml_with_words(table, points):
 
 
 def test_page(table, points):
-    page = pareto_html(points, table)
-    assert "size of &lt;b&gt;.onnx<" in page and "<b>.onnx" not in page
+    page = report_html(table, None, points)
+    assert "Precision of &lt;b&gt;.onnx<" in page and "<b>.onnx" not in page
     assert page.count('<tr id="p') == len(points) and "<b>int8</b>: layer0, layer1" in page
-    assert page == pareto_html(points, table)
+    assert page == report_html(table, None, points)
 
 
 def test_rivals_and_measured_formats(table, points):
@@ -62,13 +62,13 @@ def test_rivals_and_measured_formats(table, points):
     for point, *others in zip(points, *reached.values(), strict=True):
         better = [sums for sums in others if sums is not None and dominates(sums, point.totals)]
         assert point.name or not better
-    page = pareto_html(points, seen, reached)
+    page = report_html(seen, None, points, reached)
     assert page.count("loss by ") == 2 and page.count("all int8, measured") == 2 and "all bf16, measured" not in page
     headers = [column.header for column in pareto_table(points, seen, reached).columns]
     assert headers[-2:] == ["greedy", "hawq"]
     nowhere = {"greedy": [None] * len(points)}
-    assert pareto_values(points, seen, nowhere)["compared"] == nowhere and "<td>-</td>" in pareto_html(
-        points, seen, nowhere
+    assert pareto_values(points, seen, nowhere)["compared"] == nowhere and "<td>-</td>" in report_html(
+        seen, None, points, nowhere
     )
 
 
@@ -79,4 +79,4 @@ def test_nothing_lost_anywhere(table):
         for g in table.groups
     )
     harmless = dataclasses.replace(table, groups=groups)
-    assert "<svg" in pareto_html(pareto(harmless, points=3, sizes=0), harmless)
+    assert "<svg" in report_html(harmless, None, pareto(harmless, points=3, sizes=0))

@@ -1,0 +1,151 @@
+"""The report on a table of sensitivities, and on a plan made from it: one HTML file that needs no network, or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path, PurePath
+from typing import Any
+
+from qcompile.assign.assignment import Assignment
+from qcompile.assign.pareto import Point, pareto
+from qcompile.assign.table import FLOAT, SensitivityTable
+from qcompile.errors import QCompileError
+from qcompile.report import colors, units
+from qcompile.report.assignment import number
+from qcompile.report.files import write_whole
+from qcompile.report.pareto import Rivals, mixture, remark
+from qcompile.report.sensitivity import metric_in_words
+from qcompile.report.values import report_values, shown_plan
+
+HEAVY = 5.0  # seconds for each point of a front that nobody asked for
+
+
+def check_report(path: Path, beside: Path | None = None) -> None:
+    """Raises ``QCompileError`` where a report at ``path`` could not be written: before hours of work, not after.
+
+    beside: another file that will be written.
+    """
+    if beside is not None and path.absolute() == beside.absolute():
+        raise QCompileError("two results in one file", node=str(path), remedy="give the report another name")
+    if not path.parent.is_dir():
+        raise QCompileError("no such folder", node=str(path.parent), remedy="make it first")
+    missing = [] if _is_json(path) else [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
+    if missing:
+        remedy = "pip install 'qcompile[report]', or name a .json file"
+        raise QCompileError(f"reports need {' and '.join(missing)}", remedy=remedy)
+
+
+def write_report(
+    path: Path,
+    table: SensitivityTable,
+    assignment: Assignment | None = None,
+    points: Sequence[Point] | None = None,
+    rivals: Rivals | None = None,
+) -> None:
+    """Writes a page for any browser, or, if ``path`` ends in .json, the same as values (``report_values``).
+
+    assignment: a plan to show; without one, the fastest uniform format is shown. points: the front, found here if None.
+    rivals: methods to compare the front with.
+    """
+    check_report(path)
+    if points is None:
+        points = pareto(table, time_limit=HEAVY)
+    if _is_json(path):
+        text = json.dumps(report_values(table, assignment, points, rivals), indent=1) + "\n"
+    else:
+        text = report_html(table, assignment, points, rivals)
+    write_whole(path, text)
+
+
+def report_html(
+    table: SensitivityTable,
+    assignment: Assignment | None,
+    points: Sequence[Point],
+    rivals: Rivals | None = None,
+) -> str:
+    """The page. Equal arguments give equal text."""
+    from jinja2 import Environment, PackageLoader
+
+    from qcompile.report import checks_figure, graph_figure, pareto_figures
+    from qcompile.report.model_graph import model_graph
+
+    values = report_values(table, assignment, points, rivals)
+    _, formats = shown_plan(table, assignment)
+    heat = colors.Heat(_losses(values))
+    page = Environment(loader=PackageLoader("qcompile.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters.update(
+        us=units.microseconds,
+        time=graph_figure.time,
+        number=number,
+        size=units.size,
+        short=graph_figure.short,
+        on=colors.on,
+        step=heat.step,
+        remark=remark,
+        rival=lambda sums: "-" if sums is None else number(sums.loss),
+        mixture=lambda point: mixture(point, table),
+        having=lambda point, name: [group for group, chosen in point.formats.items() if chosen == name],
+    )
+    chosen = assignment.totals if assignment else None
+    return page.get_template("page.html").render(
+        v=values,
+        model=PurePath(table.model).name,
+        metric=metric_in_words(table.metric),
+        compared=_compared(values),
+        against_uniform=_against_uniform(values),
+        having=Counter(formats.values()),
+        lower=[name for name in values["formats"] if name != FLOAT],
+        picture=graph_figure.draw(model_graph(table, formats), values),
+        box_width=graph_figure.WIDTH,
+        box_height=graph_figure.HEIGHT,
+        format_colors=colors.FORMATS,
+        heat_colors=colors.HEAT,
+        heat_starts=heat.starts if heat.top > heat.bottom else [],
+        heat_ratio=number(heat.starts[1] / heat.starts[0]),
+        slowest=max((e["seconds"] for g in values["groups"] for e in g["entries"].values()), default=0) or 1,
+        rest_seconds=table.rest_seconds,
+        checks_picture=(
+            checks_figure.predicted_against_measured(values["checks"], table.metric) if values["checks"] else ""
+        ),
+        front_pictures=[
+            (pareto_figures.loss_against_latency(points, table, rivals, chosen), "Loss against latency."),
+            (pareto_figures.loss_against_size(points, table, rivals, chosen), "Loss against size of the same plans."),
+            (pareto_figures.formats_map(points, table), "Formats of the groups in each plan."),
+        ],
+        points=points,
+        rivals=rivals or {},
+    )
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def _losses(values: Mapping[str, Any]) -> list[float]:
+    entries = [entry for group in values["groups"] for entry in group["entries"].values()]
+    return [entry[key] for entry in entries for key in ("alone", "upto") if entry[key] is not None]
+
+
+def _compared(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plan, if there is one, and the uniform formats."""
+    rows = [{**row, "name": f"all {row['name']}", "this": False} for row in values["uniform"]]
+    checked = [check["measured"] for check in values["checks"] if check["name"] == "assigned"]
+    own = {**values["plan"], "measured": {"seconds": None, "loss": checked[-1]} if checked else None, "this": True}
+    return [own, *rows] if values["plan"]["assigned"] else rows
+
+
+def _against_uniform(values: Mapping[str, Any]) -> str:
+    """ "Predicted: 12.3 us, 40.0 KB, 0.0012 kl; 0.31x the time and 0.26x the size of all fp32, ..." """
+    plan = values["plan"]
+    told = [
+        f"{plan['seconds'] / row['seconds']:.2f}x the time and {plan['bytes'] / row['bytes']:.2f}x the size of "
+        f"all {row['name']}"
+        for row in values["uniform"]
+        if row["seconds"] and row["bytes"]
+    ]
+    loss = f"{number(plan['loss'])} {values['metric']}"
+    head = f"Predicted: {units.microseconds(plan['seconds'] * 1e6)} us, {units.size(plan['bytes'])}, a loss of {loss}"
+    return "; ".join([head, ", ".join(told)]) + "." if told else f"{head}."
