@@ -111,11 +111,11 @@ def find_sources(structure: Structure, ties: Sequence[Tie]) -> dict[str, tuple[s
                 pending += reversed(graph.reads(structure.definitions[var]))
         return tuple(found)
 
-    sources = {
-        chain.name: behind([*structure.data(chain), *([chain.residual] if chain.residual is not None else [])])
-        for chain in structure.chains
-        if chain.name in grouped
-    }
+    sources = {}
+    for chain in structure.chains:
+        if chain.name in grouped:
+            read = [var for member in chain.members for var in graph.reads(structure.definitions[member])]
+            sources[chain.name] = tuple(name for name in behind(read) if name != chain.name)
     return {**sources, OUTSIDE: behind(structure.outputs)}
 
 

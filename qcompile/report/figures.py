@@ -24,7 +24,7 @@ def picture(draw: Callable[P, Any]) -> Callable[P, str]:
         import matplotlib
 
         keys = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-        style = {"svg.hashsalt": "qcompile", "svg.fonttype": "none", **dict.fromkeys(keys, INK)}
+        style: dict[Any, Any] = {"svg.hashsalt": "qcompile", "svg.fonttype": "none", **dict.fromkeys(keys, INK)}
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         buffer = io.StringIO()
         with matplotlib.rc_context(style):
@@ -42,11 +42,13 @@ def axes_of(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
-def loss_scale(set_scale: Any, losses: Sequence[float]) -> None:
-    """Losses span decades, and fp32 has none: logarithmic, with zero at the end. set_scale: ``axes.set_yscale``."""
+def loss_scale(axes: Any, which: str, losses: Sequence[float]) -> None:
+    """Losses span decades, and fp32 has none: logarithmic, with zero at the end. which: "x" or "y"."""
     positive = [loss for loss in losses if loss > 0]
-    if positive and max(positive) > 20 * min(positive):
-        if min(losses) > 0:
-            set_scale("log")
-        else:
-            set_scale("symlog", linthresh=min(positive))
+    if not positive or max(positive) <= 20 * min(positive):
+        axes.locator_params(axis=which, nbins=6)
+        axes.ticklabel_format(axis=which, scilimits=(-3, 4))
+    elif min(losses) > 0:
+        axes.set(**{f"{which}scale": "log"})
+    else:
+        getattr(axes, f"set_{which}scale")("symlog", linthresh=min(positive))

@@ -77,7 +77,7 @@ def time(entry: Mapping[str, Any]) -> str:
     return units.microseconds(entry["seconds"] * 1e6) + ("" if entry["measured"] else " ?")
 
 
-def short(name: str, most: int = 26) -> str:
+def short(name: str, most: int = 22) -> str:
     """The end of a long name says more than its middle: "model/conv…Conv2D;bias"."""
     return name if len(name) <= most else f"{name[: most // 3]}…{name[len(name) + most // 3 + 1 - most :]}"
 

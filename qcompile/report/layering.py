@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import networkx as nx
 
-SWEEPS = 8
-_BEND = 0.01  # how hard a bend pulls at its place, where a node pulls with 1: edges make way, nodes stay in line
+SWEEPS = 16
 
 Spot = tuple[float, float]
 
@@ -35,15 +35,16 @@ def layered(graph: nx.DiGraph, width: float, pitch: float, gap: float, lane: flo
         links.add_node(name)
         rows[rank[name]].append(name)
     lanes: dict[tuple[str, str], list[Hashable]] = {}
-    for edge in graph.edges:
-        passed: list[Hashable] = [(*edge, r) for r in range(rank[edge[0]] + 1, rank[edge[1]])]
-        lanes[edge] = passed
-        for r, spot in enumerate(passed, rank[edge[0]] + 1):
-            rows[r].append(spot)
-        nx.add_path(links, [edge[0], *passed, edge[1]])
+    for source, reader in graph.edges:
+        passed: list[Hashable] = [(source, r) for r in range(rank[source] + 1, rank[reader])]  # one for all its readers
+        lanes[source, reader] = passed
+        for r, spot in enumerate(passed, rank[source] + 1):
+            if spot not in links:
+                rows[r].append(spot)
+        nx.add_path(links, [source, *passed, reader])
     row_of = {spot: r for r, row in enumerate(rows) for spot in row}
     _order(rows, links, row_of)
-    across = _across(rows, links, {spot: lane if isinstance(spot, tuple) else width for spot in row_of}, gap)
+    across = _across(rows, links, row_of, lane, width, gap)
     left = min((x - width / 2 for x in across.values()), default=0.0)
     at = {spot: (x - left, (row_of[spot] + 0.5) * pitch) for spot, x in across.items()}
     return Layout(
@@ -77,20 +78,35 @@ def _order(rows: list[list[Hashable]], links: nx.Graph, row_of: Mapping[Hashable
 
 
 def _across(
-    rows: Sequence[Sequence[Hashable]], links: nx.Graph, width: Mapping[Hashable, float], gap: float
+    rows: Sequence[Sequence[Hashable]],
+    links: nx.Graph,
+    row_of: Mapping[Hashable, int],
+    lane: float,
+    width: float,
+    gap: float,
 ) -> dict[Hashable, float]:
     """Centres: each near the mean of its neighbours', in the row's order, without overlap."""
-    x = dict.fromkeys(width, 0.0)
+    wide = {spot: lane if isinstance(spot, tuple) else width for spot in row_of}
+    x = dict.fromkeys(row_of, 0.0)
     for sweep in range(SWEEPS):
+        steps = {-1, 1} if sweep >= SWEEPS - 2 else {-1} if sweep % 2 == 0 else {1}
         for row in rows if sweep % 2 == 0 else reversed(rows):
             offsets = [0.0]
-            for one, other in zip(row, row[1:], strict=False):
-                offsets.append(offsets[-1] + (width[one] + width[other]) / 2 + gap)
-            wanted = [sum(x[o] for o in links[s]) / len(links[s]) if len(links[s]) else x[s] for s in row]
-            weights = [_BEND if isinstance(spot, tuple) else 1.0 for spot in row]
-            flat = _rising([w - offset for w, offset in zip(wanted, offsets, strict=True)], weights)
+            for one, other in pairwise(row):
+                offsets.append(offsets[-1] + (wide[one] + wide[other]) / 2 + gap)
+            wanted = []
+            for spot in row:
+                pulls = {other: _pull(other) for other in links[spot] if row_of[other] - row_of[spot] in steps}
+                total = sum(pulls.values())
+                wanted.append(sum(pull * x[other] for other, pull in pulls.items()) / total if total else x[spot])
+            flat = _rising([w - o for w, o in zip(wanted, offsets, strict=True)], [_pull(spot) for spot in row])
             x.update({spot: value + offset for spot, value, offset in zip(row, flat, offsets, strict=True)})
     return x
+
+
+def _pull(spot: Hashable) -> float:
+    """How much a place counts: edges make way, nodes stay in line."""
+    return 0.001 if isinstance(spot, tuple) else 1.0
 
 
 def _rising(values: Sequence[float], weights: Sequence[float]) -> list[float]:

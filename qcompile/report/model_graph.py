@@ -47,7 +47,10 @@ def model_graph(table: SensitivityTable, formats: Mapping[str, str]) -> nx.DiGra
             graph.add_edge(source, reader, casts=[])
     for cast in casts_of(table, formats):
         for reader in _readers(table, cast):
-            for source in [cast.tensor] if graph.has_edge(cast.tensor, reader) else graph.predecessors(reader):
+            before = list(graph.predecessors(reader))
+            for source in (
+                [cast.tensor] if cast.tensor in before else before[:1]
+            ):  # made outside: where its data is from
                 graph.edges[source, reader]["casts"].append(cast)
     return graph
 

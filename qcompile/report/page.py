@@ -20,8 +20,6 @@ from qcompile.report.pareto import Rivals, mixture, remark
 from qcompile.report.sensitivity import metric_in_words
 from qcompile.report.values import report_values, shown_plan
 
-HEAVY = 5.0  # seconds for each point of a front that nobody asked for
-
 
 def check_report(path: Path, beside: Path | None = None) -> None:
     """Raises ``QCompileError`` where a report at ``path`` could not be written: before hours of work, not after.
@@ -52,7 +50,7 @@ def write_report(
     """
     check_report(path)
     if points is None:
-        points = pareto(table, time_limit=HEAVY)
+        points = pareto(table, points=8, sizes=1, gap=1e-3, time_limit=2.0)  # nobody asked for it: a quick one
     if _is_json(path):
         text = json.dumps(report_values(table, assignment, points, rivals), indent=1) + "\n"
     else:
@@ -96,7 +94,7 @@ def report_html(
         metric=metric_in_words(table.metric),
         compared=_compared(values),
         against_uniform=_against_uniform(values),
-        having=Counter(formats.values()),
+        layers=_layers(values),
         lower=[name for name in values["formats"] if name != FLOAT],
         picture=graph_figure.draw(model_graph(table, formats), values),
         box_width=graph_figure.WIDTH,
@@ -108,7 +106,9 @@ def report_html(
         slowest=max((e["seconds"] for g in values["groups"] for e in g["entries"].values()), default=0) or 1,
         rest_seconds=table.rest_seconds,
         checks_picture=(
-            checks_figure.predicted_against_measured(values["checks"], table.metric) if values["checks"] else ""
+            checks_figure.predicted_against_measured(values["checks"], table.metric, values["formats"])
+            if values["checks"]
+            else ""
         ),
         front_pictures=[
             (pareto_figures.loss_against_latency(points, table, rivals, chosen), "Loss against latency."),
@@ -127,6 +127,14 @@ def _is_json(path: Path) -> bool:
 def _losses(values: Mapping[str, Any]) -> list[float]:
     entries = [entry for group in values["groups"] for entry in group["entries"].values()]
     return [entry[key] for entry in entries for key in ("alone", "upto") if entry[key] is not None]
+
+
+def _layers(values: Mapping[str, Any]) -> Counter[str]:
+    """How many have each format."""
+    counts: Counter[str] = Counter()
+    for group in values["groups"]:
+        counts[group["format"]] += len(group["layers"])
+    return counts
 
 
 def _compared(values: Mapping[str, Any]) -> list[dict[str, Any]]:

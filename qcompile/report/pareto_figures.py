@@ -52,9 +52,10 @@ def _scatter(
     color: _Axis,
 ) -> Any:
     """Every point a link to its row (#p3); a line through those that are best in these two quantities."""
-    axes = axes_of(7.5, 4.5)
+    axes = axes_of(6.6, 4.4)
     xs, losses = [_along(x, p.totals) for p in points], [p.totals.loss for p in points]
-    dots = axes.scatter(xs, losses, c=[_along(color, p.totals) for p in points], cmap="viridis", s=36, zorder=3)
+    shades = [_along(color, p.totals) for p in points]
+    dots = axes.scatter(xs, losses, c=shades, cmap="viridis", edgecolors=INK, linewidths=0.5, s=36, zorder=3)
     dots.set_urls([f"#p{i}" for i in range(len(points))])
     axes.figure.colorbar(dots, ax=axes, label=color[0])
     best: list[tuple[float, float]] = []
@@ -72,7 +73,7 @@ def _scatter(
         losses.append(chosen.loss)
     for i, row in enumerate(table.formats):
         _mark_uniform(axes, row.name, _MARKS[i % len(_MARKS)], points, table, x)
-    loss_scale(axes.set_yscale, losses)
+    loss_scale(axes, "y", losses)
     axes.set_xlabel(x[0])
     axes.set_ylabel(f"loss, {table.metric}")
     axes.grid(alpha=0.3)

@@ -12,13 +12,19 @@ from qcompile.report.tables import table
 if TYPE_CHECKING:
     from qcompile.assign.table import Group, SensitivityTable
 
-_UNITS = {"kl": "nats", "mse": "of the signal", "sqnr": "noise to signal", "cosine": "1 - cosine", "top1": "of samples"}
+_UNITS = {
+    "kl": "in nats",
+    "mse": "of the signal",
+    "sqnr": "noise to signal",
+    "cosine": "1 - cosine",
+    "top1": "of samples",
+}
 
 
 def metric_in_words(metric: str) -> str:
     """ "kl, in nats"; the name alone for a metric without a unit."""
     unit = _UNITS.get(metric, "")
-    return f"{metric}, in {unit}" if unit else metric
+    return f"{metric}, {unit}" if unit else metric
 
 
 def summary(sensitivities: SensitivityTable) -> str:

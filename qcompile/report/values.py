@@ -123,4 +123,5 @@ def _checks(table: SensitivityTable) -> Iterator[dict[str, Any]]:
         for i, (entry, predicted) in enumerate(zip(having, sums, strict=True), 1):
             if row.name != FLOAT and entry.upto is not None:
                 name = f"first {i} in {row.name}"
-                yield {"kind": "up to here", "name": name, "predicted": predicted, "measured": entry.upto}
+                told = {"kind": "up to here", "name": name, "predicted": predicted, "measured": entry.upto}
+                yield {**told, "format": row.name}
