@@ -118,9 +118,10 @@ def _clip(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
     bounds = (0.0, float("inf"))
     if op_name(call) == "clip":
         bounds = (number(call.args[1]), number(call.args[2]))
-    if dtype_of(var) not in ("float32", "uint8") or not isinstance(call.args[0], relax.Var):
+    dtype = dtype_of(var)
+    if dtype not in ("float32", "uint8", "int8") or not isinstance(call.args[0], relax.Var):
         return False
-    codes = Affine(1.0, 0) if dtype_of(var) == "uint8" else None  # bounds of a clip on codes are codes
+    codes = None if dtype == "float32" else Affine(1.0, 0, dtype)  # bounds of a clip on codes are codes
     source, out = home(lowering, call.args[0]), lowering.home[var]
     kernel = elementwise.clip(bounds, codes, source, out, lowering.target)
     lowering.emit(var, kernel, [lowering.place(call.args[0], source)], out, "clip")

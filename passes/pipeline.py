@@ -18,7 +18,7 @@ from qcompile.passes.integer_form import integer_form
 from qcompile.passes.legalize_islands import LegalizeIslands
 from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.schedule_islands import ScheduleIslands
-from qcompile.passes.unsigned_activations import UnsignedActivations
+from qcompile.passes.store_activations import StoreActivations
 from qcompile.plan import QuantPlan
 from qcompile.targets.kernels.templates import Schedules, default_schedules
 from qcompile.targets.target import Target
@@ -40,7 +40,7 @@ def form_passes(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> l
 def lowering_passes(target: Target, schedules: Schedules = default_schedules) -> list[Pass]:
     """Integer form to kernels of one target, with the knobs that ``schedules`` knows."""
     return [
-        UnsignedActivations(target),
+        StoreActivations(target),
         LowerLayers(target, schedules),
         LegalizeIslands(target),
         ScheduleIslands(target),

@@ -15,7 +15,7 @@ from qcompile.passes.base import module_pass
 from qcompile.passes.legalize_islands import LegalizeIslands
 from qcompile.passes.lower_layers import Lowering
 from qcompile.passes.schedule_islands import ScheduleIslands
-from qcompile.passes.unsigned_activations import UnsignedActivations
+from qcompile.passes.store_activations import StoreActivations
 from qcompile.simulate.form import CHOICE
 from qcompile.targets.kernels.builder import kernel
 from qcompile.targets.kernels.templates import Schedules, default_schedules
@@ -29,7 +29,7 @@ ATTR_STORAGES = "qcompile.storages"  # JSON on ``main``: layer -> storage of its
 def lowering_passes(target: Target, schedules: Schedules = default_schedules) -> list[tvm.ir.transform.Pass]:
     """Simulation form to kernels: those that a build has, and a call of ``choose_<n>(options...)`` for each choice."""
     return [
-        UnsignedActivations(target),
+        StoreActivations(target),
         module_pass("LowerVariants", lambda module: _Lowering(module, target, schedules).run(), __doc__),
         LegalizeIslands(target),
         ScheduleIslands(target),

@@ -11,7 +11,7 @@ from qcompile.layers import schedules_of
 from qcompile.model import Model
 from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.pipeline import form_passes, run_passes
-from qcompile.passes.unsigned_activations import UnsignedActivations
+from qcompile.passes.store_activations import StoreActivations
 from qcompile.plan import QuantPlan
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
@@ -33,7 +33,7 @@ class TuningTask:
 def tasks_of(model: Model, plan: QuantPlan, target: Target) -> list[TuningTask]:
     """The tasks of ``model`` built by ``plan``, in order of execution. Layers without knobs have none."""
     integer = run_passes(model.module, form_passes(plan, model.layers))
-    lowered = run_passes(integer, [UnsignedActivations(target), LowerLayers(target)])
+    lowered = run_passes(integer, [StoreActivations(target), LowerLayers(target)])
     layers: dict[Workload, list[str]] = defaultdict(list)
     for schedule in schedules_of(lowered):
         layers[Workload.from_key(schedule.workload, schedule.batch)].append(schedule.layer)

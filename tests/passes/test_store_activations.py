@@ -13,7 +13,7 @@ from qcompile.compile import runnable
 from qcompile.ops import Affine, Epilogue
 from qcompile.passes.base import dtype_of, op_name
 from qcompile.passes.quantized import affine_of, dequantize, quantize
-from qcompile.passes.unsigned_activations import UnsignedActivations, unsigned_spec
+from qcompile.passes.store_activations import StoreActivations, stored_spec
 from qcompile.plan import QuantPlan
 from qcompile.reference.interpreter import run
 from qcompile.targets.select import select_target
@@ -24,13 +24,14 @@ from tests.properties.graphs import composite
 
 op = relax.op
 X86 = select_target("x86-vnni")
+SIGNED = replace(X86, activation="int8")
 Q, R, U = Affine(2**-6, -20, "int8"), Affine(3 * 2**-7, 12, "int8"), Affine(2**-6, 99, "uint8")
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def changed(before):
+def changed(before, target=X86):
     """The module after the pass, which must compute the same."""
-    after = UnsignedActivations(X86)(before)
+    after = StoreActivations(target)(before)
     relax.analysis.well_formed(after)
     feeds = {
         p.name: np.random.default_rng(0).integers(-128, 128, [int(e) for e in p.ty.shape]).astype(dtype_of(p))
@@ -135,7 +136,7 @@ def test_layers(name):
     assert kinds(after) == kinds(before)
     assert set(types(after)) == {"uint8", "float32"}
     spec = specs_of(after)[0]
-    assert spec == unsigned_spec(specs_of(before)[0]) and "int8" not in ops.to_json(spec).replace("uint8", "")
+    assert spec == stored_spec(specs_of(before)[0], "uint8") and "int8" not in ops.to_json(spec).replace("uint8", "")
     call = graph.read(after).bindings[1][1]
     kept = [dtype_of(arg) == "int8" for arg in call.args]
     assert kept == [name in ("conv2d", "residual", "conv_transpose2d", "dense") and i == 1 for i in range(len(kept))]
@@ -144,9 +145,9 @@ def test_layers(name):
 def test_every_affine_of_a_spec_is_shifted():
     spec = ops.Conv2d(*UNIT, (1, 1), 1, Q, Epilogue(R, (0.0, 6.0), U))
     shifted = Affine(Q.scale, 108), Affine(R.scale, 140)
-    assert unsigned_spec(spec) == ops.Conv2d(*UNIT, (1, 1), 1, shifted[0], Epilogue(shifted[1], (0.0, 6.0), U))
-    assert unsigned_spec(spec, keeps_out=True).epilogue.out == R
-    assert unsigned_spec(ops.Concat(1, (Q, U), R)) == ops.Concat(1, (shifted[0], U), shifted[1])
+    assert stored_spec(spec, "uint8") == ops.Conv2d(*UNIT, (1, 1), 1, shifted[0], Epilogue(shifted[1], (0.0, 6.0), U))
+    assert stored_spec(spec, "uint8", keeps_out=True).epilogue.out == R
+    assert stored_spec(ops.Concat(1, (Q, U), R), "uint8") == ops.Concat(1, (shifted[0], U), shifted[1])
 
 
 def network(b, x):
@@ -170,7 +171,7 @@ def signed_plan(mod, **options) -> QuantPlan:
 def test_a_plan_of_int8_is_that_of_uint8():
     mod = module(network, x=(1, 3, 8, 8))
     signed, plain = integer_of(mod, signed_plan(mod)), integer_of(mod)
-    after = UnsignedActivations(X86)(signed)
+    after = StoreActivations(X86)(signed)
     assert specs_of(after) == specs_of(plain)
     assert kinds(after) == kinds(plain) and types(after) == types(plain)
     for want, got in zip(run(plain, feeds_of(mod)).values(), run(after, feeds_of(mod)).values(), strict=True):
@@ -218,15 +219,24 @@ def test_codes_by_channel_stay():
     assert tvm_ffi.structural_equal(changed(before), before)
 
 
-def test_a_target_that_stores_int8_is_left_alone():
-    before = LAYERS["conv2d"]
-    assert UnsignedActivations(replace(X86, activation="int8"))(before).same_as(before)
+@pytest.mark.parametrize("before", [*LAYERS.values(), *map(on_codes, MOVES.values())], ids=[*LAYERS, *MOVES])
+def test_there_and_back_again(before):
+    """The mirror image: a target whose dot products read int8 gets the specs and types that the int8 module had."""
+    back = changed(changed(before), SIGNED)
+    assert specs_of(back) == specs_of(before) and types(back) == types(before)
 
 
+@pytest.mark.parametrize(("target", "q"), [(SIGNED, Q), (X86, U)], ids=["int8", "uint8"])
+def test_codes_that_are_stored_so_stay(target, q):
+    after = changed(on_codes(MOVES["max_pool"], q=q), target)
+    assert [affine_of(value) for _, value in graph.read(after).bindings if "quantize" in op_name(value)] == [q, q]
+
+
+@pytest.mark.parametrize("target", [X86, SIGNED], ids=["uint8", "int8"])
 @FEW
 @given(graphs.integer_graphs(dtypes=("uint8", "int8")))
-def test_random_graphs_compute_the_same(drawn):
-    after = UnsignedActivations(X86)(drawn.module)
+def test_random_graphs_compute_the_same(target, drawn):
+    after = StoreActivations(target)(drawn.module)
     relax.analysis.well_formed(after)
     for want, got in zip(run(drawn.module, drawn.feeds).values(), run(after, drawn.feeds).values(), strict=True):
         assert got.dtype == want.dtype and np.array_equal(got, want)
