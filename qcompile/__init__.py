@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from qcompile.mixed.mixed import plan_mixed as plan_mixed
     from qcompile.model import Model as Model
     from qcompile.plan import QuantPlan as QuantPlan
+    from qcompile.report.page import write_report as write_report
     from qcompile.runtime import Runner as Runner
     from qcompile.runtime import aligned_empty as aligned_empty
     from qcompile.runtime import load as load
@@ -84,6 +85,7 @@ _HOMES = {
     "tasks_of": "tune.tasks",
     "to_plan": "assign.assignment",
     "tune": "tune.run",
+    "write_report": "report.page",
 }
 __all__ = [
     "Artifact",
@@ -115,6 +117,7 @@ __all__ = [
     "tasks_of",
     "to_plan",
     "tune",
+    "write_report",
 ]
 
 

@@ -26,7 +26,7 @@ def check_report(path: Path, beside: Path | None = None) -> None:
 
     beside: another file that will be written.
     """
-    if beside is not None and path.absolute() == beside.absolute():
+    if beside is not None and path.resolve() == beside.resolve():
         raise QCompileError("two results in one file", node=str(path), remedy="give the report another name")
     if not path.parent.is_dir():
         raise QCompileError("no such folder", node=str(path.parent), remedy="make it first")
@@ -37,7 +37,7 @@ def check_report(path: Path, beside: Path | None = None) -> None:
 
 
 def write_report(
-    path: Path,
+    path: str | Path,
     table: SensitivityTable,
     assignment: Assignment | None = None,
     points: Sequence[Point] | None = None,
@@ -48,6 +48,7 @@ def write_report(
     assignment: a plan to show; without one, the fastest uniform format is shown. points: the front, found here if None.
     rivals: methods to compare the front with.
     """
+    path = Path(path)
     check_report(path)
     if points is None:
         points = pareto(table, points=8, sizes=1, gap=1e-3, time_limit=2.0)  # nobody asked for it: a quick one
