@@ -8,16 +8,13 @@ from dataclasses import replace
 from qcompile.assign.assignment import OBJECTIVES, Assignment, Budgets, assign, chosen_objective
 from qcompile.assign.table import SensitivityTable
 from qcompile.assign.totals import totals, uniform_formats
-from qcompile.errors import QCompileError
 from qcompile.mixed.goal import Goal
 from qcompile.mixed.pairs import is_additive, with_pairs
 from qcompile.mixed.trials import Formats, Key, Trial, Trials, key_of
 
-LEVELS = 8  # losses that are aimed at in the first round
-FINER = 3  # and between the best that holds and the next that does not
-STEP = 3.0  # from one level to the next, downwards
+LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of the objective, beyond the least, that are tried at first
+FINER = 3  # between the first level that holds and the last that does not
 ROUNDS = 2  # of repair by pairs
-SPARE = 0.02  # of the objective that is given for accuracy, once something is found that holds
 
 
 class Search:
@@ -53,20 +50,17 @@ class Search:
         return drop is None or trial.drop <= drop.allowed(self.trials.baseline)
 
     def _levels(self) -> Trial:
-        """Measures the optima of falling losses, and of finer ones where it starts to hold."""
+        """Measures what loses least within ever more of the objective, and finer where it starts to hold."""
+        most_accurate = self._solve("accuracy", None).formats
         if self.goal.max_drop is None or self.objective == "accuracy":
-            return self._measure({"assigned": self._solve(None).formats})[0]
-        free = self._solve(None)
-        limits: list[float | None] = [None, *(free.totals.loss / STEP**i for i in range(1, LEVELS)), 0.0]
-        found = self._try(limits)
-        best = self._best(found)
-        worse = [trial for trial in found if not self.holds(trial) and self._cost(trial) < self._cost(best)]
-        if self.holds(best) and worse:
-            low, high = best.predicted.loss, min(trial.predicted.loss for trial in worse)
-            ratio = (high / max(low, high * STEP**-LEVELS)) ** (1 / (FINER + 1))
-            best = self._best([best, *self._try([high / ratio**i for i in range(1, FINER + 1)])])
-        if self.holds(best):
-            best = self._best([best, *self._safer(best)], key=lambda trial: trial.loss)
+            return self._measure({"assigned": most_accurate})[0]
+        least = getattr(self._solve(self.objective, None).totals, OBJECTIVES[self.objective])
+        found = self._try([least * (1 + share) for share in LEVELS])
+        best = self._best([*found, *self._measure({"most accurate": most_accurate})])
+        missed = [self._cost(trial) for trial in found if self._cost(trial) < self._cost(best)]
+        if self.holds(best) and missed:
+            ratio = (self._cost(best) / max(missed)) ** (1 / (FINER + 1))
+            best = self._best([best, *self._try([max(missed) * ratio**i for i in range(1, FINER + 1)])])
         return best
 
     def _cheaper(self, best: Trial) -> list[Trial]:
@@ -77,37 +71,19 @@ class Search:
         missed = [trial for trial in done if not self.holds(trial) and self._cost(trial) < self._cost(best)]
         return [max(missed, key=self._cost)] if missed else []
 
-    def _try(self, limits: list[float | None]) -> list[Trial]:
-        """The trials of the optima within these losses; a limit that nothing keeps is passed over."""
-        candidates: dict[str, Formats] = {}
-        for limit in limits:
-            try:
-                solved = self._solve(limit)
-            except QCompileError:
-                continue
-            candidates[f"loss up to {solved.totals.loss:.3g}"] = solved.formats
-        return self._measure(candidates)
+    def _try(self, limits: list[float]) -> list[Trial]:
+        """The trials of what loses least within these limits of the objective."""
+        solved = [self._solve("accuracy", limit) for limit in limits]
+        return self._measure({f"loss {one.totals.loss:.3g}": one.formats for one in solved})
 
-    def _safer(self, best: Trial) -> list[Trial]:
-        """What loses least for a little more of the objective: it is likelier to hold on other data."""
-        within = {OBJECTIVES[self.objective]: self._cost(best) * (1 + SPARE)}
+    def _solve(self, objective: str, limit: float | None) -> Assignment:
+        """The optimum within the goal's budgets. limit: of the goal's objective, besides."""
         limits = {"seconds": self.goal.max_seconds, "bytes": self.goal.max_bytes}
-        for name, limit in within.items():
-            limits[name] = limit if limits[name] is None else min(limit, limits[name] or limit)
-        solved = assign(self.table, max_seconds=limits["seconds"], max_bytes=limits["bytes"], objective="accuracy")
-        self._chosen.setdefault(key_of(solved.formats), solved)
-        found = self._measure({f"loss {solved.totals.loss:.3g}": solved.formats})
-        return [trial for trial in found if self.holds(trial)]
-
-    def _solve(self, max_loss: float | None) -> Assignment:
-        objective = self.objective if max_loss is not None or self.objective != "accuracy" else "accuracy"
-        solved = assign(
-            self.table,
-            max_loss=max_loss,
-            max_seconds=self.goal.max_seconds,
-            max_bytes=self.goal.max_bytes,
-            objective=objective,
-        )
+        if limit is not None:
+            name = OBJECTIVES[self.objective]
+            budget = limits[name]
+            limits[name] = limit if budget is None else min(limit, budget)
+        solved = assign(self.table, max_seconds=limits["seconds"], max_bytes=limits["bytes"], objective=objective)
         self._chosen[key_of(solved.formats)] = solved
         return solved
 

@@ -12,7 +12,7 @@ from qcompile.assign.totals import totals, uniform_formats
 from qcompile.errors import QCompileError
 from qcompile.mixed.goal import Drop, Goal
 from qcompile.mixed.pairs import is_additive
-from qcompile.mixed.search import SPARE, Search
+from qcompile.mixed.search import LEVELS, Search
 from qcompile.mixed.trials import Trial, Trials, key_of
 from tests.assign.tables import made_up
 
@@ -64,7 +64,7 @@ def test_everything_goes_where_nothing_is_lost():
     table = made_up(12, 3, seed=2)
     assignment, chosen, _ = run(table, Goal(Drop(1.0)), rate=0.0)
     fastest = assign(table, max_loss=1e9, objective="latency").totals.seconds
-    assert assignment.totals.seconds <= (1 + SPARE) * fastest
+    assert assignment.totals.seconds <= (1 + LEVELS[0]) * fastest
 
 
 def test_nothing_goes_where_all_is_lost():
