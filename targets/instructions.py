@@ -1,8 +1,8 @@
 """8-bit dot-product instructions as data: what a register tile needs to know, and the expression that computes it.
 
-Each takes ``group`` neighbouring input channels of one pixel (unsigned codes) and ``lanes`` output channels:
-``acc[l] += sum_g a[g] * w[l][g]``, exact in int32. ``Dot.reference`` says the same in numpy: what tests compare
-with.
+Each takes ``group`` neighbouring input channels of one pixel (codes as ``Target.activation`` says) and ``lanes`` output
+channels: ``acc[l] += sum_g a[g] * w[l][g]``, exact in int32. ``Dot.reference`` says the same in numpy: what tests
+compare with.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Dot:
     """One instruction (or the exact short sequence that stands in for it).
 
     name: for reports. lanes: int32 results. group: products a lane.
-    spread(codes): from ``group`` uint8 codes (a vector) to the operand that every lane reads; once a pixel.
-    each(codes): from (lanes * group) uint8 codes, ``group`` for each lane, to the operand (depthwise: lane = channel).
+    spread(codes): from ``group`` codes (a vector) to the operand that every lane reads; once a pixel.
+    each(codes): from (lanes * group) codes, ``group`` for each lane, to the operand (depthwise: lane = channel).
     widen(weights): from (lanes * group) int8 weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
     """
@@ -38,7 +38,7 @@ class Dot:
     accumulate: Callable[[Expr, Expr, Expr], Expr]
 
     def reference(self, acc: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """acc (lanes,) int32; codes (group,) uint8; weights (lanes, group) int8 -> (lanes,) int32."""
+        """acc (lanes,) int32; codes (group,) uint8 or int8; weights (lanes, group) int8 -> (lanes,) int32."""
         return acc + (weights.astype(np.int32) * codes.astype(np.int32)).sum(1, dtype=np.int32)
 
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from qcompile.errors import QCompileError, nearest
 from qcompile.runtime.features import host_features
+from qcompile.targets import arm, x86
+from qcompile.targets.rows import FAMILIES, ROWS
 from qcompile.targets.target import Target
-from qcompile.targets.x86 import ROWS
 
-BEST = ("native", "x86")  # the best row that this machine can run, with the optional features that it has
+# The best row that this machine can run, of these, with the optional features that it has.
+BEST = {"native": tuple(row for family in FAMILIES for row in family), "x86": x86.ROWS}
+ALIASES = {"arm": arm.ROWS[1]}  # what nearly all machines of today can run
 
 
 def select_target(name: str) -> Target:
-    """The target called ``name``: "native" or "x86", a row ("x86-vnni"), a row and features ("x86-vnni+avx512vbmi").
+    """The target called ``name``: "native", "x86" (the best row here), "arm" (the dot-product row), a row
+    ("x86-vnni", "cortex-a76"), a row and features ("x86-vnni+avx512vbmi").
 
     "_" and "-" mean the same, as do upper and lower case. Raises ``QCompileError`` with the nearest name for any other.
     """
-    rows = {_plain(row.name): row for row in ROWS}
+    rows = {_plain(row.name): row for row in ROWS} | ALIASES
     base, *features = name.split("+")
     if _plain(base) in BEST:
-        row = _best()
+        row = _best(BEST[_plain(base)])
     elif _plain(base) in rows:
         row = rows[_plain(base)]
     else:
-        raise QCompileError(f"no target '{base}'", remedy=nearest(_plain(base), [*BEST, *(row.name for row in ROWS)]))
+        raise QCompileError(
+            f"no target '{base}'", remedy=nearest(_plain(base), [*BEST, *ALIASES, *(r.name for r in ROWS)])
+        )
     optional = {_plain(word): word for word, _ in row.optional}
     for feature in features:
         if _plain(feature) not in optional:
@@ -36,14 +42,14 @@ def can_run(target: Target) -> bool:
     return host_features().issuperset(target.features)
 
 
-def _best() -> Target:
-    for row in ROWS:
+def _best(rows: tuple[Target, ...]) -> Target:
+    for row in rows:
         if can_run(row):
             extra = [word for word, _ in row.optional if word in host_features()]
             return row.extended(*extra) if extra else row
     raise QCompileError(
         "this machine can run none of the targets",
-        remedy=f"name one to build for: {', '.join(row.name for row in ROWS)}",
+        remedy=f"name one to build for: {', '.join(row.name for row in rows)}",
     )
 
 

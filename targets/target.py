@@ -1,4 +1,4 @@
-"""``Target``: all that the compiler knows of a machine, as data. Rows stand in ``targets.x86``."""
+"""``Target``: all that the compiler knows of a machine, as data. Rows stand in ``targets.x86`` and ``targets.arm``."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ def targets(
     """List what can be built for, best first.
 
     A row may be extended by optional features: x86-vnni+avx512vbmi. "native" (or "x86") is the best row of this
-    machine with the optional features that it has.
+    machine with the optional features that it has, "arm" is arm-dotprod.
     """
     from qcompile.errors import QCompileError
     from qcompile.report.tables import table
+    from qcompile.targets.rows import ROWS
     from qcompile.targets.select import can_run, select_target
-    from qcompile.targets.x86 import ROWS
 
     try:
         best = select_target("native").name
