@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 
 from qcompile.errors import QCompileError
-from qcompile.report.files import write_whole as write_whole
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"b": 1, "": 1, "kb": 1 << 10, "kib": 1 << 10, "mb": 1 << 20, "mib": 1 << 20, "gb": 1 << 30, "gib": 1 << 30}

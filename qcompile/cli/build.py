@@ -160,9 +160,12 @@ def build(
     if precision == MIXED and plan is None:
         goal = objective.value if objective else None
         mixed = mixed_wish(max_drop, latency, size, goal, names(formats or []), eval_data, metric, table, workers)
-    for folder in {path.parent for path in (table, report) if path is not None}:
-        if not folder.is_dir():
-            raise QCompileError("no such folder", node=str(folder), remedy="make it first")
+    if table is not None and not table.parent.is_dir():
+        raise QCompileError("no such folder", node=str(table.parent), remedy="make it first")
+    if report is not None:
+        from qcompile.report.page import check_report
+
+        check_report(report, table)
     check_output(out)
     row = select_target(target)
     records = _check_schedules(tuning_records or [], locked, trials, row.with_threads(threads))
@@ -207,9 +210,11 @@ def build(
             locked=locked,
         )
     if found is not None and report is not None:
+        from qcompile.report.mixed import verdict
         from qcompile.report.page import write_report
 
-        write_report(report, found.table, found.assignment)
+        write_report(report, found.table, found.assignment, facts=verdict(found))
+        remark(f"report in {report}")
     _summarize(artifact, found, times, as_json, verbose)
     if found is not None and not found.met:
         remark(f"error: {'; '.join(found.unmet)}; {artifact.path} holds the best plan found")

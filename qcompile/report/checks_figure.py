@@ -8,6 +8,8 @@ from typing import Any
 from qcompile.report.colors import FORMATS
 from qcompile.report.figures import INK, axes_of, loss_scale, picture
 
+NAMED = 5  # as many checked plans have their names beside them; more would hide each other
+
 
 @picture
 def predicted_against_measured(checks: Sequence[Mapping[str, Any]], metric: str, formats: Sequence[str]) -> Any:
@@ -19,7 +21,7 @@ def predicted_against_measured(checks: Sequence[Mapping[str, Any]], metric: str,
     uniform, checked = ([c for c in checks if c["kind"] == kind] for kind in ("uniform", "checked"))
     _dots(axes, uniform, "all groups in a format", marker="s", s=60, color="none", linewidths=1.5)
     _dots(axes, checked, "plans that were checked", marker="*", s=130, color=FORMATS[5], linewidths=0.5)
-    for check in (*uniform, *checked):
+    for check in (*uniform, *(checked if len(checked) <= NAMED else ())):
         spot = (check["predicted"], check["measured"])
         axes.annotate(_plain(check["name"]), spot, (7, -11), textcoords="offset points")
     ends = [check[key] for check in checks for key in ("predicted", "measured")]

@@ -42,20 +42,21 @@ def write_report(
     assignment: Assignment | None = None,
     points: Sequence[Point] | None = None,
     rivals: Rivals | None = None,
+    facts: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Writes a page for any browser, or, if ``path`` ends in .json, the same as values (``report_values``).
 
     assignment: a plan to show; without one, the fastest uniform format is shown. points: the front, found here if None.
-    rivals: methods to compare the front with.
+    rivals: methods to compare the front with. facts: (title, text) that the table does not have, for the head.
     """
     path = Path(path)
     check_report(path)
     if points is None:
         points = pareto(table, points=8, sizes=1, gap=1e-3, time_limit=2.0)  # nobody asked for it: a quick one
     if _is_json(path):
-        text = json.dumps(report_values(table, assignment, points, rivals), indent=1) + "\n"
+        text = json.dumps(report_values(table, assignment, points, rivals, facts), indent=1) + "\n"
     else:
-        text = report_html(table, assignment, points, rivals)
+        text = report_html(table, assignment, points, rivals, facts)
     write_whole(path, text)
 
 
@@ -64,6 +65,7 @@ def report_html(
     assignment: Assignment | None,
     points: Sequence[Point],
     rivals: Rivals | None = None,
+    facts: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page. Equal arguments give equal text."""
     from jinja2 import Environment, PackageLoader
@@ -71,7 +73,7 @@ def report_html(
     from qcompile.report import checks_figure, graph_figure, pareto_figures
     from qcompile.report.model_graph import model_graph
 
-    values = report_values(table, assignment, points, rivals)
+    values = report_values(table, assignment, points, rivals, facts)
     _, formats = shown_plan(table, assignment)
     heat = colors.Heat(_losses(values))
     page = Environment(loader=PackageLoader("qcompile.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -141,7 +143,8 @@ def _layers(values: Mapping[str, Any]) -> Counter[str]:
 def _compared(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The plan, if there is one, and the uniform formats."""
     rows = [{**row, "name": f"all {row['name']}", "this": False} for row in values["uniform"]]
-    checked = [check["measured"] for check in values["checks"] if check["name"] == "assigned"]
+    formats = {group["name"]: group["format"] for group in values["groups"]}
+    checked = [check["measured"] for check in values["checks"] if check.get("formats") == formats]
     own = {**values["plan"], "measured": {"seconds": None, "loss": checked[-1]} if checked else None, "this": True}
     return [own, *rows] if values["plan"]["assigned"] else rows
 

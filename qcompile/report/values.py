@@ -23,6 +23,7 @@ def report_values(
     assignment: Assignment | None,
     points: Sequence[Point],
     rivals: Rivals | None = None,
+    facts: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Times in seconds, sizes in bytes, losses in units of the metric.
 
@@ -44,6 +45,7 @@ def report_values(
         "samples": table.samples,
         "formats": [row.name for row in table.formats],
         "notes": list(table.notes),
+        "facts": dict(facts),
         "measured_share": measured_share(table),
         "plan": _plan(table, name, formats, assignment),
         "uniform": [_uniform(table, row.name) for row in table.formats],
@@ -111,7 +113,8 @@ def _group(group: Group, chosen: str, why: Mapping[str, str]) -> dict[str, Any]:
 def _checks(table: SensitivityTable) -> Iterator[dict[str, Any]]:
     """Losses predicted by sums and measured: of whole configurations, uniform formats, and the first groups alone."""
     for found in table.checks:
-        yield {"kind": "checked", "name": found.name, "predicted": found.predicted, "measured": found.measured}
+        told = {"kind": "checked", "name": found.name, "predicted": found.predicted, "measured": found.measured}
+        yield {**told, "formats": dict(found.formats)}
     for row in table.formats:
         real = table.uniform.get(row.name)
         if row.name != FLOAT and real is not None and real.loss is not None:

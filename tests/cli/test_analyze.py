@@ -37,8 +37,9 @@ def analyze(folder, *options) -> int:
 
 def test_a_table(folder, tmp_path, capsys):
     out = tmp_path / "table.json"
-    assert analyze(folder, "-o", out, "--num-samples", 4, "--hessian", 1) == 0
+    assert analyze(folder, "-o", out, "--num-samples", 4, "--hessian", 1, "--report", tmp_path / "r.html") == 0
     shown = capsys.readouterr().out
+    assert "No plan was chosen" in (tmp_path / "r.html").read_text()
     assert "metric     kl, in nats, on 4 samples" in shown and "hawq" in shown and "up to here" in shown
     table = SensitivityTable.load(out)
     assert table.samples == 4 and {f.name for f in table.formats} == {"fp32", "int8"}

@@ -104,6 +104,18 @@ def test_front_with_report_and_plans(cli, table, tmp_path):
     assert len(told["points"]) == len(rows) and {p["uniform"] for p in told["points"]} >= {"int8", "fp32"}
 
 
+def test_report_on_a_plan(cli, table, tmp_path):
+    html, values = tmp_path / "plan.html", tmp_path / "plan.report.json"
+    code, out, err = cli("assign", table, "--max-loss", "0.2", "--report", html)
+    assert code == 0 and "least latency within a loss of 0.2 kl" in out and f"report in {html}" in err
+    assert "This plan: least latency within a loss of 0.2 kl" in html.read_text()
+    assert cli("assign", table, "--max-loss", "0.2", "--report", values)[0] == 0
+    told = json.loads(values.read_text())
+    assert told["plan"]["assigned"] and [g["format"] for g in told["groups"]] == ["int8", "int8"]
+    code, _, err = cli("assign", table, "--report", values, "-o", values)
+    assert code == 2 and "two results in one file" in err
+
+
 def test_reports_need_their_libraries(cli, table, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))

@@ -45,7 +45,7 @@ def odd_table(**changes) -> SensitivityTable:
 
 
 def with_checks(table_changes=None) -> SensitivityTable:
-    formats = {ODD: "int8", "c": "fp32", "last": "int8"}
+    formats = {ODD: "int8", "c": "w4a8", "last": "int8"}
     return odd_table(
         checks=(Check("assigned", formats, 0.002, 0.0031),),
         pairs=(Pair((ODD, "c"), ("int8", "int8"), 0.0005),),

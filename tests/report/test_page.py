@@ -34,7 +34,7 @@ def chosen(table):
 
 @pytest.fixture(scope="module")
 def page(table, chosen, points):
-    return report_html(table, chosen, points)
+    return report_html(table, chosen, points, facts=[("accuracy", "drop < 1")])
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_plan_beside_the_uniform_formats(tree, chosen):
     found = rows(tree.all("table")[0])
     assert [row[0] for row in found[1:]] == ["this plan", "all fp32", "all int8", "all w4a8"]
     assert found[1][1] == f"{chosen.totals.seconds * 1e6:.1f}" and found[1][4] == number(chosen.totals.loss)
-    assert found[1][6] == "0.0031"  # as the check of the assigned plan has it
+    assert found[1][6] == "0.0031"  # as the check of these formats has it
     assert found[3][5:] == ["9.0", "0.0012"]
-    assert "least latency within a loss of 0.0011 kl" in tree.text
+    assert "least latency within a loss of 0.0011 kl" in tree.text and tree.all("dd")[0].text == "drop < 1"
 
 
 def test_graph_has_all_layers_in_the_colours_of_their_formats(tree, chosen, table):
@@ -146,7 +146,7 @@ def test_points_of_the_front(tree, points):
 
 
 def test_equal_tables_give_equal_pages(page, table, chosen, points):
-    assert page == report_html(table, chosen, points)
+    assert page == report_html(table, chosen, points, facts=[("accuracy", "drop < 1")])
 
 
 def test_without_a_plan_or_checks(points):
@@ -172,11 +172,13 @@ def test_size_with_many_groups():
 
 
 def test_written_as_page_or_values(table, chosen, points, page, tmp_path):
-    qc.write_report(tmp_path / "r.html", table, chosen, points)
+    facts = [("accuracy", "drop < 1")]
+    qc.write_report(tmp_path / "r.html", table, chosen, points, facts=facts)
     assert (tmp_path / "r.html").read_text(encoding="utf-8") == page
-    write_report(tmp_path / "r.json", table, chosen, points)
+    write_report(tmp_path / "r.json", table, chosen, points, facts=facts)
     values = json.loads((tmp_path / "r.json").read_text())
     assert values["format"] == "qcompile.report" and len(values["groups"]) == 3
+    assert values["facts"] == {"accuracy": "drop < 1"}
     write_report(tmp_path / "own.json", table)  # finds a front of its own
     assert json.loads((tmp_path / "own.json").read_text())["front"]["points"]
 

@@ -50,7 +50,8 @@ def test_graph(values):
 
 def test_checks_of_plans_formats_and_first_groups(values):
     by_name = {check["name"]: check for check in values["checks"]}
-    assert by_name["assigned"] == {"kind": "checked", "name": "assigned", "predicted": 0.002, "measured": 0.0031}
+    assert (by_name["assigned"]["kind"], by_name["assigned"]["formats"]["c"]) == ("checked", "w4a8")
+    assert (by_name["assigned"]["predicted"], by_name["assigned"]["measured"]) == (0.002, 0.0031)
     assert by_name["all int8"]["predicted"] == pytest.approx(1e-3 + 1e-5 + 5e-4)  # a pair's extra among them
     assert by_name["first 2 in int8"]["predicted"] == pytest.approx(1e-3 + 1e-5)
     assert by_name["first 2 in int8"]["measured"] == 2e-5 and by_name["first 2 in int8"]["format"] == "int8"
