@@ -40,8 +40,10 @@ def test_a_drop_and_a_table(folder, tmp_path, capsys):
     assert "drop of top1" in shown and "samples held back" in shown and "max drop   0.5 kept" in shown
     assert {layer.format for layer in open_artifact(out).manifest.layers} <= {"int8", "fp32"}
     assert json.loads(table.read_text())["checks"]
-    assert build(folder, *options, "--json") == 0
+    assert build(folder, *options, "--json", "--report", tmp_path / "r.html") == 0
     printed = capsys.readouterr()
+    page = (tmp_path / "r.html").read_text()
+    assert "This plan: " in page and "samples held back" in page and "plans that were checked" in page
     assert f"note: sensitivities from {table}" in printed.err
     values = json.loads(printed.out)["mixed"]
     assert values["met"] and values["held"]["metric"] == "top1" and any(trial["chosen"] for trial in values["trials"])
