@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -27,13 +26,37 @@ class Groups(Task):
     metric: Metric
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """base: of fp32. found: of each configuration, in the order in which they are to be run."""
+
+    simulation: Simulation
+    wish: Wish
+    base: Program
+    found: Sequence[tuple[Configuration, Program]]
+
+
+def prepare(simulation: Simulation, wish: Wish) -> Prepared:
+    return Prepared(simulation, wish, *programs(wish, simulation))
+
+
 def measure(task: Groups) -> list[np.ndarray]:
     """For each sample the sums of each configuration, behind those of fp32 itself: float64 (1 + configurations, n).
 
     The sums are those of the metric, of ``squared_error`` and of ``angle``, one after the other.
     """
-    simulation, base, found = _prepared(task.folder, task.wish)
-    return [_sample(simulation, base, found, task.wish, task.metric, sample) for sample in task.samples]
+    key = (task.folder, task.wish.digest())
+    if key not in _prepared:
+        _prepared.clear()
+        _prepared[key] = prepare(loaded(task.folder), task.wish)
+    return measure_with(_prepared[key], task)
+
+
+def measure_with(prepared: Prepared, task: Groups) -> list[np.ndarray]:
+    return [_sample(prepared, task.metric, sample) for sample in task.samples]
+
+
+_prepared: dict[tuple[str, str], Prepared] = {}
 
 
 @lru_cache(maxsize=1)
@@ -42,31 +65,14 @@ def loaded(folder: str) -> Simulation:
     return Simulation(folder)
 
 
-_programs: dict[tuple[str, str], Any] = {}
-
-
-def _prepared(folder: str, wish: Wish) -> tuple[Simulation, Program, list[tuple[Configuration, Program]]]:
-    key = (folder, wish.digest())
-    if key not in _programs:
-        _programs.clear()
-        _programs[key] = programs(wish, loaded(folder))
-    return loaded(folder), *_programs[key]
-
-
 def release() -> None:
     """Gives back the memory of the simulation that this process has loaded."""
-    _programs.clear()
+    _prepared.clear()
     loaded.cache_clear()
 
 
-def _sample(
-    simulation: Simulation,
-    base: Program,
-    found: Sequence[tuple[Configuration, Program]],
-    wish: Wish,
-    metric: Metric,
-    sample: Sample,
-) -> np.ndarray:
+def _sample(prepared: Prepared, metric: Metric, sample: Sample) -> np.ndarray:
+    simulation, wish, base, found = prepared.simulation, prepared.wish, prepared.base, prepared.found
     simulation.load(sample.feed)
     simulation.execute(base)
     reference = {name: values.copy() for name, values in simulation.results(base).items()}

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from qcompile.analyze.configurations import ALONE, CURVATURE, UPTO, Configuration, Wish
+from qcompile.analyze.costs import Costs, table_format
 from qcompile.analyze.measure import count_of, step, weights_of
 from qcompile.analyze.metrics import Metric, decibels, mean, mean_ratio
 from qcompile.analyze.weight_error import weight_error
 from qcompile.assign.flow import find_casts, find_passive, find_reads, find_residuals, find_sources
 from qcompile.assign.structure import Structure
-from qcompile.assign.table import FLOAT, Entry, Format, Group, SensitivityTable, Uniform
+from qcompile.assign.table import FLOAT, Entry, Group, SensitivityTable, Uniform
 from qcompile.assign.ties import Tie
-from qcompile.formats import FORMATS
+from qcompile.assign.totals import totals, uniform_formats
 from qcompile.model import Model
 from qcompile.passes.chain import WEIGHTED
-from qcompile.passes.layer_names import layer_name
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulation import Simulation
 from qcompile.targets.target import Target
-from qcompile.tune.costs import LayerCost
 
 
 @dataclass(slots=True)
@@ -76,40 +75,32 @@ def tabulate(
     structure: Structure,
     ties: Sequence[Tie],
     losses: Losses,
-    costs: Sequence[LayerCost],
+    costs: Costs,
     target: Target,
     samples: int,
 ) -> SensitivityTable:
-    """costs: of every layer in each format."""
-    nodes = {name: layer.node for name, layer in model.layers.items()}
-    node_of = {chain.name: layer_name(chain.anchor.name, nodes) for chain in structure.chains}
-    by_layer = {(cost.layer, cost.format): cost for cost in costs}
     planned = {name: plan for name, plan in plans.items() if name != FLOAT}
-    writer = _Groups(structure, planned, losses, by_layer, node_of)
+    writer = _Groups(structure, planned, losses, costs)
     groups = tuple(writer.group(tie) for tie in ties)
-    in_groups = {node_of[layer] for tie in ties for layer in tie.layers if layer in node_of}
+    in_groups = {layer for tie in ties for layer in tie.layers}
     float_bytes = sum(group.entries[FLOAT].bytes for group in groups)
     whole = losses.simulation.constant_bytes
-    last = {name: [tie.name for tie in ties if losses.loss(UPTO, tie.name, name) is not None] for name in planned}
-    uniform = {FLOAT: Uniform(0.0, None, whole)}
-    for name, together in last.items():
-        if together:
-            size = sum(group.entries.get(name, group.entries[FLOAT]).bytes for group in groups)
-            uniform[name] = Uniform(losses.loss(UPTO, together[-1], name), None, max(0, whole - float_bytes) + size)
-    return SensitivityTable(
+    table = SensitivityTable(
         model=model.source,
         model_sha256=model.source_sha256,
         target=target.name,
         metric=losses.metric.name,
         samples=samples,
-        formats=(_format(FLOAT), *(_format(name) for name in planned)),
+        formats=(table_format(FLOAT), *(table_format(name) for name in planned)),
         groups=groups,
         casts=tuple(find_casts(structure, ties, planned)),
         threads=target.threads,
         baseline=0.0 if losses.metric.relative else losses.baseline,
-        rest_seconds=sum(c.seconds for c in costs if c.format == FLOAT and c.layer not in in_groups),
+        device=costs.device,
+        rest_seconds=costs.rest + sum(s.seconds for x, s in costs.of_format(FLOAT).items() if x not in in_groups),
         rest_bytes=max(0, whole - float_bytes),
-        uniform=uniform,
+        cast_bandwidth=costs.cast_bandwidth,
+        cast_overhead=costs.cast_overhead,
         plans=planned,
         reads=find_reads(structure, planned),
         residuals=find_residuals(structure, planned),
@@ -117,11 +108,17 @@ def tabulate(
         sources=find_sources(structure, ties),
         notes=model.notes,
     )
+    return replace(table, uniform={format.name: _uniform(table, losses, format.name) for format in table.formats})
 
 
-def _format(name: str) -> Format:
-    codes = FORMATS[name].codes
-    return Format(name, "uint8" if codes else "float32", 1 if codes else 4)
+def _uniform(table: SensitivityTable, losses: Losses, name: str) -> Uniform:
+    """The whole model in one format, of what was measured."""
+    formats = uniform_formats(table, name)
+    whole = totals(table, formats)
+    together = [losses.loss(UPTO, group.name, name) for group in table.groups if name in group.entries]
+    loss = 0.0 if name == FLOAT else next((loss for loss in reversed(together) if loss is not None), None)
+    measured = all(group.entries[formats[group.name]].measured for group in table.groups)
+    return Uniform(loss, whole.seconds if measured else None, whole.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +126,7 @@ class _Groups:
     structure: Structure
     plans: Mapping[str, QuantPlan]
     losses: Losses
-    costs: Mapping[tuple[str, str], LayerCost]
-    node_of: Mapping[str, str]
+    costs: Costs
 
     def group(self, tie: Tie) -> Group:
         entries, missing = {FLOAT: self._entry(tie, FLOAT, dict.fromkeys(tie.layers, FLOAT))}, {}
@@ -144,7 +140,7 @@ class _Groups:
         return Group(tie.name, tie.layers, entries, tie.why, missing)
 
     def _entry(self, tie: Tie, name: str, formats: Mapping[str, str]) -> Entry:
-        costs = [self._cost(layer, formats.get(layer, FLOAT)) for layer in tie.layers]
+        costs = [self.costs.of(layer, formats.get(layer, FLOAT)) for layer in tie.layers]
         known = [cost for cost in costs if cost is not None]
         seconds, measured = sum(cost.seconds for cost in known), bool(known) and all(c.measured for c in known)
         size = sum(self.losses.simulation.weight_bytes(layer, name) for layer in self._simulated(tie))
@@ -159,10 +155,6 @@ class _Groups:
 
     def _simulated(self, tie: Tie) -> list[str]:
         return [layer for layer in tie.layers if layer in self.losses.simulation.layers]
-
-    def _cost(self, layer: str, format: str) -> LayerCost | None:
-        node = self.node_of.get(layer, layer)
-        return self.costs.get((node, format)) or self.costs.get((node, FLOAT))
 
     def _weight_error(self, tie: Tie, name: str) -> float:
         """Sum of squares of what the format changes of the group's weights."""

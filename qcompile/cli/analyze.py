@@ -63,6 +63,9 @@ def analyze(
     alone: Annotated[bool, typer.Option("--alone", help="Measure no group together with all before it.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that latencies are for.")] = 1,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Predict latencies, do not time layers on this machine.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted analysis stopped.")] = False,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="report.html", help="A page for any browser; or a .json file.")
@@ -109,6 +112,7 @@ def analyze(
             accumulate=not alone,
             probes=probes,
             workers=workers,
+            measure_seconds=not no_measure,
             threads=threads,
             checkpoint=out.with_name(f".{out.name}.checkpoint"),
             resume=resume,

@@ -128,7 +128,7 @@ def plan_mixed(
         _check_table(table, model, row)
         plans = dict(table.plans)
     progress("compiling the simulation", 0)
-    simulation = simulate(model, plans, row.with_threads(1))
+    simulation = simulate(model, plans, row.with_threads(1), tuning_records=tuning_records)
     if table is None:
         table = analyze(
             model,

@@ -21,6 +21,21 @@ def host_features() -> frozenset[str]:
         return frozenset()
 
 
+@cache
+def host_name() -> str:
+    """The CPU's model name."""
+    try:
+        return name_of(CPUINFO.read_text())
+    except OSError:
+        return name_of("")
+
+
+def name_of(cpuinfo: str) -> str:
+    """The model name in the text of /proc/cpuinfo."""
+    cpus = cpus_of(cpuinfo)
+    return next((cpu[key] for key in ("model name", "Model") for cpu in cpus if key in cpu), "unknown CPU")
+
+
 def features_of(cpuinfo: str) -> frozenset[str]:
     """Feature words of the first CPU in the text of /proc/cpuinfo."""
     for cpu in cpus_of(cpuinfo):

@@ -22,9 +22,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kernel call. kernel: its number in ``main``. weights: where its constants lie, (offset, bytes, dtype)."""
+    """One kernel call. op: what made it, as ``KernelNote`` has it, "" for TVM's own kernels. kernel: its number in
+    ``main``. weights: where its constants lie, (offset, bytes, dtype)."""
 
     name: str
+    op: str
     kernel: int
     args: tuple[Place, ...]
     results: tuple[int, ...]

@@ -26,6 +26,7 @@ from qcompile import graph
 from qcompile.errors import QCompileError
 from qcompile.passes.base import dtype_of, op_name
 from qcompile.passes.kernel_calls import address, call_kernel, private
+from qcompile.passes.lower_layers import kernel_notes
 from qcompile.simulate.calls import ALIGNMENT, Call, Kernels, Place
 from qcompile.simulate.lowering import CHOOSE
 from qcompile.targets.storage import SLACK
@@ -41,6 +42,7 @@ _TWIN = "twin"  # of ``main``; nothing calls it
 @dataclass(slots=True)
 class _Reader:
     module: IRModule
+    ops: dict[str, str]  # by name of a kernel call's result
     places: dict[relax.Var, list[Place]] = field(default_factory=dict)  # of each of a variable's tensors
     calls: list[Call] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -95,7 +97,7 @@ class _Reader:
         results = tuple(range(len(self.sizes), len(self.sizes) + len(types)))
         self.sizes.extend(nbytes(ty) for ty in types)
         kernel = self.numbers.setdefault(call.args[0], len(self.numbers))
-        self.calls.append(Call(var.name, kernel, args, results, weights))
+        self.calls.append(Call(var.name, self.ops.get(var.name, ""), kernel, args, results, weights))
         return [Place("buffer", result) for result in results]
 
     def _all(self, expr: relax.Expr) -> list[Place]:
@@ -123,7 +125,7 @@ def _is_constant(expr: relax.Expr) -> bool:
 
 def read_kernels(module: IRModule) -> tuple[Kernels, np.ndarray, IRModule]:
     """Of a lowered simulation form: its kernels, their constants (uint8, flat), and the module to compile."""
-    reader = _Reader(module)
+    reader = _Reader(module, {note.output: note.op for note in kernel_notes(module)})
     kernels = reader.run()
     functions = {gvar: private(module[gvar]) for gvar in reader.numbers}
     # A kernel that one function calls once would be inlined there, and LLVM's time grows faster than a function's size.

@@ -17,22 +17,25 @@ Chosen = tuple[int, ...]  # option of each choice
 class Program:
     """The kernel calls of one configuration, to be run on one sample.
 
-    rows: (calls, width) int64, as ``kernels`` has them. where: buffer -> byte offset in memory of its value afterwards.
-    targets: byte offsets of what was asked for.
+    rows: (calls, width) int64, as ``kernels`` has them. calls: which of ``Kernels.calls`` each row is. where: buffer ->
+    byte offset in memory of its value afterwards. targets: byte offsets of what was asked for.
     """
 
     chosen: Chosen
     rows: np.ndarray
+    calls: tuple[int, ...]
     where: dict[int, int]
     targets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Where everything begins in memory, in bytes: inputs, and for a buffer its place in one of the areas."""
+    """Where everything begins in memory, in bytes: inputs, and for a buffer its place in each of the areas that keep
+    results; behind these is room for results that nothing keeps."""
 
     inputs: tuple[int, ...]
     areas: tuple[tuple[int, ...], ...]
+    scratch: int
     size: int
 
 
@@ -69,34 +72,40 @@ def write_program(
     since: Program | None = None,
     changed: Collection[int] = (),
 ) -> Program:
-    """The program of a configuration, whose results go to an area.
+    """The program of a configuration, whose results go to an area; one beyond those of ``memory`` keeps none.
 
     since: a program that was run on the same sample, whose values are still there: what does not differ is not computed
     again. changed: calls whose constants differ from then.
     """
     wanted = needed(kernels, chosen, targets)
-    where: dict[int, int] = {}
-    same: set[int] = set()
-    rows = []
+    where: dict[int, int] = {}  # of what is taken from ``since``
+    todo: list[tuple[int, list[Place]]] = []
+    for i, call in enumerate(kernels.calls):
+        if i not in wanted:
+            continue
+        args = [resolve(arg, kernels, chosen) for arg in call.args]
+        if since is not None and i not in changed and _is_same(call, args, kernels, since, where):
+            where.update((result, since.where[result]) for result in call.results)
+        else:
+            todo.append((i, args))
+    ends = [resolve(target, kernels, chosen) for target in targets]
+    results = [result for i, _ in todo for result in kernels.calls[i].results]
+    if area < len(memory.areas):
+        where.update((result, memory.areas[area][result]) for result in results)
+    else:
+        where.update(_packed(kernels, todo, ends, memory.scratch))
 
     def offset(place: Place) -> int:
         if place.kind == "buffer":
             return where[place.index] + place.offset
         return place.offset + (memory.inputs[place.index] if place.kind == "input" else 0)
 
-    for i, call in enumerate(kernels.calls):
-        if i not in wanted:
-            continue
-        args = [resolve(arg, kernels, chosen) for arg in call.args]
-        if since is not None and i not in changed and _is_same(call, args, kernels, since, same):
-            where.update((result, since.where[result]) for result in call.results)
-            same.update(call.results)
-            continue
-        where.update((result, memory.areas[area][result]) for result in call.results)
-        row = [call.kernel, *(offset(arg) for arg in args), *(where[result] for result in call.results)]
-        rows.append(row + [0] * (kernels.width - len(row)))
-    table = np.array(rows, np.int64).reshape(-1, kernels.width)
-    return Program(chosen, table, where, tuple(offset(resolve(t, kernels, chosen)) for t in targets))
+    rows = np.zeros((len(todo), kernels.width), np.int64)
+    for row, (i, args) in zip(rows, todo, strict=True):
+        call = kernels.calls[i]
+        values = [call.kernel, *(offset(arg) for arg in args), *(where[result] for result in call.results)]
+        row[: len(values)] = values
+    return Program(chosen, rows, tuple(i for i, _ in todo), where, tuple(offset(end) for end in ends))
 
 
 def _is_same(call: Call, args: Sequence[Place], kernels: Kernels, since: Program, same: Collection[int]) -> bool:
@@ -107,44 +116,37 @@ def _is_same(call: Call, args: Sequence[Place], kernels: Kernels, since: Program
     )
 
 
-def lay_out(weights: int, kernels: Kernels, align: Callable[[int], int], areas: int) -> Memory:
-    """Constants first, then inputs, then areas with a place for every buffer; pages that nothing touches cost nothing.
+def _packed(
+    kernels: Kernels, todo: Sequence[tuple[int, list[Place]]], ends: Sequence[Place], start: int
+) -> dict[int, int]:
+    """Places for the results of these calls: buffers that are not in use at the same time share memory, as in a build.
 
-    The last area is for results that nothing keeps: buffers that are not in use at the same time share its memory.
+    They fit where all would have a place of their own.
     """
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for when, (i, args) in enumerate(todo):
+        for result in kernels.calls[i].results:
+            first[result] = last[result] = when
+        last.update((arg.index, when) for arg in args if arg.kind == "buffer" and arg.index in first)
+    last.update((end.index, len(todo)) for end in ends if end.kind == "buffer" and end.index in first)
+    starts, _ = plan_memory([Lifetime(kernels.sizes[b], first[b], last[b]) for b in first])
+    return {buffer: start + at for buffer, at in zip(first, starts, strict=True)}
+
+
+def lay_out(weights: int, kernels: Kernels, align: Callable[[int], int], areas: int) -> Memory:
+    """Constants first, then inputs, then areas with a place for every buffer; pages that nothing touches cost
+    nothing."""
     end = align(weights)
     inputs = []
     for size in kernels.input_bytes:
         inputs.append(end)
         end = align(end + size)
     places = []
-    for _ in range(areas - 1):
+    for _ in range(areas):
         starts = []
         for size in kernels.sizes:
             starts.append(end)
             end = align(end + size)
         places.append(tuple(starts))
-    shared, size = _shared(kernels)
-    places.append(tuple(end + start for start in shared))
-    return Memory(tuple(inputs), tuple(places), align(end + size))
-
-
-def _shared(kernels: Kernels) -> tuple[list[int], int]:
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-
-    def read(place: Place, when: int) -> None:
-        if place.kind == "buffer":
-            last[place.index] = when
-        elif place.kind == "choice":
-            for option in kernels.options[place.index]:
-                read(option, when)
-
-    for i, call in enumerate(kernels.calls):
-        for result in call.results:
-            first[result] = last[result] = i
-        for arg in call.args:
-            read(arg, i)
-    for output in kernels.outputs:
-        read(output, len(kernels.calls))
-    return plan_memory([Lifetime(size, first[b], last[b]) for b, size in enumerate(kernels.sizes)])
+    return Memory(tuple(inputs), tuple(places), end, end + sum(align(size) for size in kernels.sizes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from qcompile.simulate.simulation import DESCRIPTION, LIBRARY, WEIGHTS, Descript
 from qcompile.simulate.variant import Space
 from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
+from qcompile.tune.lookup import LoggedSchedules, open_logs
 
 _LEVEL = 1  # of LLVM: kernels are in vectors already; they run as fast, and a quarter of the time is saved
 
@@ -32,6 +33,7 @@ def simulate(
     plans: Mapping[str, QuantPlan] | QuantPlan,
     target: str | Target = "native",
     out: str | Path | None = None,
+    tuning_records: str | Path | Sequence[str | Path] = "none",
 ) -> Simulation:
     """Compiles every layer in every format; which one is taken is said with each forward pass.
 
@@ -39,11 +41,14 @@ def simulate(
     target: whose kernels are used. A target that this machine cannot run gives the same bits as one that it can.
     out: folder for the library, its constants and description, for ``Simulation(folder)`` in other processes; a
     temporary one, gone with the simulation, if None.
+    tuning_records: the logs that schedules are taken from, as for ``build``; layers then take the time that they take
+    in a build.
     """
     row = select_target(target) if isinstance(target, str) else target
     space = Space.of(model, {"int8": plans} if isinstance(plans, QuantPlan) else plans)
     form = simulation_form(model, space)
-    lowered = run_passes(form.module, lowering_passes(row))
+    with open_logs(tuning_records) as logs:
+        lowered = run_passes(form.module, lowering_passes(row, LoggedSchedules(logs, row)))
     kernels, constants, module = read_kernels(lowered)
     place = Path(tempfile.mkdtemp(prefix="qcompile-simulation-") if out is None else out)
     place.mkdir(parents=True, exist_ok=True)

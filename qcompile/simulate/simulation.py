@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -18,11 +19,12 @@ from qcompile.runtime import aligned_empty
 from qcompile.runtime.library import load_library
 from qcompile.simulate.calls import ALIGNMENT, Call, Kernels, Place
 from qcompile.simulate.program import Memory, Program, lay_out, needed, resolve, write_program
+from qcompile.simulate.slices import own_calls, uniform_choice
 from qcompile.simulate.variant import Formats, Names, Space, Variant, find_variant
 from qcompile.targets.storage import SLACK, Storage
 
 LIBRARY, WEIGHTS, DESCRIPTION = "simulation.so", "weights.npy", "simulation.pickle"
-BASE, PREFIX, SCRATCH = range(3)  # areas: kept results of fp32, kept results of a growing configuration, all others
+BASE, PREFIX, SCRATCH = range(3)  # areas: results of fp32, those of a growing configuration; results that none keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,10 @@ class Simulation:
         d = self.description
         plans = {name: QuantPlan.from_json(text) for name, text in d.plans.items()}
         self.space = Space(plans, d.reads, d.residuals, d.passive)
-        self._kernels = d.kernels
+        self.kernels = d.kernels
         self._main = load_library(self.folder / LIBRARY, d.runtime_libraries)["main"]
         constants = np.load(self.folder / WEIGHTS)
-        self._layout: Memory = lay_out(constants.size, self._kernels, _aligned, 3)
+        self._layout: Memory = lay_out(constants.size, self.kernels, _aligned, SCRATCH)
         self._memory = aligned_empty((self._layout.size + SLACK,), np.uint8)
         self._memory[: constants.size] = constants
         self._arguments = tvm_ffi.from_dlpack(self._memory)
@@ -110,7 +112,7 @@ class Simulation:
         for name in feed:
             if name not in names:
                 raise QCompileError(f"the model has no input '{name}'", remedy=nearest(name, names))
-        for spec, start, size in zip(self.inputs, self._layout.inputs, self._kernels.input_bytes, strict=True):
+        for spec, view in zip(self.inputs, self.input_views(), strict=True):
             if spec.name not in feed:
                 raise QCompileError(
                     f"no value for input '{spec.name}'", remedy=f"give {spec.dtype} of shape {spec.shape}"
@@ -121,7 +123,12 @@ class Simulation:
                     f"{values.dtype} of shape {values.shape}, the model takes {spec.dtype} {spec.shape}",
                     node=f"input {spec.name}",
                 )
-            self._memory[start : start + size] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            view[...] = values
+
+    def input_views(self) -> list[np.ndarray]:
+        """Where each input lies in memory."""
+        starts = zip(self.inputs, self._layout.inputs, strict=True)
+        return [self._view(start, Storage(spec.shape, spec.dtype)) for spec, start in starts]
 
     def program(
         self,
@@ -138,20 +145,29 @@ class Simulation:
         what does not differ is taken. area: where results go, ``BASE`` or ``PREFIX`` if a later program is to build
         upon them. changed: kernel calls whose constants were changed. layers: compute these layers' results only.
         """
-        targets: Sequence[Place] = self._kernels.outputs
+        targets: Sequence[Place] = self.kernels.outputs
         if layers is not None:
-            targets = [Place("choice", self._kernels.choices[name]) for name in layers]
+            targets = [Place("choice", self.kernels.choices[name]) for name in layers]
         if isinstance(formats, QuantPlan):
             plan, formats = formats, {name: layer.format for name, layer in formats.layers.items()}
         else:
             plan = self.plan(formats)
         chosen = self._chosen(plan, formats)
-        return write_program(self._kernels, self._layout, chosen, targets, area, since, changed)
+        return write_program(self.kernels, self._layout, chosen, targets, area, since, changed)
+
+    def uniform_program(self, format: str) -> Program:
+        """Every layer in a format that can have it, with results as codes wherever there is such a variant."""
+        chosen = uniform_choice(self.kernels, self.description.variants, format)
+        return write_program(self.kernels, self._layout, chosen, self.kernels.outputs, SCRATCH)
 
     def execute(self, program: Program) -> None:
         """Runs a program on the loaded sample."""
         if len(program.rows):
             self._main(self._arguments, self._table(program))
+
+    def bound(self, rows: np.ndarray) -> Callable[[], object]:
+        """Rows of a program as a function that runs them."""
+        return partial(self._main, self._arguments, _table(rows))
 
     def results(self, program: Program) -> dict[str, np.ndarray]:
         """Outputs by name: views, which a later program may overwrite."""
@@ -162,7 +178,7 @@ class Simulation:
 
     def values(self, program: Program, layer: str) -> np.ndarray:
         """A layer's result, of those that a program was asked for."""
-        place = resolve(Place("choice", self._kernels.choices[layer]), self._kernels, program.chosen)
+        place = resolve(Place("choice", self.kernels.choices[layer]), self.kernels, program.chosen)
         return self._view(program.where[place.index] + place.offset, self.description.storages[layer])
 
     def weights(self, layer: str) -> list[np.ndarray]:
@@ -172,7 +188,7 @@ class Simulation:
     def weight_readers(self, layer: str) -> list[int]:
         """The kernel calls that read ``weights(layer)``, for ``changed`` of ``program``."""
         starts = {start for start, _ in self._float_weights(layer)}
-        calls = enumerate(self._kernels.calls)
+        calls = enumerate(self.kernels.calls)
         return [i for i, call in calls if any(start in starts for start, _, _ in call.weights)]
 
     def _float_weights(self, layer: str) -> list[tuple[int, int]]:
@@ -190,39 +206,23 @@ class Simulation:
         return sum(size for _, size, _ in found)
 
     def _calls_of(self, layer: str, format: str) -> list[Call]:
-        """The kernel calls of a layer's variant, the one that writes codes if there are several."""
-        variants = self.description.variants[layer]
-        fitting = [i for i, variant in enumerate(variants) if variant.format == format]
-        if not fitting:
-            fitting = [0]
-        best = next((i for i in fitting if variants[i].codes), fitting[0])
-        parts = [self._slice(place) for place in self._kernels.options[self._kernels.choices[layer]]]
-        others = [part for i, part in enumerate(parts) if (variants[i].format == FLOAT) != (best == 0)]
-        own = parts[best].difference(*others)  # what float and integer variants both read is of islands before them
-        return [call for i, call in enumerate(self._kernels.calls) if i in own]
-
-    def _slice(self, place: Place) -> set[int]:
-        """The calls between other layers and a place."""
-        return needed(self._kernels, (0,) * len(self._kernels.options), [place], stop_at_choices=True)
+        own = own_calls(self.kernels, self.description.variants, layer, format)
+        return [self.kernels.calls[i] for i in sorted(own)]
 
     @property
     def constant_bytes(self) -> int:
         """Of the float model."""
-        base = needed(self._kernels, (0,) * len(self._kernels.options), self._kernels.outputs)
-        found = {constant for i in base for constant in self._kernels.calls[i].weights}
+        base = needed(self.kernels, (0,) * len(self.kernels.options), self.kernels.outputs)
+        found = {constant for i in base for constant in self.kernels.calls[i].weights}
         return sum(size for _, size, _ in found)
 
     def _view(self, start: int, storage: Storage) -> np.ndarray:
         return storage.view(self._memory[start : start + storage.nbytes].view(storage.dtype))
 
     def _table(self, program: Program) -> object:
-        """The rows as the library takes them; made once for each program."""
-        import tvm_ffi
-
+        """Made once for each program."""
         if program not in self._tables:
-            rows = aligned_empty(program.rows.shape, np.int64)
-            rows[...] = program.rows
-            self._tables[program] = tvm_ffi.from_dlpack(rows)
+            self._tables[program] = _table(program.rows)
         return self._tables[program]
 
     def _check(self, formats: Formats) -> None:
@@ -236,12 +236,21 @@ class Simulation:
 
     def _chosen(self, plan: QuantPlan, formats: Formats) -> tuple[int, ...]:
         """The option of each choice."""
-        chosen = [0] * len(self._kernels.options)
+        chosen = [0] * len(self.kernels.options)
         for layer, variants in self.description.variants.items():
-            chosen[self._kernels.choices[layer]] = find_variant(
+            chosen[self.kernels.choices[layer]] = find_variant(
                 variants, layer, formats.get(layer, FLOAT), plan, self.space.residuals
             )
         return tuple(chosen)
+
+
+def _table(rows: np.ndarray) -> object:
+    """Rows as the library takes them."""
+    import tvm_ffi
+
+    table = aligned_empty(rows.shape, np.int64)
+    table[...] = rows
+    return tvm_ffi.from_dlpack(table)
 
 
 def _aligned(offset: int) -> int:

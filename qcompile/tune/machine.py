@@ -19,7 +19,7 @@ from tvm.target import Target as TVMTarget
 from qcompile.artifact import write_library
 from qcompile.errors import QCompileError
 from qcompile.passes.kernel_calls import address
-from qcompile.runtime.features import CPUINFO, cpus_of, features_of
+from qcompile.runtime.features import CPUINFO, cpus_of, features_of, name_of
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.target import Target
 from qcompile.tune.places import Place
@@ -73,10 +73,8 @@ def ask(place: Place, library: Path, limit: float) -> Machine:
 
 def machine_of(cpuinfo: str) -> Machine:
     """From the text of /proc/cpuinfo."""
-    cpus = cpus_of(cpuinfo)
-    names = (cpu[key] for key in ("model name", "Model") for cpu in cpus if key in cpu)
-    cores = sum("processor" in cpu for cpu in cpus)
-    return Machine(next(names, "unknown CPU"), max(cores, 1), features_of(cpuinfo))
+    cores = sum("processor" in cpu for cpu in cpus_of(cpuinfo))
+    return Machine(name_of(cpuinfo), max(cores, 1), features_of(cpuinfo))
 
 
 def _reader() -> tirx.PrimFunc:

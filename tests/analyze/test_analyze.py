@@ -33,7 +33,8 @@ def made(tmp_path_factory):
 
 def run(made, **options):
     imported, plan, simulation, data = made
-    return analyze(imported, plan, data, simulation=simulation, tuning_records="none", **options)
+    options = {"measure_seconds": False, "tuning_records": "none", **options}
+    return analyze(imported, plan, data, simulation=simulation, **options)
 
 
 def entries(table):
