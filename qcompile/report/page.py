@@ -141,12 +141,23 @@ def _layers(values: Mapping[str, Any]) -> Counter[str]:
 
 
 def _compared(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The plan, if there is one, and the uniform formats."""
-    rows = [{**row, "name": f"all {row['name']}", "this": False} for row in values["uniform"]]
-    formats = {group["name"]: group["format"] for group in values["groups"]}
-    checked = [check["measured"] for check in values["checks"] if check.get("formats") == formats]
-    own = {**values["plan"], "measured": {"seconds": None, "loss": checked[-1]} if checked else None, "this": True}
-    return [own, *rows] if values["plan"]["assigned"] else rows
+    """The plan, if there is one, and the uniform formats; with losses of checks that had the same formats."""
+    checks = [check for check in values["checks"] if "formats" in check]
+
+    def row(plan: Mapping[str, Any], name: str, formats: Mapping[str, str]) -> dict[str, Any]:
+        known = plan.get("measured") or {}
+        losses = [known.get("loss"), *(check["measured"] for check in checks if check["formats"] == formats)]
+        loss = next((loss for loss in losses if loss is not None), None)
+        return {**plan, "name": name, "measured_seconds": known.get("seconds"), "measured_loss": loss}
+
+    rows = []
+    if values["plan"]["assigned"]:
+        rows.append(row(values["plan"], "this plan", {group["name"]: group["format"] for group in values["groups"]}))
+    for uniform in values["uniform"]:
+        name = uniform["name"]
+        formats = {group["name"]: name if name in group["entries"] else FLOAT for group in values["groups"]}
+        rows.append(row(uniform, f"all {name}", formats))
+    return rows
 
 
 def _against_uniform(values: Mapping[str, Any]) -> str:
