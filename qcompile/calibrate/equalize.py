@@ -14,9 +14,11 @@ exponents a between 0, which changes nothing, and 1, which makes all channels eq
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from qcompile import graph
 from qcompile.calibrate.channels import ChannelStats
@@ -25,6 +27,7 @@ from qcompile.calibrate.stats import TensorStats
 from qcompile.model import Model
 from qcompile.passes.base import array, op_name, refused
 from qcompile.passes.chain import CONV_TRANSPOSE, Chain
+from qcompile.passes.channels import channel_axis
 from qcompile.passes.equalize_channels import Group, find_groups
 from qcompile.scaled import scaled
 
@@ -46,11 +49,10 @@ def equalize(model: Model, data: Any, num_samples: int = SAMPLES) -> Model:
 
 
 def channel_scales(model: Model, stats: TensorStats) -> dict[str, tuple[float, ...]]:
-    """Group name -> a positive float32 number for each channel, for the groups that gain by it."""
+    """Group name -> its positive float32 numbers, for the groups that gain by it."""
     result = {}
     for group in find_groups(graph.read(model.module)):
-        known = [stats.records[t.name].channels for t in group.tensors if t.name in stats.records]
-        found = [c for c in known if c is not None and c.axis == group.axis and c.sum.size == group.channels]
+        found = [reading for var, layer in group.readers if (reading := _reading(group, var, layer, stats)) is not None]
         if not found:
             refused("channel_scales", f"{group.name}: no statistics of its channels")
             continue
@@ -60,38 +62,54 @@ def channel_scales(model: Model, stats: TensorStats) -> dict[str, tuple[float, .
     return result
 
 
-def _best(group: Group, found: Sequence[ChannelStats]) -> np.ndarray | None:
-    """The scales (channels,) float32 of the least error, None for no change."""
-    magnitude = np.max([np.maximum(np.abs(c.min), np.abs(c.max)) for c in found], axis=0)
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A layer that reads channels of a group. index: for each of them which number, -1 for none."""
+
+    layer: Chain
+    index: np.ndarray
+    known: ChannelStats
+
+
+def _reading(group: Group, var: relax.Var, layer: Chain, stats: TensorStats) -> _Reading | None:
+    axis = channel_axis(layer.call)
+    index = group.by_channel(var, axis)
+    record = stats.records.get(var.name)
+    known = record.channels if record is not None else None
+    if known is None or known.axis != axis or known.sum.size != index.size:
+        return None
+    return _Reading(layer, index, known)
+
+
+def _best(group: Group, found: Sequence[_Reading]) -> np.ndarray | None:
+    """The numbers (count,) float32 of the least error, None for no change."""
+    magnitude = np.zeros(group.count)
+    for reading in found:
+        shared = reading.index >= 0
+        largest = np.maximum(np.abs(reading.known.min), np.abs(reading.known.max))
+        np.maximum.at(magnitude, reading.index[shared], largest[shared])
     if not magnitude.any():
         return None
     wanted = magnitude.max() / np.maximum(magnitude, magnitude.max() / LARGEST)
-    errors = [_error(group, found, wanted**exponent) for exponent in EXPONENTS]
+    errors = [sum(_error(reading, wanted**exponent) for reading in found) for exponent in EXPONENTS]
     best = int(np.argmin(errors))
     if errors[best] > GAIN * errors[0]:
         return None
     return (wanted ** EXPONENTS[best]).astype(np.float32)
 
 
-def _error(group: Group, found: Sequence[ChannelStats], scale: np.ndarray) -> float:
-    """The mean squared error of what the readers compute, summed over their outputs."""
-    low = min(float((c.min * scale).min()) for c in found)
-    high = max(float((c.max * scale).max()) for c in found)
-    step = (max(high, 0.0) - min(low, 0.0)) / 255
-    square = np.mean([c.mean_square for c in found], axis=0)
-    total = 0.0
-    for reader in group.readers:
-        weight = _by_input(reader)
-        if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
-            weight = np.square(array(reader.weight).astype(np.float64)).reshape(scale.size, -1)
-            total += step**2 / 12 * float((weight.sum(axis=1) / scale**2).sum())
-            continue
-        weight = weight / scale[None, :, None]
-        total += step**2 / 12 * float(np.square(weight).sum())
-        steps = np.maximum(np.abs(weight).max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny) / 127
-        lost = np.square(np.rint(weight / steps) * steps - weight).sum(axis=(0, 2))
-        total += float((lost * square * scale**2).sum())
-    return total
+def _error(reading: _Reading, numbers: np.ndarray) -> float:
+    """The mean squared error of what a layer computes, summed over its outputs."""
+    known, scale = reading.known, np.append(numbers, 1.0)[reading.index]
+    step = (max(float((known.max * scale).max()), 0.0) - min(float((known.min * scale).min()), 0.0)) / 255
+    weight = _by_input(reading.layer)
+    if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
+        squares = np.square(array(reading.layer.weight).astype(np.float64)).reshape(scale.size, -1).sum(axis=1)
+        return step**2 / 12 * float((squares / scale**2).sum())
+    weight = weight / scale[None, :, None]
+    steps = np.maximum(np.abs(weight).max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny) / 127
+    lost = np.square(np.rint(weight / steps) * steps - weight).sum(axis=(0, 2))
+    return step**2 / 12 * float(np.square(weight).sum()) + float((lost * known.mean_square * scale**2).sum())
 
 
 def _by_input(chain: Chain) -> np.ndarray | None:

@@ -38,3 +38,18 @@ def default_executor(model: Model) -> Executor:
         if var not in inner and isinstance(copy.ty, relax.TensorType) and str(copy.ty.dtype) == "float32"
     ]
     return runnable(run_passes(builder.module(shown), form_passes(QuantPlan())), select_target("native"))
+
+
+def scaled_executor(run: Executor, model: Model, scales: Mapping[str, tuple[float, ...]]) -> Executor:
+    """What the model with these ``channel_scales`` gives, from what ``run`` gives of the model as it is."""
+    from qcompile.graph import read
+    from qcompile.passes.equalize_channels import factors
+
+    times = factors(read(model.module), scales)
+
+    def scaled(feeds: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        tensors = run(feeds)
+        products = {name: tensors[of] * factor for name, (of, factor) in times.items() if of in tensors}
+        return {**tensors, **products}
+
+    return scaled if scales else run
