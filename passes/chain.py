@@ -78,10 +78,10 @@ class Uses:
         self.outputs = set(self.main.outputs)
 
     def is_constant(self, expr: relax.Expr) -> bool:
-        """A constant, or codes of one."""
+        """A constant, or codes of one, or one of a narrower type."""
         if isinstance(expr, relax.Var):
             value = self.definitions.get(expr)
-            return op_name(value) == "dequantize" and isinstance(value.args[0], GenericConst)
+            return op_name(value) in ("dequantize", "astype") and isinstance(value.args[0], GenericConst)
         return isinstance(expr, GenericConst)
 
     def only_user(self, var: relax.Var) -> relax.Var | None:

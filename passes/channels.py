@@ -31,8 +31,11 @@ def is_layer(value: relax.Expr | None) -> bool:
 
 def why_not(layer: relax.Call) -> str | None:
     """Why the weight of a layer cannot be rewritten, None if it can."""
-    if array(layer.args[1]) is None:
-        return "the weight is not a constant"
+    return "the weight is not a constant" if array(layer.args[1]) is None else unknown_layout(layer)
+
+
+def unknown_layout(layer: relax.Call) -> str | None:
+    """Why the axes of a layer are not as in the table above, None if they are."""
     if op_name(layer) in CONVOLUTIONS:
         attrs = layer.attrs
         if attrs.kernel_layout not in _LAYOUTS.get(attrs.data_layout, ()) or attrs.out_layout != attrs.data_layout:

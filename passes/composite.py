@@ -10,14 +10,18 @@ from tvm import relax
 from qcompile import ops
 from qcompile.ops import Affine, Epilogue
 from qcompile.passes.base import shape_of
-from qcompile.passes.quantized import Operand, dequantize, quantize
+from qcompile.passes.quantized import Operand, dequantize, quantize, round_to
 
 
 @dataclass(slots=True)
 class Composite:
-    """The function of one layer while it is written. ``args``: what the layer is called with."""
+    """The function of one layer while it is written.
+
+    args: what the layer is called with. rounding: the type that tensors of floats are rounded to before anything else.
+    """
 
     args: Sequence[relax.Expr]
+    rounding: str = "float32"
     params: list[relax.Var] = field(init=False)
     _bindings: list[relax.VarBinding] = field(init=False)
     _builder: relax.BlockBuilder = field(init=False)
@@ -36,7 +40,9 @@ class Composite:
     def real(self, index: int, affine: Affine | None) -> relax.Var:
         """Parameter ``index`` in real numbers."""
         param = self.params[index]
-        return param if affine is None else self.emit(dequantize(param, affine))
+        if affine is not None:
+            return self.emit(dequantize(param, affine))
+        return param if self.rounding == "float32" else round_to(lambda v, _: self.emit(v), param, self.rounding, "")
 
     def finish(self, v: relax.Var, epilogue: Epilogue) -> relax.Var:
         """Residual (the last parameter), clip and quantize, as ``ops.Epilogue`` says."""

@@ -11,19 +11,19 @@ import numpy as np
 from tvm import relax
 
 from qcompile import ops
-from qcompile.passes.base import array, constant, shape_of
-from qcompile.passes.channels import why_not
+from qcompile.passes.base import array, constant, dtype_of, shape_of
+from qcompile.passes.channels import unknown_layout
 from qcompile.passes.composite import Composite, scale_by_channel, scaled_codes
 from qcompile.passes.fold_layer import Folded, Layer
 from qcompile.passes.group_weights import group_refusal, split_groups
-from qcompile.passes.quantized import constant_of
+from qcompile.passes.quantized import constant_of, stored_of
 from qcompile.passes.weights import INT32_MAX, bias_vector, groups_of_scales, largest_sum, out_channels, weight_axis
 from qcompile.reference.arithmetic import multipliers
 
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """weight in the orientation that the specification asks for; scale (O,) float32, None in float32; bias (O,).
+    """weight in the orientation that the specification asks for; scale (O,) float32, of integers; bias (O,).
 
     group_scale: (O, groups) uint8 beside an int4 weight, else None.
     """
@@ -53,7 +53,7 @@ def weighted(layer: Layer, groups: Mapping[str, int] = _NO_GROUPS) -> Folded | s
         args.append(constant(constants.group_scale, "uint8"))
     if layer.residual is not None:
         args.append(layer.residual.expr)
-    composite = Composite(args)
+    composite = Composite(args, layer.rounding)
     v = composite.emit(_product(layer, composite, constants))
     axis, ndim = (-1 if layer.chain.kind == "dense" else 1), len(shape_of(v))
     bias = composite.params[2]
@@ -106,9 +106,13 @@ def _float_constants(layer: Layer) -> Constants | str:
             return "the weight is not symmetric int8 by output channel"
         scale = np.ascontiguousarray(np.broadcast_to(codes.scale, (out_channels(chain),)))
         return Constants(_oriented(layer, codes.codes), scale, np.ascontiguousarray(bias_vector(chain)))
+    if weight is None and isinstance(chain.weight, relax.Var):
+        weight = stored_of(layer.definitions.get(chain.weight))
+    if (layer.rounding == "bfloat16") != (weight is not None and weight.dtype == "bfloat16"):
+        return "weights and what it reads are not both bfloat16"
     if weight is None or (layer.chain.bias is not None and array(layer.chain.bias) is None):
         return "the weight is not a constant"
-    if layer.chain.kind in ("conv", "conv_transpose") and (reason := why_not(layer.chain.call)):
+    if reason := unknown_layout(layer.chain.call):
         return reason
     return Constants(_oriented(layer, weight), None, np.ascontiguousarray(bias_vector(layer.chain)))
 
@@ -135,6 +139,8 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
             weight = scaled_codes(composite, 1, 4)
             zeros = relax.const(np.zeros(scale.size, np.int16))
         weight = composite.emit(relax.op.dequantize(weight, relax.const(np.ascontiguousarray(scale)), zeros, axis))
+    elif dtype_of(weight) != "float32":
+        weight = composite.emit(relax.op.astype(weight, "float32"))
     if chain.kind == "dense":
         return relax.op.matmul(x, composite.emit(relax.op.permute_dims(weight)))
     if chain.kind == "scale":
@@ -144,16 +150,17 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
 
 def _spec(layer: Layer, group: int, constants: Constants) -> ops.Spec:
     chain, attrs = layer.chain, layer.chain.call.attrs
+    weights = "int4" if group else constants.weight.dtype.name
     if chain.kind == "dense":
-        return ops.Dense(layer.x, layer.epilogue, group, layer.x is None and constants.scale is not None)
+        return ops.Dense(layer.x, layer.epilogue, group, weights)
     if chain.kind == "scale":
-        return ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), out_channels(chain), layer.x, layer.epilogue)
+        return ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), out_channels(chain), layer.x, layer.epilogue, weights)
     strides, dilation = image_pair(attrs.strides, 1), image_pair(attrs.dilation, 1)
     padding, groups = image_padding(attrs.padding), int(attrs.groups)
     if chain.kind == "conv":
-        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue)
+        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue, weights)
     output_padding = image_pair(attrs.output_padding, 0)
-    return ops.ConvTranspose2d(strides, padding, output_padding, dilation, groups, layer.x, layer.epilogue)
+    return ops.ConvTranspose2d(strides, padding, output_padding, dilation, groups, layer.x, layer.epilogue, weights)
 
 
 def image_pair(values: Iterable[SupportsInt], height: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from qcompile.passes.base import dtype_of, module_pass, op_name, refused
 from qcompile.passes.chain import Chain, Uses, find_chains
 from qcompile.passes.composite import Composite, epilogue_of
 from qcompile.passes.layer_names import layer_name
-from qcompile.passes.quantized import Operand, affine_of
+from qcompile.passes.quantized import Operand, affine_of, rounded_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Layer:
     """A chain, and in which form its tensors are.
 
     inputs, residual: what the composite reads. out: the codes that it writes; None for float32.
-    definitions: of the graph that the chain is in.
+    definitions: of the graph that the chain is in. rounding: the type that a layer of floats rounds inputs and residual
+    to.
     """
 
     chain: Chain
@@ -32,6 +33,7 @@ class Layer:
     residual: Operand | None
     out: Affine | None
     definitions: Mapping[relax.Var, relax.Expr]
+    rounding: str = "float32"
 
     @property
     def x(self) -> Affine | None:
@@ -126,12 +128,20 @@ def integer_layer(chain: Chain, uses: Uses) -> Layer | str:
 
 
 def float_layer(chain: Chain, uses: Uses) -> Layer | str:
-    """The layer in float32; what it reads is dequantized before."""
+    """The layer on floats; what it reads is dequantized before, and rounded inside if all of it is rounded alike."""
     operands = [*chain.inputs, *(e for e in (chain.weight, chain.residual) if e is not None)]
     if any(dtype_of(expr) != "float32" for expr in operands):
         return "not float32"
-    residual = None if chain.residual is None else Operand(chain.residual, None)
-    return Layer(chain, tuple(Operand(e, None) for e in chain.inputs), residual, None, uses.definitions)
+    data = [*chain.inputs, *([chain.residual] if chain.residual is not None else [])]
+    found = [rounded_from(expr, uses.definitions) for expr in data]
+    rounding = {dtype for _, dtype in filter(None, found)}
+    if len(rounding) == 1 and all(found) and chain.weight is not None:
+        data = [source for source, _ in filter(None, found)]
+    else:
+        rounding = {"float32"}
+    inputs = tuple(Operand(expr, None) for expr in data[: len(chain.inputs)])
+    residual = Operand(data[-1], None) if chain.residual is not None else None
+    return Layer(chain, inputs, residual, None, uses.definitions, rounding.pop())
 
 
 def coded(expr: relax.Expr, uses: Uses) -> Operand | None:

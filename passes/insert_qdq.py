@@ -18,8 +18,15 @@ from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
 from qcompile.passes.chain import WEIGHTED, Chain, chain_members, find_chains
 from qcompile.passes.group_weights import group_refusal, quantize_groups
 from qcompile.passes.movement import moved_from
-from qcompile.passes.quantized import QuantizedConstant, dequantize, dequantize_constant, quantize
-from qcompile.passes.weights import bias_scales, bias_vector, quantize_bias, quantize_weight, weight_axis
+from qcompile.passes.quantized import QuantizedConstant, dequantize, dequantize_constant, quantize, round_to
+from qcompile.passes.weights import (
+    bias_scales,
+    bias_vector,
+    quantize_bias,
+    quantize_weight,
+    storage_refusal,
+    weight_axis,
+)
 from qcompile.plan import QuantPlan, TensorPlan
 from qcompile.reference.arithmetic import quantize as encode
 
@@ -35,7 +42,10 @@ def insert_qdq(plan: QuantPlan) -> tvm.ir.transform.ModulePass:
                                              z.dq = dequantize(z.q)
 
     What an int8 layer makes is stored as codes, so everyone reads ``z.dq``. What a float operator makes, or the model
-    is given, exists as float32: only int8 layers read its codes. A model input in ``plan.integer_inputs`` becomes a
+    is given, exists as float32: only int8 layers read its codes. A bf16 layer reads roundings of float32 tensors
+    (``x.bfloat16 = astype(x, "bfloat16")``, ``x.rounded = astype(x.bfloat16, "float32")``).
+
+    A model input in ``plan.integer_inputs`` becomes a
     parameter of codes, an output in ``plan.integer_outputs`` is ``z.q``. Outputs keep their positions.
     """
     return module_pass("InsertQDQ", lambda module: _Inserter(module, plan).run(), insert_qdq.__doc__)
@@ -50,6 +60,7 @@ class _Inserter:
         self.real: dict[relax.Var, relax.Expr] = {}  # old variable -> what readers of its float32 value read
         self.decoded: dict[relax.Var, relax.Expr] = {}  # old variable -> its codes, dequantized
         self.codes: dict[relax.Var, relax.Expr] = {}
+        self.rounded: dict[tuple[relax.Expr, str], relax.Var] = {}  # tensor, type -> its values rounded to that
         self.constants: dict[relax.Var, dict[relax.Expr, relax.Expr]] = {}  # member -> its quantized constants
         self.biases: dict[relax.Var, relax.Var] = {}  # anchor of a layer without a bias -> one that the plan adds
         made = [var.name for var, _ in self.main.bindings]
@@ -119,7 +130,8 @@ class _Inserter:
 
     def _value(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
         as_codes = self._takes_codes(var, value)
-        value = graph.substitute(value, {old: self._read(old, as_codes) for old in graph.reads(value)})
+        dtype = self._reads(var)
+        value = graph.substitute(value, {old: self._read(old, as_codes, dtype) for old in graph.reads(value)})
         constants = self.constants.get(var)
         if constants:
             args = [constants.get(arg, arg) for arg in value.args]
@@ -133,15 +145,28 @@ class _Inserter:
         moves = moved_from(value, self.definitions) is not None
         return self.is_int8(self.chain_of.get(var)) or (moves and var.name in self.plan.tensors)
 
-    def _read(self, old: relax.Var, as_codes: bool) -> relax.Expr:
-        """What stands for an old variable: its dequantized codes, or what others read of it."""
-        return self.decoded[old] if as_codes and old in self.decoded else self.real[old]
+    def _reads(self, var: relax.Var) -> str:
+        """The dtype that the layer of a variable reads, as in ``qcompile.formats``."""
+        chain = self.chain_of.get(var)
+        layer = self.plan.layers.get(chain.name) if chain is not None else None
+        return format_of(layer.format).activations if layer is not None else "float32"
+
+    def _read(self, old: relax.Var, as_codes: bool, dtype: str) -> relax.Expr:
+        """What stands for an old variable: its dequantized codes, its rounded values, or what others read of it."""
+        if as_codes and old in self.decoded:
+            return self.decoded[old]
+        real, maker = self.real[old], self.chain_of.get(old)
+        if dtype != "bfloat16" or (maker is not None and not maker.out.same_as(old)):  # sums are not rounded
+            return real
+        if (real, dtype) not in self.rounded:
+            self.rounded[real, dtype] = round_to(self.builder.emit, real, dtype, old.name)
+        return self.rounded[real, dtype]
 
     def _quantize_constants(self, chain: Chain) -> None:
         """Emits the integer weight, bias or constant operand of an int8 layer."""
         if not self.is_int8(chain):
             if chain.name in self.plan.layers and format_of(self.plan.layers[chain.name].format).weights != "float32":
-                self._weight_only(chain)
+                self._stored_weight(chain)
             return
         if chain.kind in WEIGHTED:
             self._weighted(chain)
@@ -187,13 +212,17 @@ class _Inserter:
             raise QCompileError(f"the plan's shift of this bias has {len(shift)} numbers", node=name, remedy=remedy)
         return shift
 
-    def _weight_only(self, chain: Chain) -> None:
-        """Codes of the weight of a layer that computes in float32."""
-        name = f"{chain.name}.weight"
-        if chain.kind != "dense":
-            what = f"a format for matrix products with a constant, not {chain.kind}"
-            raise QCompileError(f"{self.plan.layers[chain.name].format} is {what}", node=chain.name)
-        self._constant(chain.anchor, chain.weight, self._codes(chain, chain.weight, weight_axis(chain), name), name)
+    def _stored_weight(self, chain: Chain) -> None:
+        """The weight of a layer that computes in float32, as codes or in a narrower type of floats."""
+        name, row = f"{chain.name}.weight", format_of(self.plan.layers[chain.name].format)
+        if (reason := storage_refusal(chain, row)) is not None:
+            raise QCompileError(reason, node=chain.name, remedy="make the layer fp32")
+        if "float" not in row.weights:
+            self._constant(chain.anchor, chain.weight, self._codes(chain, chain.weight, weight_axis(chain), name), name)
+            return
+        narrow = relax.const(array(chain.weight).astype(row.weights))
+        new = self.builder.emit(relax.op.astype(narrow, "float32"), name)
+        self.constants.setdefault(chain.anchor, {})[chain.weight] = new
 
     def _codes(self, chain: Chain, constant: relax.Expr, axis: int, name: str) -> QuantizedConstant:
         """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""

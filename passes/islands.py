@@ -58,5 +58,7 @@ def _float_operator(var: relax.Var, value: relax.Expr, module: IRModule) -> str 
         return None
     if isinstance(value.op, GlobalVar):
         spec = ops.spec_of(module[value.op]) if isinstance(module[value.op], relax.Function) else None
+        if getattr(spec, "weights", "float32") != "float32":
+            return None  # in a format of its own, not left in float32
         return spec.op if spec is not None else value.op.name_hint
     return op_name(value)

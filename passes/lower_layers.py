@@ -126,10 +126,11 @@ class Lowering:
             if same_memory(source, storage):
                 places[storage] = self.view(flat, storage, tensor.name)
             else:
-                kernel = relayout(source, storage, self.target)
-                places[storage] = self._call(
-                    kernel, [flat], storage, f"{tensor.name}~{_describe(storage)}", "relayout", ""
+                kernel, op = (
+                    relayout(source, storage, self.target),
+                    "relayout" if source.dtype == storage.dtype else "cast",
                 )
+                places[storage] = self._call(kernel, [flat], storage, f"{tensor.name}~{_describe(storage)}", op, "")
         return places[storage]
 
     def _source(self, tensor: relax.Var, wanted: Storage) -> tuple[Storage, relax.Expr]:
@@ -146,7 +147,7 @@ class Lowering:
         elements = int(flat.ty.shape[0])
         if elements == storage.numel:
             return flat
-        return self.builder.emit(relax.op.memory.view(flat, (storage.numel,), storage.dtype, 0), f"{name}~view")
+        return self.builder.emit(relax.op.memory.view(flat, (storage.numel,), storage.bits, 0), f"{name}~view")
 
     def logical(self, expr: relax.Expr) -> relax.Expr:
         """An old variable as an ordinary Relax tensor (or tuple), for islands and results."""
@@ -196,7 +197,7 @@ class Lowering:
     ) -> relax.Var:
         gvar = self._shared(kernel, op)
         self.notes.append(KernelNote(name, self.layer, op, gvar.name_hint, note, schedule))
-        out = relax.TensorType((storage.numel,), storage.dtype)
+        out = relax.TensorType((storage.numel,), storage.bits)
         return self.builder.emit(relax.call_tir(gvar, args, out), name)
 
     def _shared(self, kernel: tirx.PrimFunc, op: str) -> GlobalVar:
@@ -232,4 +233,4 @@ def _in_order(s: Storage) -> bool:
 
 
 def _describe(storage: Storage) -> str:
-    return "blocked" if storage.blocked else "plain"
+    return ("blocked" if storage.blocked else "plain") + (f" {storage.dtype}" if storage.bits != storage.dtype else "")

@@ -30,15 +30,20 @@ def _conv2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conv
     x, out, constants, rest = call.args[0], lowering.home[var], _constants(call, spec), _rest(call, spec)
     depthwise = is_depthwise(spec, weight.shape)
     need = needed_border(spec, shape_of(x), weight.shape, shape_of(var))
-    source = blocked(home(lowering, x), need, spec.x.zero_point if spec.x else 0)
+    source = as_read(blocked(home(lowering, x), need, spec.x.zero_point if spec.x else 0), spec)
     if source.block != BLOCK and (depthwise or spec.groups > 1):
         source = replace(source, block=BLOCK)
-    residual = blocked(lowering.home[rest[0]]) if rest else None
+    residual = as_read(blocked(lowering.home[rest[0]]), spec) if rest else None
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
     operator = "depthwise_conv2d" if depthwise else "conv2d"
     _emit(lowering, var, args, operator, operator, spec, constants, source, out, residual)
+
+
+def as_read(storage: Storage, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> Storage:
+    """A tensor of floats as a layer reads it: rounded where the layer rounds it."""
+    return replace(storage, dtype=spec.activations) if storage.is_float and spec.x is None else storage
 
 
 def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
@@ -60,8 +65,8 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
         dh * (kh - 1) - bottom + spec.output_padding[0],
         dw * (kw - 1) - right + spec.output_padding[1],
     )
-    conv = ops.Conv2d((1, 1), padding, spec.dilation, spec.groups, spec.x, spec.epilogue)
-    source = replace(blocked(home(lowering, x)), block=BLOCK)
+    conv = ops.Conv2d((1, 1), padding, spec.dilation, spec.groups, spec.x, spec.epilogue, spec.weights)
+    source = as_read(replace(blocked(home(lowering, x)), block=BLOCK), spec)
     n, c, height, width = source.image
     spread_shape = (n, c, (height - 1) * spec.strides[0] + 1, (width - 1) * spec.strides[1] + 1)
     border = needed_border(conv, spread_shape, turned.shape, out.image)
@@ -70,16 +75,16 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
     apart = lowering.step(
         dilate(spec.strides, source, spread, lowering.target), [lowering.place(x, source)], spread, var, "dilate"
     )
-    constants = Constants(turned, array(call.args[2]), array(call.args[3]) if spec.x else None)
-    residual = blocked(lowering.home[rest[0]]) if rest else None
+    constants = Constants(turned, array(call.args[2]), array(call.args[3]) if spec.scaled else None)
+    residual = as_read(blocked(lowering.home[rest[0]]), spec) if rest else None
     args = [apart, *([lowering.place(rest[0], residual)] if rest else [])]
     _emit(lowering, var, args, "conv_transpose2d", "conv2d", conv, constants, spread, out, residual)
 
 
 def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
     x, constants, rest = call.args[0], _constants(call, spec), _rest(call, spec)
-    source, out = plain(x), plain(var)
-    residual = plain(rest[0]) if rest else None
+    source, out = as_read(plain(x), spec), lowering.home[var]
+    residual = as_read(plain(rest[0]), spec) if rest else None
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
@@ -112,6 +117,7 @@ def _emit(
 
 def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:
     weight, bias, *more = (array(argument) for argument in call.args[1 : _first_of_rest(spec)])
+    weight = weight.astype(np.float32) if spec.weights == "bfloat16" else weight
     return Constants(weight, bias, *more) if more else Constants(weight, bias, None)
 
 
@@ -121,10 +127,8 @@ def _rest(call: relax.Call, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) 
 
 
 def _first_of_rest(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> int:
-    """Behind x, weight, bias, the multiplier where there are codes, and the scales of groups."""
-    if isinstance(spec, ops.Dense):
-        return 3 + (spec.weights != "float32") + (spec.group > 0)
-    return 3 + (spec.x is not None)
+    """Behind x, weight, bias, the multiplier of integer weights, and the scales of groups."""
+    return 3 + spec.scaled + (spec.group > 0)
 
 
 WEIGHTED: dict[type, Callable[..., None]] = {

@@ -1,7 +1,8 @@
-"""Writing and reading ``relax.quantize`` and ``relax.dequantize``, and constants of integers."""
+"""Writing and reading ``relax.quantize`` and ``relax.dequantize``, roundings to narrower floats, and constants."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 from qcompile.ops import Affine
-from qcompile.passes.base import array, op_name
+from qcompile.passes.base import array, dtype_of, op_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,25 @@ def dequantize(x: relax.Expr, q: Affine) -> relax.Call:
 def dequantize_constant(constant: QuantizedConstant) -> relax.Call:
     codes = relax.const(constant.codes)
     return relax.op.dequantize(codes, relax.const(constant.scale), relax.const(constant.zero_point), constant.axis)
+
+
+def round_to(emit: Callable[[relax.Expr, str], relax.Var], x: relax.Expr, dtype: str, name: str) -> relax.Var:
+    """float32 values rounded to a narrower type of floats."""
+    return emit(relax.op.astype(emit(relax.op.astype(x, dtype), f"{name}.{dtype}"), "float32"), f"{name}.rounded")
+
+
+def rounded_from(expr: relax.Expr, definitions: Mapping[relax.Var, relax.Expr]) -> tuple[relax.Expr, str] | None:
+    """What ``round_to`` rounded, and to which type; None for anything else."""
+    value = definitions.get(expr) if isinstance(expr, relax.Var) else None
+    narrow = definitions.get(value.args[0]) if op_name(value) == "astype" else None
+    if op_name(narrow) != "astype" or not isinstance(value.args[0], relax.Var):
+        return None
+    return narrow.args[0], dtype_of(value.args[0])
+
+
+def stored_of(value: relax.Expr | None) -> np.ndarray | None:
+    """The constant of a narrower type of floats that a cast to float32 reads, else None."""
+    return array(value.args[0]) if op_name(value) == "astype" else None
 
 
 def affine_of(value: relax.Expr | None) -> Affine | None:

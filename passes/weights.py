@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qcompile.formats import Format
 from qcompile.ops import Affine
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.chain import Chain
@@ -27,6 +28,20 @@ def weight_axis(chain: Chain) -> int:
 def groups_of_scales(chain: Chain) -> int:
     """How often the scales of a weight repeat over the output channels: transposed weights are (C, O/groups, ...)."""
     return int(chain.call.attrs.groups) if chain.kind == "conv_transpose" else 1
+
+
+def storage_refusal(chain: Chain, row: Format) -> str | None:
+    """Why the weight of a layer that computes on floats cannot be stored as a format says; None if it can."""
+    if chain.kind not in ("dense", *_CONVOLUTIONS):
+        return f"{row.name} is for convolutions and matrix products with a constant, not {chain.kind}"
+    if chain.kind in _CONVOLUTIONS and "float" not in row.weights:
+        return f"{row.name} is for matrix products with a constant, not {chain.kind}"
+    if array(chain.weight) is None:
+        return "the weight is not a constant"
+    return None
+
+
+_CONVOLUTIONS = ("conv", "conv_transpose")
 
 
 def out_channels(chain: Chain) -> int:

@@ -7,29 +7,42 @@ from dataclasses import dataclass
 from qcompile.errors import QCompileError, nearest
 
 GROUP = 32  # weights that share an integer scale, unless another size is asked for
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint8": 1, "int8": 1, "int4": 0.5}  # of one element
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """One precision.
 
-    name: in ``LayerPlan.format``. codes: whether the layer reads 8-bit codes and sums in int32, or computes in float32.
-    weights: dtype of its weights. grouped: whether groups of weights along the reduction have scales of their own.
+    name: in ``LayerPlan.format``. activations: dtype that the layer reads: "uint8" codes are summed in int32, "float32"
+    and "bfloat16" (rounded where it is read) in float32. weights: dtype that its weights are stored in.
+    grouped: whether groups of weights along the reduction have scales of their own.
     """
 
     name: str
-    codes: bool
+    activations: str
     weights: str
     grouped: bool = False
+
+    @property
+    def codes(self) -> bool:
+        """Whether the layer reads 8-bit codes and sums in int32, or computes in float32."""
+        return self.activations == "uint8"
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of one element that the layer reads."""
+        return int(ITEM_BYTES[self.activations])
 
 
 FORMATS = {
     row.name: row
     for row in (
-        Format("fp32", codes=False, weights="float32"),
-        Format("int8", codes=True, weights="int8"),
-        Format("w4a8", codes=True, weights="int4", grouped=True),
-        Format("w8", codes=False, weights="int8"),
+        Format("fp32", "float32", "float32"),
+        Format("bf16", "bfloat16", "bfloat16"),
+        Format("int8", "uint8", "int8"),
+        Format("w4a8", "uint8", "int4", grouped=True),
+        Format("w8", "float32", "int8"),
     )
 }
 
@@ -41,6 +54,6 @@ def format_of(name: str) -> Format:
     return FORMATS[name]
 
 
-def format_with(codes: bool, weights: str) -> Format:
-    """The row of what a layer computes on: codes or float32, and weights of this dtype."""
-    return next(row for row in FORMATS.values() if (row.codes, row.weights) == (codes, weights))
+def format_with(activations: str, weights: str) -> Format:
+    """The row of what a layer computes on: dtypes of what it reads and of its weights."""
+    return next(row for row in FORMATS.values() if (row.activations, row.weights) == (activations, weights))

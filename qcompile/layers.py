@@ -75,10 +75,11 @@ def _is_code(tensor: relax.Expr) -> bool:
 
 def _format(spec: ops.Spec | None, codes: bool) -> str:
     """The name of the format in which a layer ended up."""
-    if isinstance(spec, ops.Dense):
-        return format_with(spec.x is not None, spec.weights).name
+    if isinstance(spec, (ops.Conv2d, ops.ConvTranspose2d, ops.Dense)):
+        return format_with(spec.activations, spec.weights).name
     grouped = isinstance(spec, ops.Gather) and spec.group > 0
-    return format_with(codes, "int4" if grouped else "int8" if codes else "float32").name
+    weights = "int4" if grouped else "int8" if codes else "float32"
+    return format_with("uint8" if codes else "float32", weights).name
 
 
 def _output(spec: ops.Spec | None) -> ops.Affine | None:

@@ -66,8 +66,35 @@ class Epilogue:
     residual_is_float: bool = False
 
 
+class _Weighted:
+    """What layers with weights have in common.
+
+    weights: dtype that the weights are stored in. Left out, int8 where x is codes, else float32.
+    group: of int4 weights, how many neighbours along the reduction share an integer scale.
+    """
+
+    __slots__ = ()
+    x: Affine | None
+    weights: str
+    group: int
+
+    def __post_init__(self) -> None:
+        default = "int4" if self.group else "int8" if self.x is not None else "float32"
+        object.__setattr__(self, "weights", self.weights or default)
+
+    @property
+    def activations(self) -> str:
+        """The dtype that the layer reads, as in ``qcompile.formats``."""
+        return "uint8" if self.x is not None else "bfloat16" if self.weights == "bfloat16" else "float32"
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the weights are integers, and a multiplier for each output channel is an argument."""
+        return self.weights.startswith("int")
+
+
 @dataclass(frozen=True, slots=True)
-class Conv2d:
+class Conv2d(_Weighted):
     """Convolution, window sum and epilogue.
 
     args: x (N, C, H, W); weight (O, C/groups, KH, KW); bias (O,); multiplier (O,); [residual, of the output's shape]
@@ -78,7 +105,13 @@ class Conv2d:
         acc = sum (x - z_x) * w + bias            exact int32; padding counts as x = z_x
         v   = f32(acc) * multiplier[o]
 
-    float (``x`` None): all float32, no multiplier argument; ``v = sum x * w + bias``.
+    float (``x`` None): float32, no multiplier argument; ``v = sum x * w + bias``. What the weights are stored in
+    (``weights``) says what else there is:
+
+    bfloat16   x and the residual are rounded to it first, to nearest, ties to even
+    int8       weights are codes: a multiplier argument has their scales, ``v = (sum x * w) * multiplier[o] + bias``
+
+    Sums of floats are taken in any order, so they are equal within float tolerance.
     """
 
     op: ClassVar[str] = "conv2d"
@@ -88,10 +121,12 @@ class Conv2d:
     groups: int
     x: Affine | None
     epilogue: Epilogue
+    weights: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class ConvTranspose2d:
+class ConvTranspose2d(_Weighted):
     """Transposed convolution; arguments and arithmetic as ``Conv2d``, weight (C, O/groups, KH, KW)."""
 
     op: ClassVar[str] = "conv_transpose2d"
@@ -102,34 +137,28 @@ class ConvTranspose2d:
     groups: int
     x: Affine | None
     epilogue: Epilogue
+    weights: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
+class Dense(_Weighted):
     """``x @ weight.T``: Gemm, and MatMul with a constant right operand.
 
-    args: x (..., K); weight (N, K); bias (N,); multiplier (N,) (integer only); [group_scale (N, K / group)];
+    args: x (..., K); weight (N, K); bias (N,); multiplier (N,) (integer weights only); [group_scale (N, K / group)];
     [residual (..., N)]. Arithmetic as ``Conv2d``.
 
     With ``group`` (which divides K) the weights are int4, here int8 in [-8, 7], and each ``group`` neighbours of an
     output channel n have an integer scale of their own, group_scale uint8, beside the multiplier of the channel::
 
         acc = sum_g group_scale[n, g] * (sum_{k in group g} (x[k] - z_x) * w[n, k]) + bias[n]         exact int32
-
-    With ``coded_weight`` x is float32 all the same, and the weights are int8 codes, whose scales are the argument
-    ``multiplier``: ``v = (sum x[k] * w[n, k]) * multiplier[n] + bias[n]``, within float tolerance.
     """
 
     op: ClassVar[str] = "dense"
     x: Affine | None
     epilogue: Epilogue
     group: int = 0
-    coded_weight: bool = False
-
-    @property
-    def weights(self) -> str:
-        """The dtype of the weights, as in ``qcompile.formats``."""
-        return "int4" if self.group else "int8" if self.x is not None or self.coded_weight else "float32"
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

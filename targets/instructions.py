@@ -1,8 +1,8 @@
-"""8-bit dot-product instructions as data: what a register tile needs to know, and the expression that computes it.
+"""Dot-product instructions as data: what a register tile needs to know, and the expression that computes it.
 
-Each takes ``group`` neighbouring input channels of one pixel (codes as ``Target.activation`` says) and ``lanes`` output
-channels: ``acc[l] += sum_g a[g] * w[l][g]``, exact in int32. ``Dot.reference`` says the same in numpy: what tests
-compare with.
+Each takes ``group`` neighbouring input channels of one pixel and ``lanes`` output channels:
+``acc[l] += sum_g a[g] * w[l][g]``, of codes (as ``Target.activation`` says) and int8 weights exactly in int32, or of
+bfloat16 numbers (bits, as uint16) in float32. ``Dot.reference`` says the same in numpy: what tests compare with.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qcompile.reference.bfloat16 import from_bits
+
 if TYPE_CHECKING:
     from tvm.ir import Expr
 
@@ -22,23 +24,35 @@ if TYPE_CHECKING:
 class Dot:
     """One instruction (or the exact short sequence that stands in for it).
 
-    name: for reports. lanes: int32 results. group: products a lane.
-    spread(codes): from ``group`` codes (a vector) to the operand that every lane reads; once a pixel.
-    each(codes): from (lanes * group) codes, ``group`` for each lane, to the operand (depthwise: lane = channel).
-    widen(weights): from (lanes * group) int8 weights to the operand; once a weight vector.
+    name: for reports. lanes: results. group: products a lane.
+    spread(codes): from ``group`` activations (a vector) to the operand that every lane reads; once a pixel.
+    each(codes): from (lanes * group) codes, ``group`` for each lane, to the operand (depthwise: lane = channel); None
+    where no kernel needs it.
+    widen(weights): from (lanes * group) weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
+    sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
+    one ``accumulate`` costs. llvm: functions that ``accumulate`` calls, to be compiled along with the kernel.
     """
 
     name: str
     lanes: int
     group: int
     spread: Callable[[Expr], Expr]
-    each: Callable[[Expr], Expr]
+    each: Callable[[Expr], Expr] | None
     widen: Callable[[Expr], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
+    sums: str = "int32"
+    needs: str = ""
+    products: int = 1
+    llvm: str = ""
 
     def reference(self, acc: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """acc (lanes,) int32; codes (group,) uint8 or int8; weights (lanes, group) int8 -> (lanes,) int32."""
+        """acc (lanes,) int32; codes (group,) uint8 or int8; weights (lanes, group) int8 -> (lanes,) int32.
+
+        Of bfloat16: acc and the result float32, codes and weights uint16; within float tolerance.
+        """
+        if self.sums == "float32":
+            return acc + (from_bits(weights) * from_bits(codes)).sum(1, dtype=np.float32)
         return acc + (weights.astype(np.int32) * codes.astype(np.int32)).sum(1, dtype=np.int32)
 
 
@@ -118,3 +132,74 @@ def _dot_words(bits: int, acc: Expr, a: Expr, w: Expr) -> Expr:
     from tvm import tirx
 
     return acc + tirx.call_llvm_pure_intrin(f"int32x{bits // 32}", _PMADDWD[bits], a, w)
+
+
+def vdpbf16ps(bits: int) -> Dot:
+    """AVX512-BF16: two products a lane; sums of unspecified order, numbers below 2^-126 count as 0."""
+    lanes = bits // 32
+    return Dot(
+        name=f"vdpbf16ps.{bits}",
+        lanes=lanes,
+        group=2,
+        spread=partial(_broadcast_pair, lanes),
+        each=None,
+        widen=partial(_reinterpret, f"int32x{lanes}"),
+        accumulate=partial(_dot_bfloat16, bits),
+        sums="float32",
+        needs="avx512_bf16",
+        llvm=_DPBF16PS.format(bits=bits, lanes=lanes, pairs=2 * lanes),
+    )
+
+
+# TVM turns every bfloat16 into float32 before LLVM sees it, so the instruction is wrapped in a function on integers.
+_DPBF16PS = """
+declare <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float>, <{pairs} x bfloat>, <{pairs} x bfloat>)
+define <{lanes} x float> @qcompile.dpbf16ps.{bits}(<{lanes} x float> %acc, <{lanes} x i32> %a, <{lanes} x i32> %w) {{
+  %x = bitcast <{lanes} x i32> %a to <{pairs} x bfloat>
+  %y = bitcast <{lanes} x i32> %w to <{pairs} x bfloat>
+  %sum = call <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float> %acc, <{pairs} x bfloat> %x, <{pairs} x bfloat> %y)
+  ret <{lanes} x float> %sum
+}}
+"""  # noqa: E501
+
+
+def _broadcast_pair(lanes: int, pair: Expr) -> Expr:
+    """Two numbers as one 32-bit value in every lane."""
+    from tvm import tirx
+
+    return tirx.Broadcast(tirx.reinterpret("int32", pair), lanes)
+
+
+def _dot_bfloat16(bits: int, acc: Expr, a: Expr, w: Expr) -> Expr:
+    from tvm import tirx
+
+    return tirx.call_pure_extern(f"float32x{bits // 32}", f"qcompile.dpbf16ps.{bits}", acc, a, w)
+
+
+def widened_bfloat16(bits: int) -> Dot:
+    """Any vector unit with FMA: both numbers of a pair as float32, one FMA each. As exact, at half the speed of float32
+    and less."""
+    lanes = bits // 32
+    return Dot(
+        name=f"fma.{bits}",
+        lanes=lanes,
+        group=2,
+        spread=partial(_broadcast_pair, lanes),
+        each=None,
+        widen=partial(_reinterpret, f"int32x{lanes}"),
+        accumulate=partial(_fma_pairs, lanes),
+        sums="float32",
+        products=2,
+    )
+
+
+def _fma_pairs(lanes: int, acc: Expr, a: Expr, w: Expr) -> Expr:
+    from tvm import tirx
+
+    def halves(pair: Expr) -> tuple[Expr, Expr]:
+        low = tirx.shift_left(pair, tirx.Broadcast(tirx.const(16, "int32"), lanes))
+        high = tirx.bitwise_and(pair, tirx.Broadcast(tirx.const(-65536, "int32"), lanes))
+        return _reinterpret(f"float32x{lanes}", low), _reinterpret(f"float32x{lanes}", high)
+
+    (a0, a1), (w0, w1) = halves(a), halves(w)
+    return acc + a0 * w0 + a1 * w1

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from qcompile.reference.bfloat16 import from_bits, to_bits
+
 BLOCK = 16  # channels a block, for every target: one 512-bit vector of int32, two of 256 bits, four of 128 bits
 SLACK = 64  # bytes readable behind any buffer: kernels may load whole vectors across its end
 
@@ -25,7 +27,7 @@ SLACK = 64  # bytes readable behind any buffer: kernels may load whole vectors a
 class Storage:
     """Layout of one tensor.
 
-    shape: logical shape. dtype: element type. block: channels a block, 0 for plain.
+    shape: logical shape. dtype: of elements; "bfloat16" is its bits in code. block: channels a block, 0 for plain.
     border: top, left, bottom, right elements around each (H, W) plane (blocked only). fill: their value.
     """
 
@@ -73,8 +75,21 @@ class Storage:
         return self.image[0] * self.blocks * self.plane if self.blocked else prod(self.shape)
 
     @property
+    def bits(self) -> str:
+        """The element type in code and buffers."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
+    @property
+    def is_float(self) -> bool:
+        return "float" in self.dtype
+
+    @property
+    def item_bytes(self) -> int:
+        return np.dtype(self.bits).itemsize
+
+    @property
     def nbytes(self) -> int:
-        return self.numel * np.dtype(self.dtype).itemsize
+        return self.numel * self.item_bytes
 
     @property
     def contiguous_pixels(self) -> bool:
@@ -98,7 +113,12 @@ class Storage:
         return flat
 
     def view(self, flat: np.ndarray) -> np.ndarray:
-        """The logical tensor in a flat buffer: a view for plain storage and whole channel blocks, else a copy."""
+        """The logical tensor in a flat buffer: a view for plain storage and whole channel blocks, else a copy.
+
+        Of bfloat16 its values as float32, always a copy.
+        """
+        if self.dtype == "bfloat16":
+            return replace(self, dtype="float32").view(from_bits(flat))
         if not self.blocked:
             return flat[: self.numel].reshape(self.shape)
         n, c, h, w = self.image
@@ -109,6 +129,8 @@ class Storage:
 
     def store(self, logical: np.ndarray) -> np.ndarray:
         """A fresh flat buffer that holds ``logical``, borders filled; padding channels are zero."""
+        if self.dtype == "bfloat16":
+            return to_bits(replace(self, dtype="float32").store(logical))
         if not self.blocked:
             return np.ascontiguousarray(logical, dtype=self.dtype).reshape(-1)
         n, c, h, w = self.image

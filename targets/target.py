@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from qcompile.targets.instructions import widened_bfloat16
+
 if TYPE_CHECKING:
     import tvm
 
@@ -21,6 +23,7 @@ class Target:
     optional: features that code may use when a row is extended by them (``x86-vnni+avx512_vbmi``), with LLVM's name.
     vector_bits, vector_registers: widest vectors that pay, and how many of them there are.
     dots: the 8-bit dot-product instruction of convolutions and matmuls, at its widest and narrower, for few channels.
+    bfloat16: the same of bfloat16, if the features that it needs are there; else float32 products do.
     l1_bytes, l2_bytes: data cache sizes that default tiles are chosen for.
     threads: threads that the code is compiled for.
     activation: how 8-bit activations are stored: "uint8" for dot products of unsigned by signed codes, else "int8".
@@ -40,6 +43,7 @@ class Target:
     triple: str = "x86_64-linux-gnu"
     threads: int = 1
     activation: str = "uint8"
+    bfloat16: tuple[Dot, ...] = ()
 
     @property
     def lanes(self) -> int:
@@ -51,9 +55,19 @@ class Target:
         """The widest dot product."""
         return self.dots[0]
 
-    def dot_for(self, channels: int) -> Dot:
-        """The narrowest dot product that holds this many output channels, the widest for more."""
-        return next((dot for dot in reversed(self.dots) if dot.lanes >= channels), self.dot)
+    def dots_of(self, activations: str) -> tuple[Dot, ...]:
+        """The dot product of activations of a dtype, at its widest and narrower; none of float32."""
+        if activations == "float32":
+            return ()
+        if activations != "bfloat16":
+            return self.dots
+        usable = tuple(dot for dot in self.bfloat16 if self.has(dot.needs))
+        return usable or tuple(widened_bfloat16(32 * dot.lanes) for dot in self.dots)
+
+    def dot_for(self, channels: int, activations: str) -> Dot | None:
+        """The narrowest dot product that holds this many output channels, the widest for more; None in float32."""
+        dots = self.dots_of(activations)
+        return next((dot for dot in reversed(dots) if dot.lanes >= channels), dots[0] if dots else None)
 
     def has(self, feature: str) -> bool:
         return feature in self.features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcompile.targets.instructions import vpdpbusd, vpmaddwd
+from qcompile.targets.instructions import vdpbf16ps, vpdpbusd, vpmaddwd
 from qcompile.targets.target import Target
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe")
@@ -15,10 +15,11 @@ ROWS: tuple[Target, ...] = (
         mcpu="x86-64-v4",
         mattr=("+avx512vnni",),
         features=(*_AVX512, "avx512_vnni"),
-        optional=(("avx512vbmi", "avx512vbmi"),),
+        optional=(("avx512vbmi", "avx512vbmi"), ("avx512_bf16", "avx512bf16")),
         vector_bits=512,
         vector_registers=32,
         dots=(vpdpbusd(512), vpdpbusd(256), vpdpbusd(128)),
+        bfloat16=(vdpbf16ps(512), vdpbf16ps(256), vdpbf16ps(128)),
         l1_bytes=32 << 10,
         l2_bytes=1 << 20,
     ),

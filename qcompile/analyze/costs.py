@@ -98,5 +98,5 @@ def fit_casts(casts: Sequence[CastTime]) -> tuple[float, float] | None:
 
 def table_format(name: str) -> Format:
     """A format as the table has it."""
-    codes = FORMATS[name].codes
-    return Format(name, "uint8" if codes else "float32", 1 if codes else 4)
+    row = FORMATS[name]
+    return Format(name, row.activations, row.activation_bytes)

@@ -17,6 +17,8 @@ def weight_error(chain: Chain, plan: QuantPlan) -> float:
     if planned is None:
         return 0.0
     weight, scale = array(chain.weight), np.array(planned.scale, np.float32)
+    if "float" in planned.dtype:
+        return float(((weight.astype(planned.dtype).astype(np.float64) - weight) ** 2).sum())
     if planned.group:
         steps = np.frombuffer(planned.group_scale, np.uint8).reshape(scale.size, -1)
         rounded = quantize_groups(weight, scale, steps, planned.group)

@@ -1,4 +1,4 @@
-"""Plans in which weights are codes and activations stay in float32."""
+"""Plans in which layers compute on floats, and store their weights in fewer bits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from qcompile.assign.formats import refusal
 from qcompile.assign.structure import Structure
 from qcompile.calibrate.scales import symmetric_weight_scales
 from qcompile.errors import QCompileError
+from qcompile.formats import format_of
 from qcompile.passes.base import array
-from qcompile.passes.weights import weight_axis
+from qcompile.passes.weights import storage_refusal, weight_axis
 from qcompile.plan import LayerPlan, TensorPlan
 
 
 def weight_only_plans(
     structure: Structure, name: str, excluded: Mapping[str, str]
 ) -> tuple[dict[str, TensorPlan], dict[str, LayerPlan]]:
-    """The plans of weights, and layer -> format: ``name`` for matrix products with a constant, int8 for tables.
+    """The plans of weights, and layer -> format: ``name`` where it can be had, int8 for tables beside integer weights.
 
     excluded: layers that stay in float32, and why.
     """
     tensors: dict[str, TensorPlan] = {}
     layers: dict[str, LayerPlan] = {}
+    row = format_of(name)
+    table_codes = "float" not in row.weights
     for chain in structure.chains:
-        reason = excluded.get(chain.name) or refusal(chain)
-        if reason is None and chain.kind not in ("dense", "gather"):
-            reason = f"{name} is for matrix products with a constant, not {chain.kind}"
+        reason = excluded.get(chain.name)
+        if not (chain.kind == "gather" and table_codes):
+            reason = reason or storage_refusal(chain, row)
+        reason = reason or refusal(chain)
         if reason is not None:
             layers[chain.name] = LayerPlan("fp32", reason)
         elif chain.kind == "gather":
@@ -34,6 +38,9 @@ def weight_only_plans(
             assert isinstance(plans, dict)
             tensors.update(plans)
             layers[chain.name] = LayerPlan("int8", "rows of codes, looked up as float32")
+        elif "float" in row.weights:
+            tensors[f"{chain.name}.weight"] = TensorPlan((1.0,), (0,), row.weights)
+            layers[chain.name] = LayerPlan(name)
         else:
             axis = weight_axis(chain)
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
 from qcompile.errors import QCompileError, nearest
+from qcompile.formats import FORMATS
 from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from qcompile.tune.measure import Measurer
     from qcompile.tune.session import Report, TaskProgress
     from qcompile.tune.tasks import TuningTask
-
-
-class Format(StrEnum):
-    int8 = "int8"
-    w4a8 = "w4a8"
-    fp32 = "fp32"
 
 
 def tune(
@@ -145,7 +139,7 @@ def seconds(text: str | None) -> float | None:
 
 
 def formats_of(text: str) -> tuple[str, ...]:
-    known = [each.value for each in Format]
+    known = list(FORMATS)
     chosen = names([text])
     for name in chosen:
         if name not in known:
@@ -169,8 +163,8 @@ def _plans(
 
     plans = []
     for name in formats:
-        if name == Format.fp32:
-            plans.append(qc.plan_uniform(model, None, "fp32", target))
+        if not FORMATS[name].codes:
+            plans.append(qc.plan_uniform(model, None, name, target, exclude))
         elif plan is not None:
             plans.append(QuantPlan.load(plan))
         else:

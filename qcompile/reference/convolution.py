@@ -10,11 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from qcompile.ops import Conv2d, ConvTranspose2d, Dense
+from qcompile.reference import bfloat16
 from qcompile.reference.arithmetic import centered, exact_int32, finish, scaled
 
 
 def conv2d(spec: Conv2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-    """x (N, C, H, W) or (N, C, W); weight (O, C/groups, KH, KW) or without KH; rest: multiplier, residual if any."""
+    """x (N, C, H, W) or (N, C, W); weight (O, C/groups, KH, KW) or without KH.
+
+    rest: multiplier if the weights are integers, residual if any.
+    """
     images, filters = _image(_numbers(spec, x)), _image(weight)
     top, left, bottom, right = spec.padding
     images = np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -70,9 +74,6 @@ def dense(spec: Dense, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *res
     if spec.group:
         multiplier, group_scale, *residual = rest
         factors, rest = factors * np.repeat(group_scale, spec.group, axis=1), (multiplier, *residual)
-    elif spec.coded_weight:
-        multiplier, rest = rest[0].astype(np.float64), rest[1:]
-        factors = factors * multiplier[:, None]
     total = _numbers(spec, x) @ factors.T
     return _layer(spec, total, bias, rest, channel=total.ndim - 1)
 
@@ -87,19 +88,24 @@ def _layer(
     """Bias, multiplier and epilogue of the sums ``total``, whose output channels lie on axis ``channel``."""
     along = [1] * total.ndim
     along[channel] = -1
-    total = total + bias.astype(np.float64).reshape(along)
-    if spec.x is None:
-        v = total.astype(np.float32)
+    if spec.scaled:
+        multiplier, rest = rest[0].reshape(along), rest[1:]
+    bias = bias.astype(np.float64).reshape(along)
+    if spec.x is not None:
+        v = scaled(exact_int32(total + bias), multiplier)
     else:
-        multiplier, rest = rest[0], rest[1:]
-        v = scaled(exact_int32(total), multiplier.reshape(along))
+        v = ((total * multiplier.astype(np.float64) if spec.scaled else total) + bias).astype(np.float32)
     residual = rest[0].reshape(total.shape) if rest else None
+    if residual is not None and spec.activations == "bfloat16":
+        residual = bfloat16.rounded(residual)
     return finish(v, spec.epilogue, residual)
 
 
 def _numbers(spec: Conv2d | ConvTranspose2d | Dense, x: np.ndarray) -> np.ndarray:
-    """The input's values less its zero point, float64."""
-    return (centered(x, spec.x) if spec.x else x).astype(np.float64)
+    """The values that products are made of, float64: codes less their zero point, floats as the layer reads them."""
+    if spec.x is None:
+        return (bfloat16.rounded(x) if spec.activations == "bfloat16" else x).astype(np.float64)
+    return centered(x, spec.x).astype(np.float64)
 
 
 def _image(tensor: np.ndarray) -> np.ndarray:

@@ -107,6 +107,8 @@ def _evaluate(value: relax.Expr, values: Mapping[relax.Var, Any], module: IRModu
             )
         return composite(function, args)
     name = value.op.name
+    if name == "relax.astype" and "float" in f"{args[0].dtype}" and "float" in str(value.attrs.dtype):
+        return args[0].astype(str(value.attrs.dtype))
     if name == "relax.image.resize2d" and not movement.is_nearest_resize(value):
         return islands.evaluate(value, args)
     if name in OPERATORS:

@@ -144,9 +144,9 @@ class _Part:
         self.done: dict[relax.Var, relax.Expr] = {}
 
     def layer(self, name: str) -> relax.Var | None:
-        """The layer's result as float32; None if the form computes it in float, from float."""
+        """The layer's result as float32; None if the form computes it as the float model does."""
         var = self.by_name.get(name)
-        if var is None or not self._reads_codes(var):
+        if var is None or not (self._reads_codes(var) or self._stores_weights(var)):
             return None
         result = self._copy(var, f"{name}{self.suffix}")
         if dtype_of(var) not in _CODES:
@@ -160,6 +160,10 @@ class _Part:
         if called_spec(self.module, value) is not None and any(_is_code(arg) for arg in value.args):
             return True
         return any(op_name(self.definitions.get(read)) == "dequantize" for read in graph.reads(value))
+
+    def _stores_weights(self, var: relax.Var) -> bool:
+        """Whether a layer of floats has its weights in another type than float32."""
+        return getattr(called_spec(self.module, self.definitions[var]), "weights", "float32") != "float32"
 
     def _copy(self, var: relax.Var, name: str) -> relax.Var:
         """A binding on copies of what it reads."""

@@ -10,11 +10,15 @@ import numpy as np
 
 from qcompile.ops import Affine, Dense
 from qcompile.reference import convolution as reference
+from qcompile.reference.bfloat16 import rounded
 from qcompile.targets.kernels.conv import Constants
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import Storage
 
 _TOLERANCE = 1e-4  # of float layers, whose results are of the order of 1 and summed in any order
+
+
+_ROUNDING = 2**-8  # of results that are stored as bfloat16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +34,13 @@ def constants_of(workload: Workload) -> Constants:
     """Weights of all codes; multipliers and biases that spread the results over all codes."""
     rng = _rng(workload, "constants")
     spec, outputs, terms = workload.spec, workload.weight[0], prod(workload.weight[1:])
-    if spec.x is None and workload.codes:
+    if spec.x is None and spec.scaled:
         weight = rng.integers(-127, 128, workload.weight, np.int8)
         scale = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(74 * terms**0.5)
         return Constants(weight, rng.standard_normal(outputs, np.float32), scale)
     if spec.x is None:
         weight = rng.standard_normal(workload.weight, np.float32) / np.float32(terms**0.5)
+        weight = rounded(weight) if spec.weights == "bfloat16" else weight
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)
     group_scale = None
     if workload.group:
@@ -75,7 +80,8 @@ def difference(workload: Workload, flat: np.ndarray, want: np.ndarray) -> str:
     """
     framed, expected = _framed(workload.out, want)
     got = framed.view(flat)
-    wrong = got != expected if workload.integer else ~np.isclose(got, expected, _TOLERANCE, _TOLERANCE)
+    tolerance = _ROUNDING if workload.out.dtype == "bfloat16" else _TOLERANCE
+    wrong = got != expected if workload.integer else ~np.isclose(got, expected, tolerance, tolerance)
     if not wrong.any():
         return ""
     where = tuple(int(i) for i in np.argwhere(wrong)[0])

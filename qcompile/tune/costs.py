@@ -61,7 +61,7 @@ class LoggedCosts:
     def __init__(self, logs: Sequence[TuningLog], target: Target, device: str = ""):
         self._logs, self._target, self._device = logs, target, device
         self._schedules = LoggedSchedules(logs, target)
-        self._ratios: dict[tuple[str, bool, int], tuple[float, int]] = {}
+        self._ratios: dict[tuple[str, str, int], tuple[float, int]] = {}
 
     def __call__(self, workload: Workload) -> Cost:
         """The fastest schedule that was measured for it; what the knobs that a build would take promise, otherwise."""
@@ -83,7 +83,7 @@ class LoggedCosts:
 
     def _seconds_per_cycle(self, workload: Workload) -> tuple[float, int]:
         """Of the prior's cycles, the median over the records of the same operator, format and threads; their number."""
-        kind = (workload.operator, workload.integer, workload.threads)
+        kind = (workload.operator, workload.format, workload.threads)
         if kind not in self._ratios:
             ratios = self._measured_ratios(workload)
             self._ratios[kind] = (statistics.median(ratios) if ratios else 1 / CLOCK), len(ratios)
@@ -96,7 +96,7 @@ class LoggedCosts:
                 like.operator, instructions(like, self._target), template.version, self._device
             ):
                 workload = known_workload(record)
-                if workload and (workload.integer, workload.threads) == (like.integer, like.threads):
+                if workload and (workload.format, workload.threads) == (like.format, like.threads):
                     knobs = usable_knobs(record.knobs, workload, self._target)
                     if knobs is not None:
                         ratios.append(record.minimum / template.cycles(workload, self._target, knobs))

@@ -42,7 +42,7 @@ _SCALE = {
 
 def comparable(workload: Workload) -> tuple[Any, ...]:
     """What two workloads must share for one to say anything about the other: operator and number formats."""
-    return workload.operator, workload.x.dtype, workload.out.dtype
+    return workload.operator, workload.x.dtype, workload.out.dtype, workload.spec.weights
 
 
 def features(workload: Workload) -> np.ndarray:

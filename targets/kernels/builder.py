@@ -7,7 +7,7 @@ then plain Python, building one takes milliseconds, and what is written is what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from tvm import tirx
@@ -23,12 +23,19 @@ Buffer = Any  # a TIR buffer variable
 Index = Any  # int or TIR expression
 
 
-def kernel(name: str, buffers: Sequence[tuple[str, str, int]], body: Callable[..., None]) -> tirx.PrimFunc:
-    """A function over flat buffers (name, dtype, elements), the last ones its outputs; ``body`` emits statements."""
+def kernel(
+    name: str, buffers: Sequence[tuple[str, str, int]], body: Callable[..., None], llvm: str = ""
+) -> tirx.PrimFunc:
+    """A function over flat buffers (name, dtype, elements), the last ones its outputs; ``body`` emits statements.
+
+    llvm: functions in LLVM's assembly that it calls; they become part of it.
+    """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
-        body(*[T.arg(arg, T.buffer((elements,), dtype)) for arg, dtype, elements in buffers])
+        arguments = [T.arg(arg, T.buffer((elements,), dtype)) for arg, dtype, elements in buffers]
+        with T.attr(tirx.const(0, "int32"), "pragma_import_llvm", llvm) if llvm else nullcontext():
+            body(*arguments)
     return builder.get().without_attr("global_symbol")
 
 
@@ -51,6 +58,16 @@ def tiles(extent: int, size: int) -> list[tuple[int, int, int]]:
 def load(buffer: Buffer, offset: Index, lanes: int) -> Expr:
     """``lanes`` neighbouring elements as a vector."""
     return buffer[T.ramp(offset, 1, lanes)] if lanes > 1 else buffer[offset]
+
+
+def load_part(buffer: Buffer, offset: Index, lanes: int, present: int) -> Expr:
+    """``lanes`` neighbouring elements, of which the first ``present`` are read; the others are 0."""
+    if present == lanes:
+        return load(buffer, offset, lanes)
+    zero = tirx.const(0, buffer.dtype)
+    return tirx.Shuffle(
+        [*(buffer[offset + i] for i in range(present)), *[zero] * (lanes - present)], list(range(lanes))
+    )
 
 
 def store(buffer: Buffer, offset: Index, value: Expr, lanes: int) -> None:
@@ -88,6 +105,31 @@ def splat(value: float, dtype: str, lanes: int) -> Expr:
     """The same constant in every lane."""
     scalar = tirx.const(value, dtype)
     return tirx.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+
+def real(value: Expr, dtype: str, lanes: int) -> Expr:
+    """Elements of a storage of floats as float32."""
+    if dtype != "bfloat16":
+        return value
+    bits = cast("uint32", value, lanes) << splat(16, "uint32", lanes)
+    return tirx.reinterpret(vector("float32", lanes), bits)
+
+
+def decoded(weights: Expr, dtype: str, lanes: int) -> Expr:
+    """Weights of a float layer as float32, whatever they are stored in; integers without their scale."""
+    return real(weights, dtype, lanes) if dtype in ("float32", "bfloat16") else cast("float32", weights, lanes)
+
+
+def stored(value: Expr, dtype: str, lanes: int) -> Expr:
+    """float32 as elements of a storage of floats: to bfloat16, to nearest, ties to even, NaN to NaN."""
+    if dtype != "bfloat16":
+        return value
+    bits = bind(tirx.reinterpret(vector("uint32", lanes), bind(value)))
+    magnitude = bits & splat(0x7FFFFFFF, "uint32", lanes)
+    odd = (bits >> splat(16, "uint32", lanes)) & splat(1, "uint32", lanes)
+    nearest = (bits + odd + splat(0x7FFF, "uint32", lanes)) >> splat(16, "uint32", lanes)
+    nan = magnitude > splat(0x7F800000, "uint32", lanes)
+    return cast("uint16", tirx.Select(nan, splat(0x7FC0, "uint32", lanes), nearest), lanes)
 
 
 def rounded(product: Expr, lanes: int) -> Expr:
@@ -171,7 +213,7 @@ def fill_border(buffer: Buffer, storage: Storage, n: Index, block: Index) -> Non
     top, left, bottom, right = storage.border
     _, _, height, width = storage.image
     size = storage.block
-    value = splat(storage.fill, storage.dtype, size)
+    value = splat(storage.fill, storage.bits, size)  # of bfloat16, 0
 
     def run(start: Index, pixels: int) -> None:
         with loop(pixels) as i:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,6 +30,11 @@ class Vector:
     dot: Dot | None
     stored: int
 
+    @property
+    def sums(self) -> str:
+        """The dtype of the accumulator."""
+        return self.dot.sums if self.dot else "float32"
+
 
 @dataclass(frozen=True, slots=True)
 class Corner:
@@ -49,6 +54,7 @@ class Contraction:
     where weights are codes), residual (if the reduction has one), y.
 
     vector: all vectors of output channels but the last; last: the last one, which may be narrower.
+    dtypes: of weight, and of the storages of residual and y.
     """
 
     def __init__(
@@ -59,7 +65,9 @@ class Contraction:
         last: Vector,
         threads: int,
         epilogue: Epilogue,
+        dtypes: Mapping[str, str],
     ):
+        self.dtypes = dtypes
         self.r, self.tile, self.vector, self.last, self.threads = reduction, tile, vector, last, threads
         self.epilogue = epilogue
         self.vectors = -(-reduction.outputs // vector.lanes)  # of a group
@@ -121,12 +129,10 @@ class Contraction:
         r = self.r
         pixels = [(dy, dx) for dy in range(rows) for dx in range(columns)]
         offsets = [dy * r.x.row + dx * r.x.pixel for dy, dx in pixels]
-        acc = [
-            [b.registers(v.lanes, "int32" if v.dot else "float32") for v in vectors] for _ in pixels
-        ]  # [pixel][vector]
+        acc = [[b.registers(v.lanes, v.sums) for v in vectors] for _ in pixels]  # [pixel][vector]
         full = self.vector.lanes
         for j, v in enumerate(vectors):
-            start = b.first_sum(self.buffers["bias"], (at.vector + j) * full, v.lanes, v.dot is not None)
+            start = b.first_sum(self.buffers["bias"], (at.vector + j) * full, v.lanes, v.sums == "int32")
             for row in acc:
                 b.store(row[j], 0, start, v.lanes)
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
@@ -171,7 +177,8 @@ class Contraction:
                             vectors, stream + i * (len(body.starts) * size) + (body.step + s) * size
                         )
                         for offset, row in zip(offsets, acc, strict=True):
-                            self._accumulate(base + i * body.stride + (offset + start), vectors, weights, row)
+                            at = base + i * body.stride + (offset + start)
+                            self._accumulate(at, vectors, weights, row, group - segment.missing)
 
         nest(loops, segment.length, base, stream)
 
@@ -188,18 +195,20 @@ class Contraction:
 
     def _weight(self, v: Vector, offset: b.Index) -> Expr:
         vector = b.load(self.buffers["weight"], offset, v.lanes * self.r.group)
-        if v.dot is None and str(vector.ty.dtype).startswith("int8"):
-            vector = b.cast("float32", vector, v.lanes)
-        return b.bind(v.dot.widen(vector) if v.dot else vector)
+        return b.bind(v.dot.widen(vector) if v.dot else b.decoded(vector, self.dtypes["weight"], v.lanes))
 
-    def _accumulate(self, offset: b.Index, vectors: list[Vector], weights: list[Expr], row: list[b.Buffer]) -> None:
-        """One reduction step of one pixel; its input is spread once for all vectors of a width."""
+    def _accumulate(
+        self, offset: b.Index, vectors: list[Vector], weights: list[Expr], row: list[b.Buffer], present: int = 0
+    ) -> None:
+        """One reduction step of one pixel; its input is spread once for all vectors of a width.
+
+        present: elements of the step that may be read, if not all of them.
+        """
         operands: dict[int, Expr] = {}
         for v, weight, acc in zip(vectors, weights, row, strict=True):
             if v.lanes not in operands:
-                x = self.buffers["x"]
-                spread = v.dot.spread(b.load(x, offset, self.r.group)) if v.dot else tirx.Broadcast(x[offset], v.lanes)
-                operands[v.lanes] = b.bind(spread)
+                elements = b.load_part(self.buffers["x"], offset, self.r.group, present or self.r.group)
+                operands[v.lanes] = b.bind(v.dot.spread(elements) if v.dot else tirx.Broadcast(elements, v.lanes))
             old, operand = b.load(acc, 0, v.lanes), operands[v.lanes]
             b.store(acc, 0, v.dot.accumulate(old, operand, weight) if v.dot else old + operand * weight, v.lanes)
 
@@ -209,13 +218,13 @@ class Contraction:
         other = None
         if self.r.residual is not None:
             place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)
-            other = b.load(self.buffers["residual"], place, v.lanes)
-        result = b.finish(value, self.epilogue, v.lanes, other)
+            other = b.real(b.load(self.buffers["residual"], place, v.lanes), self.dtypes["residual"], v.lanes)
+        result = b.stored(b.finish(value, self.epilogue, v.lanes, other), self.dtypes["y"], v.lanes)
         place = self._origin(self.r.out, at, dy, dx) + self._channel(self.r.out, at.vector + j)
         if v.stored == v.lanes:
             b.store(self.buffers["y"], place, result, v.lanes)
             return
-        part = b.registers(v.lanes, self.epilogue.out.dtype if self.epilogue.out else "float32")
+        part = b.registers(v.lanes, str(self.buffers["y"].dtype))
         b.store(part, 0, result, v.lanes)
         for lane in range(v.stored):
             T.buffer_store(self.buffers["y"], part[lane], [place + lane])

@@ -9,11 +9,14 @@ from math import prod
 import numpy as np
 from tvm import tirx
 
+from qcompile.formats import ITEM_BYTES
 from qcompile.ops import Conv2d, Dense
+from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Vector
 from qcompile.targets.kernels.reduction import (
     Reduction,
+    Runs,
     block_diagonal,
     conv_reduction,
     dense_reduction,
@@ -27,8 +30,9 @@ from qcompile.targets.target import Target
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constants:
-    """Array arguments of a layer: weight int8 (float32), bias int32 (float32) (O,), multiplier float32 (O,) (None).
+    """Array arguments of a layer: weight; bias int32, or float32 of a float layer (O,); multiplier of integer weights.
 
+    weight: of the dtype that the specification says, (O, ...). multiplier: float32 (O,), else None.
     group_scale: (O, groups) uint8 of weights by groups (see ``ops.Dense``).
     """
 
@@ -69,8 +73,14 @@ class Problem:
 
     @property
     def widened(self) -> bool:
-        """Whether products need a register of their own."""
-        return self.vector.dot is not None and self.vector.dot.group == 2
+        """Whether products need registers of their own."""
+        dot = self.vector.dot
+        return dot is not None and dot.group == 2 and not dot.needs
+
+    @property
+    def products(self) -> int:
+        """Vector instructions of a step."""
+        return self.vector.dot.products if self.vector.dot else 1
 
     def default_tile(self) -> Tile:
         r = self.reduction
@@ -89,7 +99,7 @@ def conv2d_problem(
     """weight_shape: (O, I / groups, KH, KW). Groups that ``as_one_group`` cannot tell apart count as one."""
     if as_one_group(spec, weight_shape, x):
         weight_shape, spec = (weight_shape[0], weight_shape[1] * spec.groups, *weight_shape[2:]), _one_group(spec)
-    group = target.dot.group if spec.x else 1
+    group = group_of(spec, target)
     return _problem(conv_reduction(spec, x, weight_shape, out, residual, group), spec, weight_shape, x, out, target)
 
 
@@ -103,16 +113,22 @@ def dense_problem(
 ) -> Problem:
     """weight_shape: (N, K)."""
     outputs, inputs = weight_shape
-    group = target.dot.group if spec.x else 1
-    reduction = dense_reduction(x.numel // inputs, inputs, outputs, residual is not None, group)
+    runs = Runs(group_of(spec, target), exact=spec.x is None)
+    reduction = dense_reduction(x.numel // inputs, inputs, outputs, residual is not None, runs)
     return _problem(reduction, spec, weight_shape, x, out, target)
+
+
+def group_of(spec: Conv2d | Dense, target: Target) -> int:
+    """Products of a reduction step."""
+    dots = target.dots_of(spec.activations)
+    return dots[0].group if dots else 1
 
 
 def _problem(
     reduction: Reduction, spec: Conv2d | Dense, weight_shape: tuple[int, ...], x: Storage, out: Storage, target: Target
 ) -> Problem:
-    vector, last = _vectors(reduction.outputs, spec.x is not None, out.blocked, target)
-    weight_bytes = prod(weight_shape) * (1 if spec.x or _coded_weight(spec) else 4)
+    vector, last = _vectors(reduction.outputs, spec.activations, out.blocked, target)
+    weight_bytes = int(prod(weight_shape) * ITEM_BYTES[spec.weights])
     return Problem(reduction, vector, last, x.nbytes, weight_bytes, target)
 
 
@@ -181,7 +197,10 @@ def _kernel(
     }
     if constants.multiplier is not None:
         arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes, last.lanes)
-    nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue)
+    if spec.weights == "bfloat16":
+        arrays["weight"] = to_bits(arrays["weight"])
+    dtypes = dtypes_of(spec, out, residual)
+    nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue, dtypes)
 
     def emit(args: dict[str, b.Buffer]) -> None:
         if any(out.border):
@@ -190,17 +209,23 @@ def _kernel(
         nest.emit(args)
 
     note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * lanes}"
-    return layer_kernel(name, arrays, x, out, residual, emit, note)
+    llvm = "".join(dict.fromkeys(v.dot.llvm for v in (vector, last) if v.dot))
+    return layer_kernel(name, arrays, x, out, residual, emit, note, llvm)
 
 
-def _vectors(outputs: int, integer: bool, blocked: bool, target: Target) -> tuple[Vector, Vector]:
+def dtypes_of(spec: Conv2d | Dense, out: Storage, residual: Storage | None) -> dict[str, str]:
+    """What ``Contraction`` needs to know of its buffers."""
+    return {"weight": spec.weights, "y": out.dtype} | ({"residual": residual.dtype} if residual else {})
+
+
+def _vectors(outputs: int, activations: str, blocked: bool, target: Target) -> tuple[Vector, Vector]:
     """Vectors of output channels (of a group): as wide as the target has them, the last one no wider than it must be.
 
     A plain row ends with its last channel; in a block there is room for a whole vector.
     """
 
     def fitting(channels: int) -> Vector:
-        dot = target.dot_for(channels) if integer else None
+        dot = target.dot_for(channels, activations)
         lanes = dot.lanes if dot else next((n for n in (4, 8) if channels <= n < target.lanes), target.lanes)
         return Vector(lanes, dot, lanes if blocked else min(lanes, channels))
 
@@ -219,20 +244,17 @@ def layer_kernel(
     residual: Storage | None,
     emit: Callable[[dict[str, b.Buffer]], None],
     note: str,
+    llvm: str = "",
 ) -> Kernel:
     """The kernel of a layer with weights over (x, arrays..., residual if any, y); ``emit`` gets the buffers by name."""
-    buffers = [("x", x.dtype, x.numel)]
+    buffers = [("x", x.bits, x.numel)]
     buffers += [(key, str(array.dtype), array.size) for key, array in arrays.items()]
     if residual is not None:
-        buffers.append(("residual", residual.dtype, residual.numel))
-    buffers.append(("y", out.dtype, out.numel))
+        buffers.append(("residual", residual.bits, residual.numel))
+    buffers.append(("y", out.bits, out.numel))
     names = [buffer[0] for buffer in buffers]
-    function = b.kernel(name, buffers, lambda *args: emit(dict(zip(names, args, strict=True))))
+    function = b.kernel(name, buffers, lambda *args: emit(dict(zip(names, args, strict=True))), llvm)
     return Kernel(function, tuple(arrays.values()), note)
-
-
-def _coded_weight(spec: Conv2d | Dense) -> bool:
-    return isinstance(spec, Dense) and spec.coded_weight
 
 
 def shifted_bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
@@ -240,7 +262,7 @@ def shifted_bias(spec: Conv2d | Dense, constants: Constants) -> np.ndarray:
 
     Stored in 16 bits where all fit: of a small network's file, biases are a tenth.
     """
-    if _coded_weight(spec):
+    if spec.x is None and constants.multiplier is not None:
         return (constants.bias / constants.multiplier.astype(np.float64)).astype(np.float32)  # scaled with the sum
     if spec.x is None:
         return constants.bias.astype(np.float32)

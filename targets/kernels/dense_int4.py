@@ -10,6 +10,7 @@ multiples of 16, shifted back before they meet the scale of the group::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,15 @@ from tvm.ir import Expr
 from qcompile.ops import Dense, Epilogue
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Corner, Vector
-from qcompile.targets.kernels.conv import Constants, Kernel, Problem, dense_problem, layer_kernel, shifted_bias
+from qcompile.targets.kernels.conv import (
+    Constants,
+    Kernel,
+    Problem,
+    dense_problem,
+    dtypes_of,
+    layer_kernel,
+    shifted_bias,
+)
 from qcompile.targets.kernels.reduction import Reduction, pack, pad_channels
 from qcompile.targets.kernels.tiling import Tile, legal_tiles, order, tile_cycles
 from qcompile.targets.storage import Storage
@@ -49,9 +58,10 @@ class GroupedContraction(Contraction):
         last: Vector,
         threads: int,
         epilogue: Epilogue,
+        dtypes: Mapping[str, str],
         nibbles: Nibbles,
     ):
-        super().__init__(reduction, tile, vector, last, threads, epilogue)
+        super().__init__(reduction, tile, vector, last, threads, epilogue, dtypes)
         self.nibbles = nibbles
 
     def _sum(
@@ -124,7 +134,8 @@ def dense_int4(
         "multiplier": pad_channels(constants.multiplier.astype(np.float32), reduction, vector.lanes, last.lanes),
     }
     nibbles = Nibbles(spec.group // reduction.group, constants.group_scale.shape[1])
-    nest = GroupedContraction(reduction, tile, vector, last, target.threads, spec.epilogue, nibbles)
+    dtypes = dtypes_of(spec, out, residual)
+    nest = GroupedContraction(reduction, tile, vector, last, target.threads, spec.epilogue, dtypes, nibbles)
     note = f"int4/{spec.group} {vector.dot.name} {tile.rows}x{tile.columns}x{tile.vectors * vector.lanes}"
     return layer_kernel("dense_int4", arrays, x, out, residual, nest.emit, note)
 
@@ -149,7 +160,7 @@ def cycles(problem: Problem, group: int, tile: Tile) -> float:
 def default_tile(problem: Problem, group: int) -> Tile:
     """The tile with the fewest predicted cycles."""
     best = min(legal_tiles_of(problem), key=lambda tile: cycles(problem, group, tile))
-    return order(best, problem.input_bytes, problem.weight_bytes // 2, problem.target)
+    return order(best, problem.input_bytes, problem.weight_bytes, problem.target)
 
 
 def _tile_channels(reduction: Reduction, lanes: int, last_lanes: int, tile_vectors: int) -> list[int]:

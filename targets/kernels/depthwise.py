@@ -8,7 +8,7 @@ serves as many neighbouring output pixels as fit their windows into it, each wit
     y0      w0 w1 w2  0
     y1       0 w0 w1 w2
 
-In float32, one FMA a tap.
+On floats, one FMA a tap; bfloat16 numbers become float32 as they are loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import Conv2d
+from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shifted_bias
 from qcompile.targets.kernels.parallel import worth_threads
@@ -93,6 +94,8 @@ def depthwise_conv2d(
         "weight": np.ascontiguousarray(by_vector.transpose(0, 2, 3, 1)).reshape(-1),
         "bias": fill(shifted_bias(spec, constants)),
     }
+    if spec.weights == "bfloat16":
+        arrays["weight"] = to_bits(arrays["weight"])
     if constants.multiplier is not None:
         arrays["multiplier"] = fill(constants.multiplier.astype(np.float32))
     return layer_kernel("depthwise_conv2d", arrays, x, out, residual, nest.emit, nest.note)
@@ -132,7 +135,9 @@ class _Nest:
                 vector = block * parts + part
                 weights = self._weights(vector)
                 bias = b.first_sum(buffers["bias"], vector * self.lanes, self.lanes, self.dot is not None)
-                m = b.bind(b.load(buffers["multiplier"], vector * self.lanes, self.lanes)) if self.dot else None
+                m = None
+                if "multiplier" in buffers:
+                    m = b.bind(b.load(buffers["multiplier"], vector * self.lanes, self.lanes))
                 with b.loop(height) as row:
                     for start, size, count in b.tiles(width, self.columns):
                         with b.loop(count) as i:
@@ -145,6 +150,8 @@ class _Nest:
         for row in range(height):
             start = vector * (height * width * lanes) + row * width * lanes
             taps = [b.bind(b.load(self.buffers["weight"], start + i * lanes, lanes)) for i in range(width)]
+            if not self.dot:
+                taps = [b.bind(b.decoded(tap, self.spec.weights, lanes)) for tap in taps]
             for chosen in self.chunks.sources(width, self.spec.strides[1]):
                 operands.append(self._gathered(taps, chosen) if self.dot else taps[chosen[0]])
         return operands
@@ -170,8 +177,8 @@ class _Nest:
             other = None
             if self.residual is not None:
                 at = self.residual.pixel(n, block, row, column + p) + part * lanes
-                other = b.load(self.buffers["residual"], at, lanes)
-            result = b.finish(value, spec.epilogue, lanes, other)
+                other = b.real(b.load(self.buffers["residual"], at, lanes), self.residual.dtype, lanes)
+            result = b.stored(b.finish(value, spec.epilogue, lanes, other), self.out.dtype, lanes)
             b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
 
     def _sum(self, corner: b.Index, columns: int, weights: list[Expr], bias: Expr) -> b.Buffer:
@@ -197,7 +204,7 @@ class _Nest:
         """``group`` pixels from ``at`` on, [channel][pixel]."""
         lanes, group, dilation = self.lanes, self.chunks.group, self.spec.dilation[1]
         if not self.dot:
-            return b.bind(b.load(self.buffers["x"], at, lanes))
+            return b.bind(b.real(b.load(self.buffers["x"], at, lanes), self.x.dtype, lanes))
         if lanes == self.x.block and dilation == 1:
             pixels = [b.bind(b.load(self.buffers["x"], at, lanes * group))]
         else:

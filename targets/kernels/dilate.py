@@ -13,7 +13,7 @@ from qcompile.targets.target import Target
 def dilate(strides: tuple[int, int], x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
     """Pixel (h, w) of x goes to (h * strides[0], w * strides[1]) of ``out``; what lies between is ``out.fill``.
 
-    Both are blocked alike.
+    Both are blocked alike, of one dtype.
     """
     batch, _, height, width = x.image
     lanes = x.block
@@ -21,7 +21,7 @@ def dilate(strides: tuple[int, int], x: Storage, out: Storage, target: Target) -
     _, _, out_height, out_width = out.image
 
     def body(source: b.Buffer, y: b.Buffer) -> None:
-        fill = b.splat(out.fill, out.dtype, lanes)
+        fill = b.splat(out.fill, out.bits, lanes)
         with b.loop(batch * x.blocks, parallel(target, x, out)) as plane:
             n, block = plane // x.blocks, plane % x.blocks
             start = out.pixel(n, block, -top, -left)
@@ -31,4 +31,4 @@ def dilate(strides: tuple[int, int], x: Storage, out: Storage, target: Target) -
                 value = b.load(source, x.pixel(n, block, h, w), lanes)
                 b.store(y, out.pixel(n, block, h * strides[0], w * strides[1]), value, lanes)
 
-    return b.kernel("dilate", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
+    return b.kernel("dilate", [("x", x.bits, x.numel), ("y", out.bits, out.numel)], body)

@@ -24,9 +24,11 @@ from qcompile.targets.kernels.builder import (
     kernel,
     load,
     loop,
+    real,
     rounded,
     splat,
     store,
+    stored,
 )
 from qcompile.targets.kernels.sweep import Operand, borders, broadcast, chunks, each_element, parallel, rows
 from qcompile.targets.storage import Storage
@@ -91,16 +93,23 @@ def max_pool2d(
     out: Storage,
     target: Target,
 ) -> tirx.PrimFunc:
-    """Largest element of each window, codes or float32: buffers x, y.
+    """Largest element of each window, codes or floats: buffers x, y.
 
     Padding holds no elements; ``out.shape`` tells whether ceil_mode is meant.
     """
-    pool = _Pool(*axes(x, out, window, strides, padding, dilation), _least(x.dtype), x.dtype, tirx.Max)
+    dtype = "float32" if x.is_float else x.dtype
+    pool = _Pool(*axes(x, out, window, strides, padding, dilation), _least(dtype), dtype, tirx.Max)
+
+    def prepare(value: Expr, lanes: int) -> Expr:
+        return real(value, x.dtype, lanes)
+
+    def result(value: Expr, _h: Index, _w: Index, lanes: int) -> Expr:
+        return stored(value, out.dtype, lanes)
 
     def body(source: Buffer, y: Buffer) -> None:
-        pool.emit(Operand(source, x), Operand(y, out), target, lambda v, lanes: v, lambda v, h, w, lanes: v)
+        pool.emit(Operand(source, x), Operand(y, out), target, prepare, result)
 
-    return kernel("max_pool2d", [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
+    return kernel("max_pool2d", [("x", x.bits, x.numel), ("y", out.bits, out.numel)], body)
 
 
 def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:

@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Affine, Requantize
 from qcompile.reference.arithmetic import ratio
-from qcompile.targets.kernels.builder import Buffer, bind, kernel, real_steps, rounded, splat, to_codes
+from qcompile.targets.kernels.builder import Buffer, bind, kernel, real, real_steps, rounded, splat, stored, to_codes
 from qcompile.targets.kernels.elementwise import requantized
 from qcompile.targets.kernels.sweep import Compute, Operand, elementwise
 from qcompile.targets.kernels.transpose import convert
@@ -47,8 +47,12 @@ def requantize(spec: Requantize, x: Storage, out: Storage, target: Target) -> ti
 
 
 def relayout(x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """The same elements in another storage: buffers x, y."""
-    return _kernel("relayout", x, out, target, lambda value, lanes: value)
+    """The same elements in another storage, floats perhaps in another dtype: buffers x, y."""
+
+    def compute(value: Expr, lanes: int) -> Expr:
+        return value if x.dtype == out.dtype else stored(real(value, x.dtype, lanes), out.dtype, lanes)
+
+    return _kernel("relayout" if x.dtype == out.dtype else "cast", x, out, target, compute)
 
 
 def _kernel(name: str, x: Storage, out: Storage, target: Target, compute: Compute) -> tirx.PrimFunc:
@@ -59,4 +63,4 @@ def _kernel(name: str, x: Storage, out: Storage, target: Target, compute: Comput
         else:
             elementwise([operands[0]], operands[1], target, compute)
 
-    return kernel(name, [("x", x.dtype, x.numel), ("y", out.dtype, out.numel)], body)
+    return kernel(name, [("x", x.bits, x.numel), ("y", out.bits, out.numel)], body)

@@ -32,11 +32,15 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Part of the reduction: from ``start`` on, nested loops of (extent, stride), then ``steps`` adjacent groups."""
+    """Part of the reduction: from ``start`` on, nested loops of (extent, stride), then ``steps`` adjacent groups.
+
+    missing: elements at the end of each group that are not to be read: there, memory may hold NaN.
+    """
 
     start: int
     loops: tuple[tuple[int, int], ...]
     steps: int
+    missing: int = 0
 
     @property
     def length(self) -> int:
@@ -84,6 +88,7 @@ class Reduction:
     """batch x height x width pixels, ``outputs`` channels in each of ``groups`` groups.
 
     group_stride: elements of x from one group's channels to the next.
+    group: elements of a step.
     index: (steps, group) int: the element of an output channel's flat (I, KH, KW) weights that meets each input
     element; -1 where the input element is padding or belongs to something else, and meets a zero.
     overlapping: whether the elements of one run of steps reach into the next pixel's.
@@ -124,6 +129,33 @@ def matrix_side(rows: int, columns: int) -> Side:
     return Side(batch=rows * columns, row=rows * columns, pixel=columns, origin=0, block=BLOCK)
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """How runs of adjacent elements are cut into groups of ``group``.
+
+    exact: nothing behind a run is read. Else its last group may reach beyond it, where a weight of zero meets codes.
+    """
+
+    group: int
+    exact: bool
+
+    def cut(
+        self, start: int, loops: tuple[tuple[int, int], ...], positions: np.ndarray
+    ) -> tuple[list[Segment], list[np.ndarray]]:
+        """The segments of a run repeated by ``loops``; for each, ``Reduction.index`` of its steps.
+
+        positions: (..., elements), the weight's element for each element of each run.
+        """
+        whole, rest = divmod(positions.shape[-1], self.group)
+        if not rest or not self.exact:
+            return [Segment(start, loops, whole + (rest > 0))], [_indices(positions, self.group)]
+        size = whole * self.group
+        last = Segment(start + size, loops, 1, self.group - rest), _indices(positions[..., size:], self.group)
+        if not whole:
+            return [last[0]], [last[1]]
+        return [Segment(start, loops, whole), last[0]], [_indices(positions[..., :size], self.group), last[1]]
+
+
 def conv_reduction(
     spec: Conv2d, x: Storage, weight_shape: tuple[int, ...], out: Storage, residual: Storage | None, group: int
 ) -> Reduction:
@@ -136,10 +168,9 @@ def conv_reduction(
     pointwise = kh == kw == 1 and spec.strides == (1, 1) and not any(spec.padding)
     if pointwise and all(s.contiguous_pixels for s in (x, out, residual) if s is not None):
         height, width = 1, height * width
-    if x.block == BLOCK:
-        segments, index = _blocked_channels(inputs, (kh, kw), spec.dilation, x, group)
-    else:
-        segments, index = _few_channels(inputs, (kh, kw), spec.dilation, x, group)
+    runs = Runs(group, exact=spec.x is None)
+    channels = _blocked_channels if x.block == BLOCK else _few_channels
+    segments, index = channels(inputs, (kh, kw), spec.dilation, x, runs)
     pixel = spec.strides[1] * x.block
     return Reduction(
         batch=batch,
@@ -149,8 +180,8 @@ def conv_reduction(
         groups=spec.groups,
         group_stride=inputs // BLOCK * x.plane,
         group=group,
-        segments=segments,
-        index=index,
+        segments=tuple(segments),
+        index=np.concatenate(index),
         x=image_side(x, spec.strides, spec.padding[0], spec.padding[1]),
         out=image_side(out),
         residual=image_side(residual) if residual else None,
@@ -158,9 +189,9 @@ def conv_reduction(
     )
 
 
-def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, group: int) -> Reduction:
+def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, runs: Runs) -> Reduction:
     """(rows, inputs) x (inputs, outputs), all plain."""
-    segments, index = _run(inputs, group)
+    segments, index = runs.cut(0, (), np.arange(inputs))
     return Reduction(
         batch=1,
         height=1,
@@ -168,9 +199,9 @@ def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, group:
         outputs=outputs,
         groups=1,
         group_stride=0,
-        group=group,
-        segments=segments,
-        index=index,
+        group=runs.group,
+        segments=tuple(segments),
+        index=np.concatenate(index),
         x=matrix_side(rows, inputs),
         out=matrix_side(rows, outputs),
         residual=matrix_side(rows, outputs) if residual else None,
@@ -185,42 +216,34 @@ def _indices(weights: np.ndarray, group: int) -> np.ndarray:
     return padded.reshape(-1, group)
 
 
-def _run(elements: int, group: int) -> tuple[tuple[Segment, ...], np.ndarray]:
-    """Adjacent elements."""
-    segments = (Segment(0, (), -(-elements // group)),)
-    return segments, _indices(np.arange(elements), group)
-
-
 def _blocked_channels(
-    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, group: int
-) -> tuple[tuple[Segment, ...], np.ndarray]:
+    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, runs: Runs
+) -> tuple[list[Segment], list[np.ndarray]]:
     """Channel block, window row, window column, groups within the block; the last block as far as it has channels."""
     kh, kw = window
     taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))
     position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw)
     whole, rest = divmod(inputs, BLOCK)
-    segments, index = [], []
+    segments: list[Segment] = []
+    index: list[np.ndarray] = []
     if whole:
-        segments.append(Segment(0, ((whole, x.plane), *taps), BLOCK // group))
         blocks = position[: whole * BLOCK].reshape(whole, BLOCK, kh, kw)
-        index.append(_indices(blocks.transpose(0, 2, 3, 1), group))
+        segments, index = runs.cut(0, ((whole, x.plane), *taps), blocks.transpose(0, 2, 3, 1))
     if rest:
-        segments.append(Segment(whole * x.plane, taps, -(-rest // group)))
-        index.append(_indices(position[whole * BLOCK :].transpose(1, 2, 0), group))
-    return tuple(segments), np.concatenate(index)
+        more = runs.cut(whole * x.plane, taps, position[whole * BLOCK :].transpose(1, 2, 0))
+        segments, index = segments + more[0], index + more[1]
+    return segments, index
 
 
 def _few_channels(
-    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, group: int
-) -> tuple[tuple[Segment, ...], np.ndarray]:
+    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, runs: Runs
+) -> tuple[list[Segment], list[np.ndarray]]:
     """A block of all C <= 4 channels: a window row is one run of KW * C elements, so a group may span pixels."""
     kh, kw = window
     position = np.arange(inputs * kh * kw).reshape(inputs, kh, kw).transpose(1, 2, 0)
-    if dilation[1] == 1 and kw * inputs <= _ROW * group:
-        steps = -(-kw * inputs // group)
-        return (Segment(0, ((kh, dilation[0] * x.row),), steps),), _indices(position.reshape(kh, kw * inputs), group)
-    taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))
-    return (Segment(0, taps, -(-inputs // group)),), _indices(position, group)
+    if dilation[1] == 1 and kw * inputs <= _ROW * runs.group:
+        return runs.cut(0, ((kh, dilation[0] * x.row),), position.reshape(kh, kw * inputs))
+    return runs.cut(0, ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block)), position)
 
 
 def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:

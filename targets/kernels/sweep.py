@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -36,7 +35,7 @@ class Operand:
 
     @property
     def item_bytes(self) -> int:
-        return np.dtype(self.storage.dtype).itemsize
+        return self.storage.item_bytes
 
 
 def parallel(target: Target, *storages: Storage) -> bool:
@@ -90,7 +89,7 @@ def elementwise(
 
 
 def each_element(out: Operand, value: Callable[[tuple[Index, ...]], Expr], in_parallel: bool = False) -> None:
-    """``out[index] = value(index)``, one element after the other; padding channels of float32 become 0."""
+    """``out[index] = value(index)``, one element after the other; padding channels of floats become 0."""
     clear_padding(out)
 
     def nest(left: list[int], index: tuple[Index, ...], fork: bool) -> None:
@@ -104,15 +103,15 @@ def each_element(out: Operand, value: Callable[[tuple[Index, ...]], Expr], in_pa
 
 
 def clear_padding(out: Operand) -> None:
-    """Makes the padding channels of a float32 output 0."""
+    """Makes the padding channels of an output of floats 0."""
     s = out.storage
     used = s.shape[1] % s.block if s.blocked else 0
-    if not used or s.dtype != "float32":
+    if not used or not s.is_float:
         return
     n, _, height, width = s.image
     with loop(n) as i, loop(height) as h, loop(width) as w:
         lanes = s.block - used
-        store(out.buffer, s.pixel(i, s.blocks - 1, h, w) + used, splat(0.0, "float32", lanes), lanes)
+        store(out.buffer, s.pixel(i, s.blocks - 1, h, w) + used, splat(0, s.bits, lanes), lanes)
 
 
 def pixel_lanes(storage: Storage) -> list[tuple[int, int, int]]:
@@ -121,11 +120,11 @@ def pixel_lanes(storage: Storage) -> list[tuple[int, int, int]]:
 
 
 def store_pixel(out: Operand, offset: Index, value: Expr, lanes: int) -> None:
-    """The ``lanes`` valid channels of a block; the others become 0 in float32, where memory may hold NaN."""
+    """The ``lanes`` valid channels of a block; the others become 0 among floats, where memory may hold NaN."""
     store(out.buffer, offset, value, lanes)
     block = out.storage.block
-    if lanes < block and out.storage.dtype == "float32":
-        store(out.buffer, offset + lanes, splat(0.0, "float32", block - lanes), block - lanes)
+    if lanes < block and out.storage.is_float:
+        store(out.buffer, offset + lanes, splat(0, out.storage.bits, block - lanes), block - lanes)
 
 
 def _alike(a: Storage, b: Storage) -> bool:
@@ -196,9 +195,9 @@ def _whole_block(s: Storage, out: Storage) -> bool:
     if s.blocked:
         return s.block == out.block
     padding = out.blocks * out.block - out.shape[1]
-    if padding and s.dtype == out.dtype == "float32":
+    if padding and s.is_float and out.is_float:
         return False  # what lies behind the operand may be NaN
-    return _channel_stride(s, out) == 1 and padding * np.dtype(s.dtype).itemsize <= SLACK
+    return _channel_stride(s, out) == 1 and padding * s.item_bytes <= SLACK
 
 
 def _block_vector(operand: Operand, out: Storage, n: Index, block: Index, h: Index, w: Index, lanes: int) -> Expr:

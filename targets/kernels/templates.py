@@ -21,6 +21,7 @@ from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 
+SHUFFLES = ("avx512vbmi",)  # features that change how codes are shuffled
 DEFAULT, TRANSFERRED, TUNED = "default", "transferred", "tuned"
 
 
@@ -90,7 +91,7 @@ def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
 def _tile_cycles(workload: Workload, target: Target, tile: Tile) -> float:
     p = _problem(workload, target)
     r = p.reduction
-    return r.batch * r.groups * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps)
+    return r.batch * r.groups * p.products * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps)
 
 
 def _int4_tiles(workload: Workload, target: Target) -> Iterator[Tile]:
@@ -134,8 +135,10 @@ def instructions(workload: Workload, target: Target) -> str:
 
     "x86-64-v4 vpdpbusd.512 32x512": what LLVM tunes for, dot product or FMA, registers.
     """
-    product = target.dot.name if workload.integer else "fma"
-    shuffles = target.extras if workload.operator == "depthwise_conv2d" and workload.integer else ()
+    by_channel = workload.operator == "depthwise_conv2d"  # floats are multiplied one by one there
+    dots = () if by_channel and not workload.integer else target.dots_of(workload.spec.activations)
+    product = dots[0].name if dots and (workload.integer or dots[0].needs) else "fma"
+    shuffles = tuple(f for f in target.extras if f in SHUFFLES) if by_channel and workload.integer else ()
     words = (target.mcpu, product, f"{target.vector_registers}x{target.vector_bits}", *shuffles)
     return " ".join(words)
 

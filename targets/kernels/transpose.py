@@ -1,6 +1,7 @@
 """Between plain (N, C, H, W) and blocked storage: 16 pixels of a block's channels are transposed in registers.
 
-Codes are transposed as 32-bit words of four channels each, which needs a quarter of the shuffles; float32 one by one.
+Codes are transposed as 32-bit words of four channels each, which needs a quarter of the shuffles, bfloat16 as words of
+two; float32 one by one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target
 
 _PIXELS = 16  # pixels transposed at once
-_DTYPES = ("uint8", "int8", "float32")
+_DTYPES = ("uint8", "int8", "float32", "bfloat16")
 
 
 def convert(x: Operand, out: Operand, target: Target, compute: Compute) -> None:
@@ -75,7 +76,7 @@ def _one_pixel(x: Operand, out: Operand, compute: Compute) -> None:
 def _to_blocked(
     x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute
 ) -> None:
-    dtype, block = out.storage.dtype, out.storage.block
+    dtype, block = out.storage.bits, out.storage.block
     vectors = [bind(compute(load(x.buffer, plane + c * stride, lanes), lanes)) for c in range(channels)]
     vectors += [splat(0, dtype, lanes)] * (block - channels)
     store(out.buffer, base, interleave(vectors, dtype, lanes), lanes * block)
@@ -83,18 +84,22 @@ def _to_blocked(
 
 def _to_plain(x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute) -> None:
     block = x.storage.block
-    vectors = deinterleave(bind(load(x.buffer, base, lanes * block)), x.storage.dtype, block, lanes)
+    vectors = deinterleave(bind(load(x.buffer, base, lanes * block)), x.storage.bits, block, lanes)
     for c in range(channels):
         store(out.buffer, plane + c * stride, compute(vectors[c], lanes), lanes)
 
 
 def interleave(vectors: list[Expr], dtype: str, lanes: int) -> Expr:
-    """``result[pixel * len(vectors) + c] = vectors[c][pixel]``; a power of two of vectors, or three of codes."""
+    """``result[pixel * len(vectors) + c] = vectors[c][pixel]``; a power of two of vectors, or three.
+
+    dtype: "float32", or unsigned or signed integers of 8 or 16 bits.
+    """
     if len(vectors) == 1:
         return vectors[0]
     if len(vectors) > 2 and dtype != "float32":
-        words = [_pack_word(vectors[i : i + 4], lanes) for i in range(0, len(vectors), 4)]
-        quads = _reinterpret(_zip(words, lanes), dtype, 4 * lanes * len(words))
+        size = 32 // _width(dtype)
+        words = [_pack_word(vectors[i : i + size], _width(dtype), lanes) for i in range(0, len(vectors), size)]
+        quads = _reinterpret(_zip(words, lanes), dtype, size * lanes * len(words))
         if len(vectors) == 3:
             return shuffle([bind(quads)], [4 * p + c for p in range(lanes) for c in range(3)])
         return quads
@@ -107,10 +112,17 @@ def deinterleave(pixels: Expr, dtype: str, block: int, lanes: int) -> list[Expr]
         return [pixels]
     if dtype == "float32" or block in (2, 3):
         return _unzip(pixels, block, lanes)
-    words = _unzip(_reinterpret(pixels, "uint32", lanes * block // 4), block // 4, lanes)
-    mask = splat(255, "uint32", lanes)
-    shifted = [w if byte == 0 else w >> splat(8 * byte, "uint32", lanes) for w in words for byte in range(4)]
+    width = _width(dtype)
+    size = 32 // width
+    words = _unzip(_reinterpret(pixels, "uint32", lanes * block // size), block // size, lanes)
+    mask = splat(2**width - 1, "uint32", lanes)
+    shifted = [w if i == 0 else w >> splat(width * i, "uint32", lanes) for w in words for i in range(size)]
     return [cast(dtype, w & mask, lanes) for w in shifted]
+
+
+def _width(dtype: str) -> int:
+    """Bits of an integer."""
+    return int(dtype.lstrip("uint"))
 
 
 def shuffle(vectors: list[Expr], lanes: list[int]) -> Expr:
@@ -119,12 +131,12 @@ def shuffle(vectors: list[Expr], lanes: list[int]) -> Expr:
     return tirx.Shuffle(vectors, indices)
 
 
-def _pack_word(codes: list[Expr], lanes: int) -> Expr:
-    """Up to four vectors of bytes as one of 32-bit words, the first in the lowest byte."""
+def _pack_word(elements: list[Expr], width: int, lanes: int) -> Expr:
+    """Vectors of integers of ``width`` bits as one of 32-bit words, the first in the lowest bits."""
     word = None
-    for byte, vector in enumerate(codes):
-        part = cast("uint32", _reinterpret(vector, "uint8", lanes), lanes)
-        part = part << splat(8 * byte, "uint32", lanes) if byte else part
+    for i, vector in enumerate(elements):
+        part = cast("uint32", _reinterpret(vector, f"uint{width}", lanes), lanes)
+        part = part << splat(width * i, "uint32", lanes) if i else part
         word = part if word is None else word | part
     return bind(word)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from qcompile.formats import format_with
+from qcompile.formats import ITEM_BYTES, format_with
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
 from qcompile.targets.storage import Storage
 
@@ -67,23 +67,17 @@ class Workload:
     @property
     def group(self) -> int:
         """How many int4 weights share an integer scale; 0 for other weights."""
-        return self.spec.group if isinstance(self.spec, Dense) else 0
+        return self.spec.group
 
     @property
     def format(self) -> str:
         """Its name among ``qcompile.formats``."""
-        weights = self.spec.weights if isinstance(self.spec, Dense) else "int8" if self.integer else "float32"
-        return format_with(self.integer, weights).name
+        return format_with(self.spec.activations, self.spec.weights).name
 
     @property
     def weight_bytes(self) -> int:
         weights = prod(self.weight)
-        return weights // 2 + weights // self.group if self.group else weights * (1 if self.codes else 4)
-
-    @property
-    def codes(self) -> bool:
-        """Whether the weights are int8, or less."""
-        return self.integer or (isinstance(self.spec, Dense) and self.spec.coded_weight)
+        return int(weights * ITEM_BYTES[self.spec.weights]) + (weights // self.group if self.group else 0)
 
     @property
     def summary(self) -> str:
@@ -106,8 +100,8 @@ class Workload:
             layer = {f: getattr(spec, f) for f in ("strides", "padding", "dilation", "groups")}
         if self.group:
             layer["group"] = self.group
-        if not self.integer and self.codes:
-            layer["weights"] = "int8"
+        if spec.weights != _usual_weights(self.x, self.group):
+            layer["weights"] = spec.weights
         epilogue = spec.epilogue
         if epilogue.out is None and epilogue.clip is not None:
             layer["clip"] = [repr(bound) for bound in epilogue.clip]  # infinities are not JSON
@@ -123,24 +117,32 @@ class Workload:
         x, out = (_restored(fields[name], batch) for name in ("x", "out"))
         residual = _restored(fields["residual"], batch) if "residual" in fields else None
         codes, clip = _codes(out), fields.get("clip")
-        float_residual = residual is not None and residual.dtype == "float32"
+        float_residual = residual is not None and residual.is_float
         epilogue = Epilogue(
             out=codes,
             clip=tuple(map(float, clip)) if clip else None,  # type: ignore[arg-type]
             residual=None if residual is None or float_residual else _codes(residual),
             residual_is_float=float_residual,
         )
+        group = fields.get("group", 0)
+        weights = fields.get("weights", _usual_weights(x, group))
         spec: Conv2d | Dense
         if fields["operator"] in ("dense", "dense_int4"):
-            spec = Dense(_codes(x), epilogue, fields.get("group", 0), "weights" in fields)
+            spec = Dense(_codes(x), epilogue, group, weights)
         else:
             strides, padding, dilation = (tuple(fields[f]) for f in ("strides", "padding", "dilation"))
-            spec = Conv2d(strides, padding, dilation, fields["groups"], _codes(x), epilogue)  # type: ignore[arg-type]
+            numbers = (strides, padding, dilation, fields["groups"])
+            spec = Conv2d(*numbers, _codes(x), epilogue, weights, group)  # type: ignore[arg-type]
         return Workload(fields["operator"], spec, tuple(fields["weight"]), x, out, residual, fields["threads"])
 
 
 def _codes(storage: Storage) -> Affine | None:
-    return None if storage.dtype == "float32" else Affine(1.0, 0, storage.dtype)
+    return None if storage.is_float else Affine(1.0, 0, storage.dtype)
+
+
+def _usual_weights(x: Storage, group: int) -> str:
+    """What weights are stored in unless a key says something else."""
+    return x.dtype if x.is_float else "int4" if group else "int8"
 
 
 def _unscaled(spec: Conv2d | Dense) -> Conv2d | Dense:

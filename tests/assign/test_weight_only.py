@@ -1,4 +1,4 @@
-"""Plans and layers with int8 weights and float activations."""
+"""Plans and layers that compute on floats, with weights in fewer bits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from qcompile import ops
 from qcompile.assign.uniform import plan_uniform
 from qcompile.compile import runnable
 from qcompile.errors import QCompileError
+from qcompile.passes.insert_qdq import insert_qdq
 from qcompile.plan import LayerPlan, QuantPlan
 from qcompile.reference.interpreter import run
-from qcompile.targets.select import select_target
+from qcompile.targets.select import can_run, select_target
+from qcompile.targets.x86 import ROWS
 from tests.passes.float_modules import module, weight
 from tests.passes.quantized_modules import assert_bodies_agree, feeds_of, integer_of, kinds, model_of, specs_of
 
@@ -29,8 +31,8 @@ def network():
     return module(write, x=(1, 4, 4, 4))
 
 
-def planned(mod, **options):
-    return plan_uniform(model_of(mod), None, "w8", **options)
+def planned(mod, precision="w8", **options):
+    return plan_uniform(model_of(mod), None, precision, **options)
 
 
 def test_products_with_constants_have_codes():
@@ -49,7 +51,7 @@ def test_a_layer_is_one_composite_near_the_float_one():
     result = integer_of(mod, planned(mod))
     assert kinds(result) == ["CONV2D", "reshape", "DENSE", "DENSE"]
     dense = [spec for spec in specs_of(result) if isinstance(spec, ops.Dense)]
-    assert [(spec.x, spec.coded_weight, spec.weights) for spec in dense] == [(None, True, "int8")] * 2
+    assert [(spec.x, spec.weights) for spec in dense] == [(None, "int8")] * 2
     feeds = feeds_of(mod)
     want, got = (run(m, feeds, capture=True) for m in (mod, result))
     assert 0 < np.linalg.norm(got["z"] - want["z"]) < 0.02 * np.linalg.norm(want["z"])
@@ -62,5 +64,42 @@ def test_other_layers_cannot_have_the_format():
     mod = network()
     plan = planned(mod)
     wrong = QuantPlan(plan.tensors, {**plan.layers, "c": LayerPlan("w8")})
-    with pytest.raises(QCompileError, match="c: w8 is a format for matrix products with a constant, not conv"):
+    with pytest.raises(QCompileError, match="c: w8 is for matrix products with a constant, not conv"):
         integer_of(mod, wrong)
+
+
+def test_bfloat16_layers():
+    mod = network()
+    plan = planned(mod, exclude=["z"], precision="bf16")
+    assert {name: layer.format for name, layer in plan.layers.items()} == {"c": "bf16", "y": "bf16", "z": "fp32"}
+    assert {name: tensor.dtype for name, tensor in plan.tensors.items()} == {
+        "c.weight": "bfloat16",
+        "y.weight": "bfloat16",
+    }
+    assert QuantPlan.from_json(plan.to_json()) == plan
+
+
+def test_bfloat16_layers_round_what_they_read():
+    """The QDQ form says the same as the composites, and as the compiled kernels, of either kind of target."""
+    mod = network()
+    plan = planned(mod, precision="bf16")
+    result = integer_of(mod, plan)
+    assert kinds(result) == ["CONV2D", "reshape", "DENSE", "DENSE"]
+    assert {(spec.x, spec.weights, spec.activations) for spec in specs_of(result)} == {(None, "bfloat16", "bfloat16")}
+    feeds = feeds_of(mod)
+    want, qdq, got = (run(m, feeds, capture=True) for m in (mod, insert_qdq(plan)(mod), result))
+    assert 0 < np.linalg.norm(got["z"] - want["z"]) < 0.01 * np.linalg.norm(want["z"])
+    np.testing.assert_allclose(got["z"], qdq["z"], rtol=1e-4, atol=1e-4)
+    assert_bodies_agree(result, got)
+    rows = [row for row in (ROWS[0].extended("avx512_bf16"), ROWS[-1]) if can_run(row)]
+    for row in rows:
+        compiled = next(iter(runnable(result, row)(feeds).values()))
+        np.testing.assert_allclose(compiled, got["z"], rtol=1e-2, atol=1e-2)
+
+
+def test_other_layers_cannot_be_bfloat16():
+    mod = module(lambda b, x: [b.emit(op.mean(x, [2, 3]), "m")], x=(1, 4, 4, 4))
+    why = "bf16 is for convolutions and matrix products with a constant, not mean"
+    assert planned(mod, precision="bf16").layers["m"] == LayerPlan("fp32", why)
+    with pytest.raises(QCompileError, match=f"m: {why}"):
+        integer_of(mod, QuantPlan(layers={"m": LayerPlan("bf16")}))

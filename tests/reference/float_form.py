@@ -31,7 +31,7 @@ def real_result(case: Case) -> np.ndarray:
         _, weight, bias, multiplier = case.args[:4]
         scale = multiplier.astype(np.float64) * arithmetic.out_scale(epilogue) / spec.x.scale
         args += [_real_weight(spec, weight, scale), (bias * scale * spec.x.scale).astype(np.float32)]
-    return COMPOSITES[type(spec)](replace(spec, x=None, epilogue=floating), *args, *residual)
+    return COMPOSITES[type(spec)](replace(spec, x=None, weights="", group=0, epilogue=floating), *args, *residual)
 
 
 def assert_within_half_a_step(case: Case) -> None:

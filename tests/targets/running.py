@@ -13,10 +13,13 @@ from qcompile.targets.x86 import ROWS
 
 VNNI, AVX2 = ROWS[0], ROWS[-1]
 TARGETS = [VNNI, AVX2]
+FLOAT_ROWS = [VNNI.extended("avx512_bf16"), VNNI, AVX2]  # that differ in how they compute on floats
 
 
 def poison(dtype: str) -> float:
     """What no kernel may let through to a result."""
+    if dtype == "uint16":
+        return 0x7FC1  # of bfloat16 a NaN
     return np.nan if np.dtype(dtype).kind == "f" else 0xA5 - (256 if dtype == "int8" else 0)
 
 
@@ -32,7 +35,8 @@ def poisoned(storage: Storage, logical: np.ndarray) -> np.ndarray:
     flat = storage.store(logical)
     if storage.blocked:
         n, c, *spatial = storage.shape
-        filled = np.full((n, storage.blocks * storage.block, *spatial), poison(storage.dtype), storage.dtype)
+        worst, dtype = (np.nan, "float32") if storage.is_float else (poison(storage.dtype), storage.dtype)
+        filled = np.full((n, storage.blocks * storage.block, *spatial), worst, dtype)
         filled[:, :c] = logical
         wide = Storage(filled.shape, storage.dtype, storage.block, storage.border, storage.fill)
         flat = wide.store(filled)
@@ -52,10 +56,10 @@ def run(function, inputs, out: Storage, target) -> np.ndarray:
         pytest.skip(f"this CPU cannot run {target.name}")
     flats = [poisoned(*x) if isinstance(x, tuple) else np.ascontiguousarray(x).reshape(-1) for x in inputs]
     held = [memory(flat) for flat in flats]
-    whole, y = memory(np.full(out.numel, poison(out.dtype), out.dtype))
+    whole, y = memory(np.full(out.numel, poison(out.bits), out.bits))
     compile_kernel(function, target)(*(view for _, view in held), y)
     flat = whole.numpy()
-    np.testing.assert_array_equal(flat[out.numel :], np.full(SLACK // flat.itemsize, poison(out.dtype), out.dtype))
+    np.testing.assert_array_equal(flat[out.numel :], np.full(SLACK // flat.itemsize, poison(out.bits), out.bits))
     check_border(flat[: out.numel], out)
     return np.array(out.view(flat))
 
@@ -69,7 +73,7 @@ def check_border(flat: np.ndarray, s: Storage) -> None:
     full = flat.reshape(n, s.blocks, h + top + bottom, w + left + right, s.block)
     outside = np.ones(full.shape, bool)
     outside[:, :, top : top + h, left : left + w] = False
-    np.testing.assert_array_equal(full[outside], np.dtype(s.dtype).type(s.fill))
+    np.testing.assert_array_equal(full[outside], np.dtype(s.bits).type(s.fill))
 
 
 def codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
@@ -81,12 +85,12 @@ def codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "uint8"
 
 
 def stored(shape, block=0, border=(0, 0, 0, 0), dtype="uint8", fill=7) -> Storage:
-    """A Storage; plain ones have no border, sequences none above and below, float32 borders hold 0."""
+    """A Storage; plain ones have no border, sequences none above and below, borders of floats hold 0."""
     if not block:
         return Storage(shape, dtype)
     if len(shape) == 3:
         border = (0, border[1], 0, border[3])
-    return Storage(shape, dtype, block, border, 0 if dtype == "float32" else fill)
+    return Storage(shape, dtype, block, border, 0 if "float" in dtype else fill)
 
 
 def each_target(test):

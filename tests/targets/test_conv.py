@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,14 +14,14 @@ from qcompile.targets.kernels.conv import conv2d
 from qcompile.targets.kernels.dilate import dilate
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import Storage
-from tests.targets.running import AVX2, VNNI, codes, each_row, run, stored
+from tests.targets.running import AVX2, FLOAT_ROWS, VNNI, codes, each_row, run, stored
 from tests.targets.weighted import FLOAT, INTEGER, OUT, X, check, constants_of, conv
 
 BORDER = (1, 2, 3, 1)  # that the next layer asks for
 
 
-def check_conv(row, shape, weight_shape, epilogue=INTEGER["codes"], block=16, extra=0, tile=None, **options):
-    """``extra``: elements of border beyond what the layer needs."""
+def check_conv(row, shape, weight_shape, epilogue=INTEGER["codes"], block=16, extra=0, tile=None, stores="", **options):
+    """``extra``: elements of border beyond what the layer needs. stores: dtype of a result of floats."""
     spec = conv(epilogue, **options)
     (top, left, bottom, right), (sh, sw), (dh, dw) = spec.padding, spec.strides, spec.dilation
     n, _, *spatial = shape
@@ -28,9 +30,10 @@ def check_conv(row, shape, weight_shape, epilogue=INTEGER["codes"], block=16, ex
     extents = ((h + top + bottom - dh * (kh - 1) - 1) // sh + 1, (w + left + right - dw * (kw - 1) - 1) // sw + 1)
     out_shape = (n, weight_shape[0], *extents[2 - len(spatial) :])
     border = tuple(side + extra for side in needed_border(spec, shape, weight_shape, out_shape))
-    dtype = "uint8" if spec.x else "float32"
+    dtype = spec.activations
     x = Storage(shape, dtype, block, border, X.zero_point if spec.x else 0)
     out = stored(out_shape, 16, BORDER, fill=OUT.zero_point)
+    out = replace(out, dtype=stores, fill=0) if stores else out
     residual = stored(out_shape, 16, (0, 1, 2, 0))
     constants = constants_of(spec, weight_shape, np.random.default_rng(0))
     return check(conv2d, spec, constants, x, out, residual, row, tile=tile)
@@ -65,6 +68,35 @@ def test_shapes(name, row):
 def test_shapes_in_float(name):
     shape, weight, options = SHAPES[name]
     check_conv(AVX2, shape, weight, FLOAT["float"], integer=False, **options)
+
+
+BF16 = {"integer": False, "weights": "bfloat16"}
+
+
+@pytest.mark.parametrize("row", FLOAT_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_in_bfloat16(name, row):
+    """By the instruction, and by float32 products where there is none. Memory around and behind tensors holds NaN."""
+    shape, weight, options = SHAPES[name]
+    kernel = check_conv(row, shape, weight, FLOAT["float"], **options, **BF16)
+    assert kernel.note.startswith("vdpbf16ps" if row.has("avx512_bf16") else "fma")
+    assert kernel.constants[0].dtype == np.uint16
+
+
+@pytest.mark.parametrize("row", FLOAT_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("stores", ["float32", "bfloat16"])
+def test_epilogues_in_bfloat16(stores, row):
+    """The residual is bfloat16, the result either."""
+    options = {"padding": (1, 1, 1, 1), "stores": stores, **BF16}
+    check_conv(row, (1, 19, 5, 6), (21, 19, 3, 3), FLOAT["float, residual"], **options)
+
+
+@pytest.mark.parametrize("row", FLOAT_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_stems_in_bfloat16(channels, row):
+    options = {"strides": (2, 2), "padding": (1, 0, 0, 1), "block": channels, **BF16}
+    check_conv(row, (2, channels, 9, 11), (17, channels, 3, 3), FLOAT["float"], **options)
+    check_conv(row, (1, channels, 9, 45), (8, channels, 7, 7), FLOAT["float"], **{**options, "dilation": (1, 2)})
 
 
 @pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from qcompile.ops import Dense
 from qcompile.targets.kernels.conv import Constants, dense, shifted_bias
 from qcompile.targets.kernels.tiling import Tile
-from tests.targets.running import AVX2, VNNI, codes, each_row, stored
+from tests.targets.running import AVX2, FLOAT_ROWS, VNNI, codes, each_row, stored
 from tests.targets.weighted import FLOAT, INTEGER, X, check, constants_of
 
 SHAPES = [((1, 128), 8), ((1, 8), 130), ((3, 10), 10), ((5, 33), 17), ((2, 3, 7), 5), ((40, 65), 65), ((1,), 1)]
 
 
-def check_dense(row, shape, outputs, epilogue=INTEGER["codes"], integer=True, tile=None):
-    spec = Dense(X if integer else None, epilogue)
-    x = stored(shape, dtype="uint8" if integer else "float32")
+def check_dense(row, shape, outputs, epilogue=INTEGER["codes"], integer=True, tile=None, weights=""):
+    spec = Dense(X if integer else None, epilogue, weights=weights)
+    x = stored(shape, dtype=spec.activations)
     out = stored((*shape[:-1], outputs))
     constants = constants_of(spec, (outputs, shape[-1]), np.random.default_rng(0))
     return check(dense, spec, constants, x, out, out, row, tile=tile)
@@ -35,12 +35,19 @@ def test_floats(shape, outputs):
     check_dense(AVX2, shape, outputs, FLOAT["float"], integer=False)
 
 
+@pytest.mark.parametrize("row", FLOAT_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(("shape", "outputs"), SHAPES)
+@pytest.mark.parametrize("epilogue", FLOAT)
+def test_bfloat16(epilogue, shape, outputs, row):
+    check_dense(row, shape, outputs, FLOAT[epilogue], False, weights="bfloat16")
+
+
 @each_row
 @pytest.mark.parametrize(("shape", "outputs"), SHAPES)
 @pytest.mark.parametrize("epilogue", FLOAT)
 def test_coded_weights(epilogue, shape, outputs, row):
     """int8 weights of a float layer, widened in registers."""
-    rng, spec = np.random.default_rng(0), Dense(None, FLOAT[epilogue], coded_weight=True)
+    rng, spec = np.random.default_rng(0), Dense(None, FLOAT[epilogue], weights="int8")
     scale = rng.uniform(0.5, 2, outputs).astype(np.float32) / 100
     constants = Constants(codes(rng, (outputs, shape[-1]), "int8"), rng.standard_normal(outputs, np.float32), scale)
     x, out = stored(shape, dtype="float32"), stored((*shape[:-1], outputs))

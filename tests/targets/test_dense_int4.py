@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qcompile.ops import Dense
 from qcompile.targets.kernels.conv import Constants
 from qcompile.targets.kernels.dense_int4 import dense_int4, pack_nibbles, pack_scales
-from qcompile.targets.kernels.reduction import dense_reduction
+from qcompile.targets.kernels.reduction import Runs, dense_reduction
 from qcompile.targets.kernels.tiling import Tile
 from tests.targets.running import AVX2, VNNI, each_row, stored
 from tests.targets.weighted import INTEGER, X, check, constants_of
@@ -78,7 +78,7 @@ def test_the_default_tile_leaves_registers_for_the_sums_of_a_group(row):
 
 
 def test_a_byte_holds_a_step_and_the_next():
-    reduction = dense_reduction(1, 8, 2, False, 4)
+    reduction = dense_reduction(1, 8, 2, False, Runs(4, exact=False))
     packed = np.array([1, 2, 3, 4, -1, -2, -3, -4, 5, 6, 7, 0, -5, -6, -7, -8], np.int8)  # step, channel, element
     got = pack_nibbles(packed, reduction, [2]).view(np.uint8)
     assert got.tolist() == [0x51, 0x62, 0x73, 0x04, 0xBF, 0xAE, 0x9D, 0x8C]

@@ -14,7 +14,7 @@ from tests.targets.running import AVX2, VNNI, each_row, stored
 from tests.targets.weighted import FLOAT, INTEGER, OUT, X, check, constants_of, conv
 
 
-def check_depthwise(row, shape, window, epilogue=INTEGER["codes"], columns=None, **options):
+def check_depthwise(row, shape, window, epilogue=INTEGER["codes"], columns=None, stores="", **options):
     n, c, *spatial = shape
     spec = conv(epilogue, groups=c, **options)
     (top, left, bottom, right), (sh, sw), (dh, dw) = spec.padding, spec.strides, spec.dilation
@@ -23,8 +23,9 @@ def check_depthwise(row, shape, window, epilogue=INTEGER["codes"], columns=None,
     extents = ((h + top + bottom - dh * (kh - 1) - 1) // sh + 1, (w + left + right - dw * (kw - 1) - 1) // sw + 1)
     out_shape = (n, c, *extents[2 - len(spatial) :])
     border = needed_border(spec, shape, (c, 1, *window), out_shape)
-    x = Storage(shape, "uint8" if spec.x else "float32", 16, border, X.zero_point if spec.x else 0)
+    x = Storage(shape, spec.activations, 16, border, X.zero_point if spec.x else 0)
     out, residual = stored(out_shape, 16, (1, 2, 3, 1), fill=OUT.zero_point), stored(out_shape, 16, (0, 1, 2, 0))
+    out = stored(out_shape, 16, (1, 2, 3, 1), stores) if stores else out
     constants = constants_of(spec, (c, 1, *window), np.random.default_rng(0))
     return check(depthwise_conv2d, spec, constants, x, out, residual, row, tile=columns and Strip(columns))
 
@@ -56,6 +57,14 @@ def test_codes(name, row):
 def test_floats(name):
     shape, window, options = CASES[name]
     check_depthwise(AVX2, shape, window, FLOAT["float"], integer=False, **options)
+
+
+@pytest.mark.parametrize("stores", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16(name, stores):
+    shape, window, options = CASES[name]
+    options = {**options, "integer": False, "weights": "bfloat16", "stores": stores}
+    check_depthwise(AVX2, shape, window, FLOAT["float, residual"], **options)
 
 
 @pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)

@@ -8,9 +8,11 @@ import tvm
 from tvm import tirx
 from tvm.ir import IRModule
 
+from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
+from tests.targets.running import FLOAT_ROWS
 
 EXTREMES = [(255, -128), (255, 127), (0, -128), (1, -1)]
 
@@ -110,9 +112,34 @@ def test_lanes_fit_the_expressions(case):
     assert str(dot.accumulate(acc, dot.spread(codes), dot.widen(weights)).ty) == f"int32x{dot.lanes}"
 
 
+@pytest.mark.parametrize("row", FLOAT_ROWS, ids=lambda row: row.name)
+def test_bfloat16(row):
+    """The row's instruction where it has one, float32 products elsewhere; as wide as they come."""
+    if not can_run(row):
+        pytest.skip(f"this CPU cannot run {row.name}")
+    rng, dots = np.random.default_rng(0), row.dots_of("bfloat16")
+    assert {dot.needs for dot in dots} == ({"avx512_bf16"} if row.has("avx512_bf16") else {""})
+    assert [dot.lanes for dot in dots] == [dot.lanes for dot in row.dots]
+    for dot in dots:
+
+        def body(x, acc, weight, y, dot=dot):
+            operand = dot.spread(b.load(x, 0, dot.group))
+            weights = dot.widen(b.load(weight, 0, dot.lanes * dot.group))
+            b.store(y, 0, dot.accumulate(b.load(acc, 0, dot.lanes), operand, weights), dot.lanes)
+
+        size = dot.lanes * dot.group
+        buffers = [("x", "uint16", dot.group), ("acc", "float32", dot.lanes), ("weight", "uint16", size)]
+        function = b.kernel("main", [*buffers, ("y", "float32", dot.lanes)], body, dot.llvm)
+        call = tvm.compile(IRModule({"main": function.with_attr("global_symbol", "main")}), row.tvm_target())["main"]
+        x, weight = (to_bits(rng.standard_normal(shape)) for shape in (dot.group, (dot.lanes, dot.group)))
+        acc, y = rng.standard_normal(dot.lanes, np.float32), tvm.runtime.empty((dot.lanes,), "float32")
+        call(*(tvm.runtime.tensor(np.ascontiguousarray(a).reshape(-1)) for a in (x, acc, weight)), y)
+        np.testing.assert_allclose(y.numpy(), dot.reference(acc, x, weight), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_row_has_narrower_dot_products_for_few_channels(row):
     assert row.dot.lanes == row.lanes == row.dots[0].lanes
     lanes = [dot.lanes for dot in row.dots]
     assert lanes == sorted(lanes, reverse=True) and len({dot.group for dot in row.dots}) == 1
-    assert [row.dot_for(channels).lanes for channels in (1, 4, 5, 8, 64)] == [4, 4, 8, 8, row.lanes]
+    assert [row.dot_for(channels, "uint8").lanes for channels in (1, 4, 5, 8, 64)] == [4, 4, 8, 8, row.lanes]

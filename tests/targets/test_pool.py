@@ -9,6 +9,7 @@ import pytest
 
 from qcompile.ops import Affine, AvgPool2d, Epilogue
 from qcompile.reference import arithmetic, pooling
+from qcompile.reference.bfloat16 import rounded
 from qcompile.reference.windows import Window, max_windows
 from qcompile.targets.kernels.pool import avg_pool2d, max_pool2d
 from tests.targets.running import AVX2, VNNI, codes, each_target, run, stored
@@ -36,11 +37,13 @@ def placed(shape, block, window, dtype):
 
 
 def drawn(rng, s):
-    return rng.standard_normal(s.shape, np.float32) if s.dtype == "float32" else codes(rng, s.shape, s.dtype)
+    return rounded(rng.standard_normal(s.shape, np.float32)) if s.is_float else codes(rng, s.shape, s.dtype)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "target"), [("uint8", VNNI), ("int8", AVX2), ("float32", VNNI)], ids=["uint8", "int8", "float32"]
+    ("dtype", "target"),
+    [("uint8", VNNI), ("int8", AVX2), ("float32", VNNI), ("bfloat16", AVX2)],
+    ids=lambda a: str(a)[:8],
 )
 @pytest.mark.parametrize("number", range(len(WINDOWS)))
 @pytest.mark.parametrize(("shape", "block"), SHAPES, ids=str)

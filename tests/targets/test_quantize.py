@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcompile.ops import Affine, Requantize
-from qcompile.reference import arithmetic
+from qcompile.reference import arithmetic, bfloat16
 from qcompile.targets.kernels.quantize import dequantize, quantize, relayout, requantize
 from tests.targets.running import AVX2, VNNI, codes, each_target, run, stored
 
@@ -50,15 +50,30 @@ def test_requantize(blocks, to, target):
     np.testing.assert_array_equal(result, arithmetic.requantize(data, Q, to))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "bfloat16"])
 @pytest.mark.parametrize(("shape", "block"), SHAPES, ids=str)
 def test_relayout(shape, block, dtype):
-    data = codes(np.random.default_rng(0), shape).astype(dtype)
+    data = codes(np.random.default_rng(0), shape).astype("float32" if dtype == "bfloat16" else dtype)
     plain, blocked = stored(shape, dtype=dtype), stored(shape, block, (1, 2, 0, 1), dtype)
     pairs = [(plain, blocked), (blocked, plain)]
     pairs += [(blocked, stored(shape, 16, dtype=dtype))] if block < 16 else []
     for source, to in pairs:
         np.testing.assert_array_equal(run(relayout(source, to, AVX2), [(source, data)], to, AVX2), data)
+
+
+@each_target
+@pytest.mark.parametrize(("shape", "block"), SHAPES, ids=str)
+def test_to_bfloat16_and_back(shape, block, target):
+    """Rounded to nearest, ties to even; infinities and NaN stay what they are."""
+    odd = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, -1e-30], np.float32)
+    data = np.random.default_rng(0).standard_normal(shape, np.float32)
+    data.reshape(-1)[: odd.size] = odd[: data.size]
+    plain, blocked = stored(shape, dtype="float32"), stored(shape, block, (1, 2, 0, 1), "bfloat16")
+    narrow = run(relayout(plain, blocked, target), [(plain, data)], blocked, target)
+    np.testing.assert_array_equal(narrow, bfloat16.rounded(data))
+    for source in (blocked, stored(shape, dtype="bfloat16")):
+        for to in (plain, stored(shape, block, dtype="float32")):
+            np.testing.assert_array_equal(run(relayout(source, to, target), [(source, data)], to, target), narrow)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])

@@ -28,6 +28,7 @@ def test_rows_by_name(row):
     [
         (VNNI, "x86-vnni"),
         (VNNI | {"avx512vbmi"}, "x86-vnni+avx512vbmi"),
+        (VNNI | {"avx512vbmi", "avx512_bf16"}, "x86-vnni+avx512vbmi+avx512_bf16"),
         (VNNI - {"avx512_vnni"}, "x86-avx512"),
         (VNNI - {"avx512_vnni", "avx512f"} | {"avx_vnni"}, "x86-avxvnni"),
         (VNNI - {"avx512_vnni", "avx512f"}, "x86-avx2"),
@@ -77,6 +78,7 @@ def test_unknown_names():
         "cortex-a53, cortex-a72, ... 20 in all)"
     )
     assert refusal("x86-vnni+avx512vbm") == (
-        "target x86-vnni has no optional feature 'avx512vbm'; did you mean 'avx512vbmi'? (one of: avx512vbmi)"
+        "target x86-vnni has no optional feature 'avx512vbm'; "
+        "did you mean 'avx512vbmi'? (one of: avx512vbmi, avx512_bf16)"
     )
     assert refusal("x86-avx2+fma") == ("target x86-avx2 has no optional feature 'fma'; it has none")

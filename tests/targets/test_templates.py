@@ -20,9 +20,21 @@ from tests.targets.running import AVX2, VNNI
 CODES = Affine(0.1, 3)
 
 
-def convolution(channels=32, outputs=48, size=9, window=3, groups=1, batch=1, integer=True, residual=False, threads=1):
+def convolution(
+    channels=32,
+    outputs=48,
+    size=9,
+    window=3,
+    groups=1,
+    batch=1,
+    integer=True,
+    residual=False,
+    threads=1,
+    dtype="",
+    weights="",
+):
     pad = window // 2
-    dtype = "uint8" if integer else "float32"
+    dtype = dtype or ("uint8" if integer else "float32")
     x = Storage((batch, channels, size, size), dtype, BLOCK, (pad,) * 4, 3)
     out = Storage((batch, outputs, size, size), dtype, BLOCK)
     epilogue = Epilogue(
@@ -31,14 +43,14 @@ def convolution(channels=32, outputs=48, size=9, window=3, groups=1, batch=1, in
         CODES if integer and residual else None,
         residual_is_float=residual and not integer,
     )
-    spec = Conv2d((1, 1), (pad,) * 4, (1, 1), groups, CODES if integer else None, epilogue)
+    spec = Conv2d((1, 1), (pad,) * 4, (1, 1), groups, CODES if integer else None, epilogue, weights)
     operator = "depthwise_conv2d" if groups == channels else "conv2d"
     weight = (outputs, channels // groups, window, window)
     return Workload.of(operator, spec, weight, x, out, out if residual else None, threads)
 
 
 def matrix(rows=(4, 7), inputs=40, outputs=24, integer=True, group=0, coded=False):
-    spec = Dense(CODES if integer else None, Epilogue(CODES if integer else None), group, coded)
+    spec = Dense(CODES if integer else None, Epilogue(CODES if integer else None), group, "int8" if coded else "")
     dtype = "uint8" if integer else "float32"
     x, out = Storage((*rows, inputs), dtype), Storage((*rows, outputs), dtype)
     return Workload.of("dense_int4" if group else "dense", spec, (outputs, inputs), x, out, None, 1)
@@ -52,6 +64,8 @@ WORKLOADS = [
     convolution(48, 48, groups=48, integer=False),
     convolution(24, 24, groups=3),  # groups that are no whole blocks
     convolution(window=1),
+    convolution(integer=False, dtype="bfloat16", weights="bfloat16"),
+    convolution(48, 48, groups=48, integer=False, dtype="bfloat16", weights="bfloat16", residual=True),
     matrix(),
     matrix((5,)),
     matrix(integer=False),
@@ -155,6 +169,13 @@ def test_instructions_tell_what_the_code_depends_on():
     depthwise, extended = convolution(48, 48, groups=48), VNNI.extended("avx512vbmi")
     assert instructions(integer, extended) == instructions(integer, VNNI)
     assert instructions(depthwise, extended) != instructions(depthwise, VNNI)  # shuffles of bytes are one instruction
+    narrow = convolution(integer=False, dtype="bfloat16", weights="bfloat16")
+    bfloat16 = VNNI.extended("avx512_bf16")
+    assert instructions(narrow, bfloat16) == "x86-64-v4 vdpbf16ps.512 32x512"
+    assert instructions(narrow, VNNI) == "x86-64-v4 fma 32x512"
+    for workload in (integer, real, depthwise):  # what was measured before the feature was known
+        assert instructions(workload, bfloat16) == instructions(workload, VNNI)
+    assert narrow.format == "bf16" and narrow.key != real.key
 
 
 def test_a_key_of_something_else_is_refused():

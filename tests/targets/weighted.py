@@ -9,6 +9,7 @@ import numpy as np
 
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
 from qcompile.reference import convolution as reference
+from qcompile.reference.bfloat16 import rounded
 from qcompile.targets.kernels.conv import Constants, Kernel
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import Storage
@@ -35,8 +36,9 @@ def conv(
     padding: tuple[int, int, int, int] = (0, 0, 0, 0),
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
+    weights: str = "",
 ) -> Conv2d:
-    return Conv2d(strides, padding, dilation, groups, X if integer else None, epilogue)
+    return Conv2d(strides, padding, dilation, groups, X if integer else None, epilogue, weights)
 
 
 def constants_of(spec: Conv2d | Dense, weight_shape: tuple[int, ...], rng: np.random.Generator) -> Constants:
@@ -44,6 +46,7 @@ def constants_of(spec: Conv2d | Dense, weight_shape: tuple[int, ...], rng: np.ra
     outputs, terms = weight_shape[0], int(np.prod(weight_shape[1:]))
     if spec.x is None:
         weight = rng.standard_normal(weight_shape, np.float32)
+        weight = rounded(weight) if spec.weights == "bfloat16" else weight
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)
     multiplier = rng.uniform(0.3, 2, outputs) / (100 * terms**0.5)
     bias = rng.integers(-1000, 1000, outputs).astype(np.int32)
@@ -66,18 +69,18 @@ def check(
 ) -> Kernel:
     """The kernel equals the oracle: to the bit for codes, up to the order of additions for floats.
 
-    ``out`` and ``residual`` are given for codes; the element types follow from the epilogue.
+    ``out`` and ``residual`` are given for codes, or bfloat16; else the element types follow from the epilogue.
     """
     rng = np.random.default_rng(1)
     epilogue = spec.epilogue
-    out = out if epilogue.out else replace(out, dtype="float32", fill=0)
+    out = out if epilogue.out or out.is_float else replace(out, dtype="float32", fill=0)
     data = tensor(x.shape, spec.x is None, rng)
     args = [constants.weight, constants.bias, constants.multiplier, constants.group_scale]
     args = [arg for arg in args if arg is not None]
     more = []
     if epilogue.residual or epilogue.residual_is_float:
         other = tensor(out.shape, epilogue.residual_is_float, rng)
-        residual = replace(residual, dtype=str(other.dtype))
+        residual = replace(residual, dtype=str(other.dtype) if spec.x else spec.activations)
         args.append(other)
         more = [(residual, other)]
     else:
@@ -91,5 +94,6 @@ def check(
         np.testing.assert_array_equal(got, want)
         assert np.unique(want).size > 1 or want.size < 8
     else:
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+        tolerance = 2**-8 if out.dtype == "bfloat16" else 1e-4
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
     return kernel

@@ -51,7 +51,7 @@ def dense(integer: bool = True, floats_out: bool = False) -> Workload:
 
 
 def dense_w8() -> Workload:
-    spec = Dense(None, Epilogue(None, (0.0, float("inf"))), coded_weight=True)
+    spec = Dense(None, Epilogue(None, (0.0, float("inf"))), weights="int8")
     return Workload.of("dense", spec, (24, 40), Storage((1, 4, 40), "float32"), Storage((1, 4, 24), "float32"), None, 1)
 
 
