@@ -52,7 +52,8 @@ def write_report(
     path = Path(path)
     check_report(path)
     if points is None:
-        points = pareto(table, points=8, sizes=1, gap=1e-3, time_limit=2.0)  # nobody asked for it: a quick one
+        # Nobody asked for it: a quick one.
+        points = pareto(table, points=8, sizes=1, gap=1e-3, time_limit=2.0) if table.groups else []
     if _is_json(path):
         text = json.dumps(report_values(table, assignment, points, rivals, facts), indent=1) + "\n"
     else:
@@ -117,7 +118,9 @@ def report_html(
             (pareto_figures.loss_against_latency(points, table, rivals, chosen), "Loss against latency."),
             (pareto_figures.loss_against_size(points, table, rivals, chosen), "Loss against size of the same plans."),
             (pareto_figures.formats_map(points, table), "Formats of the groups in each plan."),
-        ],
+        ]
+        if points
+        else [],
         points=points,
         rivals=rivals or {},
     )

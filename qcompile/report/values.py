@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
@@ -94,18 +95,22 @@ def _uniform(table: SensitivityTable, name: str) -> dict[str, Any]:
     return {
         "name": name,
         **values_of(totals(table, uniform_formats(table, name))),
-        "measured": None if real is None else asdict(real),
+        "measured": None if real is None else {**asdict(real), "loss": _finite(real.loss)},
     }
 
 
 def _group(group: Group, chosen: str, why: Mapping[str, str]) -> dict[str, Any]:
+    entries = {
+        name: {**asdict(entry), "upto": _finite(entry.upto), "scores": dict(entry.scores)}
+        for name, entry in group.entries.items()
+    }
     return {
         "name": group.name,
         "layers": list(group.layers),
         "tie": group.why,
         "format": chosen,
         "why": why.get(group.layers[0], "") if group.layers else "",
-        "entries": {name: {**asdict(entry), "scores": dict(entry.scores)} for name, entry in group.entries.items()},
+        "entries": entries,
         "missing": dict(group.missing),
     }
 
@@ -117,14 +122,19 @@ def _checks(table: SensitivityTable) -> Iterator[dict[str, Any]]:
         yield {**told, "formats": dict(found.formats)}
     for row in table.formats:
         real = table.uniform.get(row.name)
-        if row.name != FLOAT and real is not None and real.loss is not None:
+        if row.name != FLOAT and real is not None and _finite(real.loss) is not None:
             predicted = totals(table, uniform_formats(table, row.name)).loss
             yield {"kind": "uniform", "name": f"all {row.name}", "predicted": predicted, "measured": real.loss}
     for row in table.formats:
         having = [group.entries[row.name] for group in table.groups if row.name in group.entries]
         sums = accumulate(entry.alone for entry in having)
         for i, (entry, predicted) in enumerate(zip(having, sums, strict=True), 1):
-            if row.name != FLOAT and entry.upto is not None:
+            if row.name != FLOAT and _finite(entry.upto) is not None:
                 name = f"first {i} in {row.name}"
                 told = {"kind": "up to here", "name": name, "predicted": predicted, "measured": entry.upto}
                 yield {**told, "format": row.name}
+
+
+def _finite(value: float | None) -> float | None:
+    """A loss of many layers together may be no number: there is nothing to draw, and JSON has no word for it."""
+    return value if value is not None and math.isfinite(value) else None

@@ -164,6 +164,11 @@ def test_without_a_plan_or_checks(points):
     assert "No plan was measured as a whole" in tree.text and not tree.all("td", "h8")
 
 
+def test_a_table_without_groups(tmp_path):
+    write_report(tmp_path / "r.html", odd_table(groups=(), casts=(), sources={}, reads={}, uniform={}))
+    assert parsed((tmp_path / "r.html").read_text()).all("table", "heat")
+
+
 def test_size_with_many_groups():
     table = made_up(150, 4, seed=5)
     points = pareto(table, points=2, sizes=0, gap=1e-2)

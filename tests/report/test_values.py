@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 
 import pytest
 
 from qcompile.assign.assignment import assign
 from qcompile.assign.pareto import pareto
+from qcompile.assign.table import Uniform
 from qcompile.report.values import measured_share, report_values
 from tests.report.pages import ODD, odd_table, with_checks
 
@@ -56,6 +59,19 @@ def test_checks_of_plans_formats_and_first_groups(values):
     assert by_name["first 2 in int8"]["predicted"] == pytest.approx(1e-3 + 1e-5)
     assert by_name["first 2 in int8"]["measured"] == 2e-5 and by_name["first 2 in int8"]["format"] == "int8"
     assert "first 1 in w4a8" not in by_name and "all fp32" not in by_name
+
+
+def test_losses_beyond_numbers():
+    table = odd_table()
+    endless = {name: dataclasses.replace(e, upto=math.inf) for name, e in table.groups[0].entries.items()}
+    table = odd_table(
+        groups=(dataclasses.replace(table.groups[0], entries=endless), *table.groups[1:]),
+        uniform={"int8": Uniform(math.nan)},
+    )
+    values = report_values(table, None, [])
+    json.dumps(values, allow_nan=False)
+    assert values["groups"][0]["entries"]["int8"]["upto"] is None and values["uniform"][1]["measured"]["loss"] is None
+    assert {check["name"] for check in values["checks"]} == {"first 2 in int8", "first 3 in int8"}
 
 
 def test_share_of_measured_times():
