@@ -6,6 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any, ParamSpec
 
 P = ParamSpec("P")
@@ -29,10 +30,18 @@ def picture(draw: Callable[P, Any]) -> Callable[P, str]:
         buffer = io.StringIO()
         with matplotlib.rc_context(style):
             draw(*args, **options).savefig(buffer, format="svg", metadata=nothing, transparent=True)
-        text = buffer.getvalue().replace(INK, "currentColor")
+        text = buffer.getvalue().replace(INK, "currentColor").replace(' target="_blank"', "")
         return re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])  # several on a page: no id twice
 
     return drawn
+
+
+def titled(svg: str, titles: Sequence[str]) -> str:
+    """With titles, which browsers show, at the links to #p0, #p1, ..."""
+    for i, title in enumerate(titles):
+        link = f'<a xlink:href="#p{i}">'
+        svg = svg.replace(link, f"{link}<title>{escape(title)}</title>")
+    return svg
 
 
 def axes_of(width: float, height: float) -> Any:

@@ -71,7 +71,7 @@ def report_html(
     """The page. Equal arguments give equal text."""
     from jinja2 import Environment, PackageLoader
 
-    from qcompile.report import checks_figure, graph_figure, pareto_figures
+    from qcompile.report import checks_figure, graph_figure
     from qcompile.report.model_graph import model_graph
 
     values = report_values(table, assignment, points, rivals, facts)
@@ -91,7 +91,6 @@ def report_html(
         mixture=lambda point: mixture(point, table),
         having=lambda point, name: [group for group, chosen in point.formats.items() if chosen == name],
     )
-    chosen = assignment.totals if assignment else None
     return page.get_template("page.html").render(
         v=values,
         model=PurePath(table.model).name,
@@ -114,16 +113,30 @@ def report_html(
             if values["checks"]
             else ""
         ),
-        front_pictures=[
-            (pareto_figures.loss_against_latency(points, table, rivals, chosen), "Loss against latency."),
-            (pareto_figures.loss_against_size(points, table, rivals, chosen), "Loss against size of the same plans."),
-            (pareto_figures.formats_map(points, table), "Formats of the groups in each plan."),
-        ]
-        if points
-        else [],
+        front_pictures=_front(points, table, rivals, assignment) if points else [],
         points=points,
         rivals=rivals or {},
     )
+
+
+def _front(
+    points: Sequence[Point], table: SensitivityTable, rivals: Rivals | None, assignment: Assignment | None
+) -> list[tuple[str, str]]:
+    """(picture, caption)"""
+    from qcompile.report.figures import titled
+    from qcompile.report.pareto_figures import formats_map, loss_against_latency, loss_against_size
+
+    chosen = assignment.totals if assignment else None
+    titles = [
+        f"{remark(point) or f'point {i}'}: {units.microseconds(point.totals.seconds * 1e6)} us, "
+        f"{number(point.totals.loss)} {table.metric}, {units.size(point.totals.bytes)}; {mixture(point, table)}"
+        for i, point in enumerate(points)
+    ]
+    return [
+        (titled(loss_against_latency(points, table, rivals, chosen), titles), "Loss against latency."),
+        (titled(loss_against_size(points, table, rivals, chosen), titles), "Loss against size of the same plans."),
+        (formats_map(points, table), "Formats of the groups in each plan."),
+    ]
 
 
 def _is_json(path: Path) -> bool:

@@ -143,6 +143,10 @@ def test_checks_are_drawn_and_listed(tree):
 def test_points_of_the_front(tree, points):
     found = rows(after(tree, "front", "table"))
     assert len(found) == 1 + len(points) and found[1][1] == f"{points[0].totals.seconds * 1e6:.1f}"
+    dots = {a["xlink:href"]: a for a in after(tree, "front", "svg").all("a")}
+    assert [*dots] == [f"#p{i}" for i in range(len(points))]
+    assert all(number(point.totals.loss) in dot.text for point, dot in zip(points, dots.values(), strict=True))
+    assert not any(dot["target"] for dot in dots.values())  # a row of this page, not a new window
 
 
 def test_equal_tables_give_equal_pages(page, table, chosen, points):
