@@ -44,7 +44,8 @@ def _linker(triple: str) -> list[str]:
         return [path, "-nostdlib", "-shared", "-s", f"-Wl,{','.join(_FLAGS[2:])}"]
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "ld.lld", *_FLAGS]
+    package = "binutils" if here else f"binutils-{arch.replace('_', '-')}-linux-gnu"
     raise QCompileError(
-        f"no linker for {arch} found (looked for ld, ld.lld, cc and the ziglang package)",
-        remedy="install one: 'apt install binutils', or 'pip install ziglang'",
+        f"no linker for {arch} found (looked for ld.lld, binutils, a C compiler and the ziglang package)",
+        remedy=f"install one: \"pip install 'qcompile[arm]'\", or 'apt install {package}'",
     )

@@ -7,10 +7,11 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_data_home(tmp_path_factory):
-    """No test sees or changes the tuning log of whoever runs it."""
+def own_data_home(tmp_path_factory, pytestconfig):
+    """No test sees or changes the tuning log or the cache of whoever runs it; compiled runners are kept by pytest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data-home")))
+        patch.setenv("XDG_CACHE_HOME", str(pytestconfig.cache.mkdir("home")))
         yield
 
 

@@ -210,7 +210,7 @@ def test_any_linker_will_do(tmp_path, monkeypatch):
     monkeypatch.setattr(link.shutil, "which", lambda name: None)
     monkeypatch.setattr(link.importlib.util, "find_spec", lambda name: None)
     assert refusal(handmade.build, tmp_path / "none") == (
-        "no linker for x86_64 found (looked for ld, ld.lld, cc and the ziglang package); "
-        "install one: 'apt install binutils', or 'pip install ziglang'"
+        "no linker for x86_64 found (looked for ld.lld, binutils, a C compiler and the ziglang package); "
+        "install one: \"pip install 'qcompile[arm]'\", or 'apt install binutils'"
     )
     assert not (tmp_path / "none").exists()

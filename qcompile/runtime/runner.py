@@ -87,7 +87,7 @@ class Runner:
         own, arguments = self._own, self._own._arguments
         with self._lock:
             if len(feed) != len(self._inputs):
-                self._check_names(feed)
+                check_names(feed, self.inputs)
             for name, view, dtype, shape in self._inputs:
                 array = feed.get(name)
                 if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
@@ -146,32 +146,23 @@ class Runner:
             use_threads(self._threads)
         self._entry(*arguments, *self._memory)
 
-    def _check_names(self, feed: Feed) -> None:
-        names = [t.name for t in self.manifest.inputs]
-        for name in feed:
-            if name not in names:
-                raise QCompileError(f"the model has no input '{name}'", remedy=nearest(name, names))
-
     def _checked(self, feed: Feed, name: str) -> np.ndarray:
         """The array for an input that is not exactly what is expected: an error, or a list that can be converted."""
-        self._check_names(feed)
+        check_names(feed, self.inputs)
         info = next(t for t in self.manifest.inputs if t.name == name)
         if name not in feed:
             raise QCompileError(f"no value for input '{name}'", remedy=f"give {info.dtype} of shape {info.shape}")
         array = np.asarray(feed[name])
-        _check(array, info, "input")
+        check_array(array, info, "input")
         return array
 
 
 def _bound(given: Feed, infos: tuple[TensorInfo, ...], what: str) -> dict[str, np.ndarray]:
-    names = [t.name for t in infos]
-    for name in given:
-        if name not in names:
-            raise QCompileError(f"the model has no {what} '{name}'", remedy=nearest(name, names))
+    check_names(given, infos, what)
     for info in infos:
         if info.name in given:
             array = given[info.name]
-            _check(array, info, what)
+            check_array(array, info, what)
             if not (array.flags.c_contiguous and array.flags.writeable and is_aligned(array)):
                 raise QCompileError(
                     "not a writable C-contiguous array on a 64-byte boundary",
@@ -181,7 +172,16 @@ def _bound(given: Feed, infos: tuple[TensorInfo, ...], what: str) -> dict[str, n
     return {t.name: given[t.name] if t.name in given else aligned_empty(t.shape, t.dtype) for t in infos}
 
 
-def _check(array: np.ndarray, info: TensorInfo, what: str) -> None:
+def check_names(feed: Feed, infos: tuple[TensorInfo, ...], what: str = "input") -> None:
+    """Raises ``QCompileError`` for a name that none of ``infos`` has."""
+    names = [t.name for t in infos]
+    for name in feed:
+        if name not in names:
+            raise QCompileError(f"the model has no {what} '{name}'", remedy=nearest(name, names))
+
+
+def check_array(array: np.ndarray, info: TensorInfo, what: str) -> None:
+    """Raises ``QCompileError`` unless the array has the shape and dtype of ``info``."""
     if array.shape != info.shape:
         raise QCompileError(f"shape {array.shape}, the model has {info.shape}", node=f"{what} {info.name}")
     if array.dtype != np.dtype(info.dtype):

@@ -1,0 +1,111 @@
+"""Runs artifacts of other machines: the C runner in a process of its own, under QEMU's user-mode emulation.
+
+Results are those of the machine, to the bit. Times mean nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
+from qcompile.errors import QCompileError
+from qcompile.manifest import Manifest, TensorInfo
+from qcompile.runtime.executable import DESCRIPTION, description_of, runner_for
+from qcompile.runtime.runner import Feed, check_array, check_names
+
+# The plainest CPU that has what code needs is emulated, so that an instruction beyond it is seen; the words are those
+# of /proc/cpuinfo.
+_ARMV80 = frozenset({"fp", "asimd", "aes", "pmull", "sha1", "sha2", "crc32"})
+_ARMV82 = _ARMV80 | {"atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "dcpop", "asimddp"}
+_CPUS = {"aarch64": (("cortex-a53", _ARMV80), ("neoverse-n1", _ARMV82))}
+
+
+def launcher(triple: str, features: Iterable[str]) -> list[str]:
+    """The words before a program's path that run it here: none on its own machine, else QEMU and a CPU.
+
+    Raises ``QCompileError`` that says how to install QEMU.
+    """
+    arch, needed = triple.split("-")[0], frozenset(features)
+    if arch == platform.machine():
+        return []
+    qemu = shutil.which(f"qemu-{arch}") or shutil.which(f"qemu-{arch}-static")
+    if qemu is None:
+        raise QCompileError(
+            f"built for {arch}, this machine is {platform.machine()}, and qemu-{arch} is not installed",
+            remedy="install it ('apt install qemu-user'), or run the model on such a machine",
+        )
+    cpu = next((name for name, has in _CPUS.get(arch, ()) if needed <= has), "max")
+    return [qemu, "-cpu", cpu]
+
+
+def call(
+    command: Sequence[str], folder: Path, inputs: Iterable[np.ndarray], outputs: Sequence[TensorInfo]
+) -> list[np.ndarray]:
+    """Runs the C runner once on the model in ``folder``.
+
+    command: the runner's path, behind its ``launcher``. Raises ``QCompileError`` for what it says went wrong.
+    """
+    with tempfile.TemporaryDirectory(prefix="qcompile-") as scratch:
+        files = []
+        for number, array in enumerate(inputs):
+            files.append(Path(scratch) / f"input{number}")
+            np.ascontiguousarray(array).tofile(files[-1])
+        results = [Path(scratch) / f"output{number}" for number in range(len(outputs))]
+        words = [*command, str(folder), *map(str, files), *map(str, results)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().removeprefix("error: ")
+            stopped = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit status {done.returncode}"
+            raise QCompileError(said or f"the runner was stopped by {stopped}", node=str(folder))
+        return [np.fromfile(file, t.dtype).reshape(t.shape) for file, t in zip(results, outputs, strict=True)]
+
+
+class Emulator:
+    """An artifact of any machine, ready to be run; has the inputs, outputs and ``run`` of a ``Runner``."""
+
+    def __init__(self, path: str | Path, *, verify: bool = True):
+        """Raises ``QCompileError`` if the artifact is damaged, or QEMU or the runner cannot be had."""
+        artifact = open_artifact(path, verify)
+        self.manifest: Manifest = artifact.manifest
+        triple = self.manifest.triple
+        self._command = [*launcher(triple, self.manifest.features), str(runner_for(triple))]
+        self._folder = tempfile.TemporaryDirectory(prefix="qcompile-")
+        place = Path(self._folder.name)
+        (place / DESCRIPTION).write_text(description_of(self.manifest), encoding="utf-8")
+        for name in (LIBRARY, WEIGHTS):
+            (place / name).symlink_to((artifact.path / name).resolve())
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        return self.manifest.outputs
+
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
+        """Runs the model on arrays by input name; returns arrays by output name.
+
+        Raises ``QCompileError`` for names, shapes or dtypes that are not the model's, and for what the runner says.
+        """
+        arrays = self._checked(feed)
+        results = call(self._command, Path(self._folder.name), arrays, self.outputs)
+        return {info.name: array for info, array in zip(self.outputs, results, strict=True)}
+
+    def _checked(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        check_names(feed, self.inputs)
+        arrays = []
+        for info in self.inputs:
+            if info.name not in feed:
+                raise QCompileError(f"no value for input '{info.name}'", remedy=f"give {info.dtype} of {info.shape}")
+            arrays.append(np.asarray(feed[info.name]))
+            check_array(arrays[-1], info, "input")
+        return arrays
