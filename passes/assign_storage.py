@@ -3,6 +3,8 @@
 An analysis, not a rewrite: ``lower_layers`` reads its result. Images that a convolution, a pooling or a resize reads or
 writes are blocked; operators that work element by element follow their neighbours, so that no layout changes inside a
 network; everything else, islands included, is plain.
+
+A tensor that all of its readers round to bfloat16 is stored so, if its maker can: half the memory, the same numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from qcompile.ops import (
     Concat,
     Conv2d,
     ConvTranspose2d,
+    Dense,
     Lookup,
     Mean,
     Requantize,
@@ -32,6 +35,8 @@ FEW_CHANNELS = 4  # images with at most this many channels keep them side by sid
 
 _IMAGE_SPECS = (Conv2d, ConvTranspose2d, AvgPool2d, ResizeLinear, ChannelShuffle)
 _IMAGE_OPERATORS = ("nn.max_pool2d", "nn.max_pool1d", "image.resize2d")
+_WEIGHTED_SPECS = (Conv2d, ConvTranspose2d, Dense)
+_ROUNDING_OPERATORS = ("nn.max_pool2d", "nn.max_pool1d", "dequantize")
 _FOLLOWING_SPECS = (Binary, Lookup, Requantize)
 _FOLLOWING_OPERATORS = ("nn.relu", "clip", "quantize", "dequantize", "strided_slice", "nn.pad")
 
@@ -52,9 +57,11 @@ def assign_storage(module: IRModule) -> dict[relax.Var, Storage]:
     blocked = _blocked(main, specs, set(tensors))
     borders, fills = _borders(main, specs)
     few = _few_channels(main, specs)
+    rounded = _rounded(main, specs)
     storages = {}
     for var in tensors:
         shape, dtype = shape_of(var), dtype_of(var)
+        dtype = "bfloat16" if var in rounded else dtype
         if var not in blocked:
             storages[var] = Storage(shape, dtype)
             continue
@@ -147,6 +154,25 @@ def needed_border(
     bottom = (out_height - 1) * spec.strides[0] + (kh - 1) * spec.dilation[0] - top - (height - 1)
     right = (out_width - 1) * spec.strides[1] + (kw - 1) * spec.dilation[1] - left - (width - 1)
     return top, left, max(0, bottom), max(0, right)
+
+
+def _rounded(main: graph.Graph, specs: dict[relax.Var, Spec | None]) -> set[relax.Var]:
+    """Tensors that everyone reads as bfloat16, and whose makers can write it. The largest of rounded numbers is the
+    rounded largest, so pooling by maximum may work on those."""
+    users, outputs = main.users(), {o for o in main.outputs if isinstance(o, relax.Var)}
+    found: set[relax.Var] = set()
+
+    def reads_rounded(user: relax.Var) -> bool:
+        spec = specs[user]
+        return isinstance(spec, _WEIGHTED_SPECS) and spec.activations == "bfloat16" or user in found
+
+    for var, value in reversed(main.bindings):
+        makes = isinstance(specs[var], _WEIGHTED_SPECS) or op_name(value) in _ROUNDING_OPERATORS
+        if not makes or dtype_of(var) != "float32" or var in outputs or not users[var]:
+            continue
+        if all(map(reads_rounded, users[var])):
+            found.add(var)
+    return found
 
 
 def _few_channels(main: graph.Graph, specs: dict[relax.Var, Spec | None]) -> set[relax.Var]:

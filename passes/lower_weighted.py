@@ -83,7 +83,7 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
 
 def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
     x, constants, rest = call.args[0], _constants(call, spec), _rest(call, spec)
-    source, out = as_read(plain(x), spec), lowering.home[var]
+    source, out = as_read(plain(x), spec), replace(plain(var), dtype=lowering.home[var].dtype)
     residual = as_read(plain(rest[0]), spec) if rest else None
     args = [lowering.place(x, source)]
     if residual is not None:

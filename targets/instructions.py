@@ -26,8 +26,7 @@ class Dot:
 
     name: for reports. lanes: results. group: products a lane.
     spread(codes): from ``group`` activations (a vector) to the operand that every lane reads; once a pixel.
-    each(codes): from (lanes * group) codes, ``group`` for each lane, to the operand (depthwise: lane = channel); None
-    where no kernel needs it.
+    each(codes): from (lanes * group) activations, ``group`` for each lane, to the operand (depthwise: lane = channel).
     widen(weights): from (lanes * group) weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
     sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
@@ -38,7 +37,7 @@ class Dot:
     lanes: int
     group: int
     spread: Callable[[Expr], Expr]
-    each: Callable[[Expr], Expr] | None
+    each: Callable[[Expr], Expr]
     widen: Callable[[Expr], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
     sums: str = "int32"
@@ -142,7 +141,7 @@ def vdpbf16ps(bits: int) -> Dot:
         lanes=lanes,
         group=2,
         spread=partial(_broadcast_pair, lanes),
-        each=None,
+        each=partial(_reinterpret, f"int32x{lanes}"),
         widen=partial(_reinterpret, f"int32x{lanes}"),
         accumulate=partial(_dot_bfloat16, bits),
         sums="float32",
@@ -185,7 +184,7 @@ def widened_bfloat16(bits: int) -> Dot:
         lanes=lanes,
         group=2,
         spread=partial(_broadcast_pair, lanes),
-        each=None,
+        each=partial(_reinterpret, f"int32x{lanes}"),
         widen=partial(_reinterpret, f"int32x{lanes}"),
         accumulate=partial(_fma_pairs, lanes),
         sums="float32",

@@ -13,6 +13,7 @@ import numpy as np
 
 from qcompile.bench.contenders import Call
 from qcompile.bench.interleave import timed_block
+from qcompile.formats import format_of
 
 if TYPE_CHECKING:
     from tvm import tirx
@@ -56,6 +57,7 @@ class Peak:
         from tvm.ir import IRModule
 
         from qcompile.compile import compile_module
+        from qcompile.reference.bfloat16 import to_bits
         from qcompile.runtime.library import use_threads
         from qcompile.targets.select import select_target
 
@@ -64,7 +66,9 @@ class Peak:
         function = peak_kernel(target, self.format).with_attr("global_symbol", "main")
         run = compile_module(IRModule({"main": function}), target)["main"]
         random = np.random.default_rng(0)
-        if tile.dot:
+        if tile.dot and tile.dot.sums == "float32":
+            x, w = (to_bits(random.random(size, np.float32)) for size in (tile.inputs, tile.weights))
+        elif tile.dot:
             x, w = random.integers(0, 256, tile.inputs, np.uint8), random.integers(-128, 128, tile.weights, np.int8)
         else:
             x, w = (random.random(size, np.float32) for size in (tile.inputs, tile.weights))
@@ -103,9 +107,10 @@ class _Tile:
     def of(target: Target, format: str) -> _Tile:
         from qcompile.targets.kernels.tiling import accumulators
 
-        dot = target.dot if format == "int8" else None
+        dots = target.dots_of(format_of(format).activations)
+        dot = dots[0] if dots else None
         vectors = target.vector_registers // 8
-        pixels = accumulators(target, vectors, dot is not None and dot.group != 4, False) // vectors
+        pixels = accumulators(target, vectors, dot is not None and dot.group != 4 and not dot.needs, False) // vectors
         return _Tile(dot, target.lanes, pixels, vectors)
 
     @property
@@ -114,7 +119,7 @@ class _Tile:
 
     @property
     def accumulator(self) -> str:
-        return "int32" if self.dot else "float32"
+        return self.dot.sums if self.dot else "float32"
 
     @property
     def results(self) -> int:
@@ -164,6 +169,10 @@ def peak_kernel(target: Target, format: str) -> tirx.PrimFunc:
             for i, buffer in enumerate(acc.values()):
                 b.store(y, thread * tile.results + i * lanes, b.load(buffer, 0, lanes), lanes)
 
-    operands = ("uint8", "int8") if dot else ("float32", "float32")
+    operands = ("float32", "float32")
+    if dot:
+        operands = ("uint8", "int8") if dot.sums == "int32" else ("uint16", "uint16")
     sizes = (tile.inputs, tile.weights, tile.results * target.threads)
-    return b.kernel("peak", list(zip("xwy", (*operands, tile.accumulator), sizes, strict=True)), body)
+    return b.kernel(
+        "peak", list(zip("xwy", (*operands, tile.accumulator), sizes, strict=True)), body, dot.llvm if dot else ""
+    )

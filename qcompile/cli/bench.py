@@ -10,7 +10,6 @@ import typer
 
 from qcompile.cli.console import remark, show, show_json, step
 from qcompile.cli.options import names
-from qcompile.formats import format_of
 
 if TYPE_CHECKING:
     from qcompile.cli.feeds import Feed
@@ -69,7 +68,7 @@ def bench(
             contenders += peer_contenders(
                 peers, source, peer_feeds, peer_feeds[0], threads, lambda text: remark(f"note: {text}")
             )
-    peak = Peak(manifest.target, "int8" if format_of(format).codes else "fp32", threads)
+    peak = Peak(manifest.target, format, threads)
     everyone: list[Contender | Peak] = [*contenders, peak]
     with step(f"measuring {len(contenders)} contenders"):
         measured = measure(everyone, duration)

@@ -30,15 +30,14 @@ def quantize(affine: Affine, x: Storage, out: Storage, target: Target) -> tirx.P
 
 
 def dequantize(affine: Affine, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
-    """``f32(q - z) * s``: buffers x codes, y float32."""
+    """``f32(q - z) * s``: buffers x codes, y floats."""
     scale = float(ratio(affine.scale))
-    return _kernel(
-        "dequantize",
-        x,
-        out,
-        target,
-        lambda codes, lanes: rounded(real_steps(codes, affine, lanes) * splat(scale, "float32", lanes), lanes),
-    )
+
+    def compute(codes: Expr, lanes: int) -> Expr:
+        value = rounded(real_steps(codes, affine, lanes) * splat(scale, "float32", lanes), lanes)
+        return stored(value, out.dtype, lanes)
+
+    return _kernel("dequantize", x, out, target, compute)
 
 
 def requantize(spec: Requantize, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:

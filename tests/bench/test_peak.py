@@ -12,11 +12,13 @@ from qcompile.bench import Contender, Latency, Peak, measure, measure_peak
 from qcompile.bench.peak import _STEPS, _Tile, peak_kernel
 from qcompile.compile import compile_module
 from qcompile.errors import QCompileError
+from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
 from tests.runtime import handmade
 
-ARITHMETIC = {"int8": r"vpdpbusd|vpmaddwd", "fp32": r"vfm(?:add|sub)\w+ps"}
+ARITHMETIC = {"int8": r"vpdpbusd|vpmaddwd", "fp32": r"vfm(?:add|sub)\w+ps", "bf16": r"vdpbf16ps"}
+CASES = [(row, format) for row in ROWS for format in ("int8", "fp32")] + [(ROWS[0].extended("avx512_bf16"), "bf16")]
 
 
 def compiled(target, format: str):
@@ -36,8 +38,7 @@ def loops(assembly: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("format", ["int8", "fp32"])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(("row", "format"), CASES, ids=lambda each: getattr(each, "name", each))
 def test_the_inner_loop_is_arithmetic_on_registers(row, format):
     tile = _Tile.of(row, format)
     found = loops(compiled(row, format).mod.inspect_source("asm"))
@@ -48,8 +49,7 @@ def test_the_inner_loop_is_arithmetic_on_registers(row, format):
     assert not [line for line in body if re.search(r"mov\w+\s+%\wmm\d+, .*\(", line)], "stored"
 
 
-@pytest.mark.parametrize("format", ["int8", "fp32"])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(("row", "format"), CASES, ids=lambda each: getattr(each, "name", each))
 def test_every_product_is_computed(row, format):
     """What ``macs`` counts: each step's inputs times all weights, ``passes`` times."""
     if not can_run(row):
@@ -63,7 +63,8 @@ def test_every_product_is_computed(row, format):
     w = random.integers(-1, 2, (tile.vectors, tile.lanes, tile.group)).astype(np.int8 if integer else np.float32)
     y = np.zeros(tile.results, tile.accumulator)
     result = tvm.runtime.tensor(y)
-    compiled(row, format)["main"](tvm.runtime.tensor(x.reshape(-1)), tvm.runtime.tensor(w.reshape(-1)), result)
+    arguments = [to_bits(a) if format == "bf16" else a for a in (x, w)]
+    compiled(row, format)["main"](*(tvm.runtime.tensor(a.reshape(-1)) for a in arguments), result)
     exact = tile.passes * np.einsum("splg,vlg->pvl", x.astype(np.int64), w.astype(np.int64))
     assert np.abs(exact).max() < 1 << 24, "sums that float32 holds exactly"
     np.testing.assert_array_equal(result.numpy().reshape(exact.shape), exact)
@@ -89,5 +90,5 @@ def test_is_measured_like_a_contender(tmp_path):
 
 def test_without_contenders():
     assert measure_peak("native", "int8", seconds=0.02) > 0
-    with pytest.raises(QCompileError, match="no target 'arm'"):
-        measure_peak("arm", "int8")
+    with pytest.raises(QCompileError, match="no target 'x87'"):
+        measure_peak("x87", "int8")

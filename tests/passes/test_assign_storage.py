@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from qcompile.assign.uniform import plan_uniform
 from qcompile.ops import Conv2d, Epilogue
 from qcompile.passes.assign_storage import assign_storage, needed_border
 from qcompile.targets.storage import Storage
 from tests.passes.float_modules import module, weight
-from tests.passes.quantized_modules import integer_of
+from tests.passes.quantized_modules import integer_of, model_of
 
 op = relax.op
 
@@ -150,3 +151,45 @@ def test_float_layers_are_blocked_alike():
 
     found = storages(write, lambda m: integer_of(m, precision="fp32"), x=(1, 3, 6, 6))
     assert (found["c"].block, found["c"].dtype, found["c"].fill, found["c"].border) == (16, "float32", 0, (1, 1, 1, 1))
+
+
+def bfloat16_storages(write, **inputs) -> dict[str, str]:
+    """The types of tensors of which every layer that can be is bfloat16."""
+    before = module(write, **inputs)
+    plan = plan_uniform(model_of(before), None, "bf16")
+    return {var.name: s.dtype for var, s in assign_storage(integer_of(before, plan)).items()}
+
+
+def test_what_everyone_rounds_is_stored_rounded():
+    """As an operand, a residual, or through a pooling by maximum, which has no other reader."""
+
+    def write(b, x):
+        c = conv(b, x, 16, "c")
+        m = b.emit(op.nn.max_pool2d(c, (2, 2), (2, 2)), "m")
+        d = conv(b, m, 16, "d")
+        return [b.emit(op.add(conv(b, d, 16, "e"), d), "y")]
+
+    found = bfloat16_storages(write, x=(1, 3, 8, 8))
+    assert found == {"x": "float32", "c": "bfloat16", "m": "bfloat16", "d": "bfloat16", "y": "float32"}
+
+
+def test_one_reader_of_float32_is_enough():
+    def write(b, x):
+        c = conv(b, x, 16, "c")
+        return [conv(b, c, 8, "y"), b.emit(op.mean(c, [2, 3], keepdims=True), "mean")]
+
+    found = bfloat16_storages(write, x=(1, 3, 8, 8))
+    assert found["c"] == "float32"
+    found = bfloat16_storages(
+        lambda b, x: [conv(b, conv(b, x, 16, "c"), 8), b.emit(op.nn.relu(x), "r")], x=(1, 3, 8, 8)
+    )
+    assert found["c"] == "bfloat16"
+
+
+def test_makers_that_cannot_round_write_float32():
+    def write(b, x):
+        s = b.emit(op.add(conv(b, x, 16, "c"), relax.const(np.ones((1, 1, 8, 8), np.float32))), "s")
+        return [conv(b, s, 8, "y")]
+
+    found = bfloat16_storages(write, x=(1, 3, 8, 8))
+    assert found["c"] == found["s"] == "float32"
