@@ -18,6 +18,7 @@ from qcompile.report.assignment import number
 from qcompile.report.files import write_whole
 from qcompile.report.pareto import Rivals, mixture, remark
 from qcompile.report.sensitivity import metric_in_words
+from qcompile.report.templating import environment
 from qcompile.report.values import report_values, shown_plan
 
 
@@ -30,7 +31,7 @@ def check_report(path: Path, beside: Path | None = None) -> None:
         raise QCompileError("two results in one file", node=str(path), remedy="give the report another name")
     if not path.parent.is_dir():
         raise QCompileError("no such folder", node=str(path.parent), remedy="make it first")
-    missing = [] if _is_json(path) else [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
+    missing = [] if is_json(path) else [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         remedy = "pip install 'qcompile[report]', or name a .json file"
         raise QCompileError(f"reports need {' and '.join(missing)}", remedy=remedy)
@@ -54,7 +55,7 @@ def write_report(
     if points is None:
         # Nobody asked for it: a quick one.
         points = pareto(table, points=8, sizes=1, gap=1e-3, time_limit=2.0) if table.groups else []
-    if _is_json(path):
+    if is_json(path):
         text = json.dumps(report_values(table, assignment, points, rivals, facts), indent=1) + "\n"
     else:
         text = report_html(table, assignment, points, rivals, facts)
@@ -69,29 +70,23 @@ def report_html(
     facts: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page. Equal arguments give equal text."""
-    from jinja2 import Environment, PackageLoader
-
     from qcompile.report import checks_figure, graph_figure
     from qcompile.report.model_graph import model_graph
 
     values = report_values(table, assignment, points, rivals, facts)
     _, formats = shown_plan(table, assignment)
     heat = colors.Heat(_losses(values))
-    page = Environment(loader=PackageLoader("qcompile.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters.update(
-        us=units.microseconds,
+    templates = environment()
+    templates.filters.update(
         time=graph_figure.time,
-        number=number,
-        size=units.size,
         short=graph_figure.short,
-        on=colors.on,
         step=heat.step,
         remark=remark,
         rival=lambda sums: "-" if sums is None else number(sums.loss),
         mixture=lambda point: mixture(point, table),
         having=lambda point, name: [group for group, chosen in point.formats.items() if chosen == name],
     )
-    return page.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         v=values,
         model=PurePath(table.model).name,
         metric=metric_in_words(table.metric),
@@ -102,8 +97,6 @@ def report_html(
         picture=graph_figure.draw(model_graph(table, formats), values),
         box_width=graph_figure.WIDTH,
         box_height=graph_figure.HEIGHT,
-        format_colors=colors.FORMATS,
-        heat_colors=colors.HEAT,
         heat_starts=heat.starts if heat.top > heat.bottom else [],
         heat_ratio=number(heat.starts[1] / heat.starts[0]),
         slowest=max((e["seconds"] for g in values["groups"] for e in g["entries"].values()), default=0) or 1,
@@ -139,7 +132,7 @@ def _front(
     ]
 
 
-def _is_json(path: Path) -> bool:
+def is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 

@@ -80,8 +80,10 @@ def test_debug(folder, tmp_path, capsys):
     model, out = folder / "model.onnx", tmp_path / "out"
     assert call("build", model, "--calib-data", folder / "c.npz", "-o", out, "--tuning-records", "none") == 0
     capsys.readouterr()
-    assert call("debug", out, model, "--inputs", folder / "c.npz", "--num-samples", 2) == 0
+    page = tmp_path / "debug.html"
+    assert call("debug", out, model, "--inputs", folder / "c.npz", "--num-samples", 2, "--report", page) == 0
     shown = capsys.readouterr().out
+    assert "Errors of model.onnx" in page.read_text() and "on c.npz" in page.read_text()
     assert "sqnr alone" in shown and "clipped" in shown and "classes" in shown
     assert call("debug", out, model, "--inputs", folder / "c.npz", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
