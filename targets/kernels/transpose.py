@@ -135,7 +135,7 @@ def _pack_word(elements: list[Expr], width: int, lanes: int) -> Expr:
     """Vectors of integers of ``width`` bits as one of 32-bit words, the first in the lowest bits."""
     word = None
     for i, vector in enumerate(elements):
-        part = cast("uint32", _reinterpret(vector, f"uint{width}", lanes), lanes)
+        part = cast("uint32", cast(f"uint{width}", vector, lanes), lanes)
         part = part << splat(width * i, "uint32", lanes) if i else part
         word = part if word is None else word | part
     return bind(word)
