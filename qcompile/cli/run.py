@@ -13,6 +13,7 @@ from qcompile.cli.console import remark, show, show_json, step
 if TYPE_CHECKING:
     from qcompile.cli.feeds import Feed
     from qcompile.runtime import Runner
+    from qcompile.runtime.emulate import Emulator
 
 
 def run(
@@ -25,6 +26,9 @@ def run(
     ] = None,
     print_top: Annotated[int, typer.Option("--print-top", min=0, help="Print the N largest values and where.")] = 0,
     profile: Annotated[bool, typer.Option("--profile", help="Print where the time of a call goes.")] = False,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Run it in a process of its own, under QEMU if built for another machine.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The profile for machines.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of defects.")] = False,
 ) -> None:
@@ -37,14 +41,18 @@ def run(
       qcompile run out/ --inputs x.npz --outputs y.npz
       qcompile run out/ --inputs x.npz --print-top 5
       qcompile run out/ --profile
+      qcompile run out-arm/ --inputs x.npz --emulate
     """
     from qcompile.cli.feeds import save_npz
     from qcompile.errors import QCompileError
-    from qcompile.runtime import load
+    from qcompile.runtime import Runner, load
+    from qcompile.runtime.emulate import Emulator
 
     if as_json and not profile:
         raise QCompileError("it is the form of a profile", node="--json", remedy="give --profile, too")
-    runner = load(path)
+    if emulate and profile:
+        raise QCompileError("times mean nothing under emulation", node="--profile", remedy="leave --emulate out")
+    runner = Emulator(path) if emulate else load(path)
     feeds = _feeds(runner, inputs)
     with step("running") as update:
         results = []
@@ -58,7 +66,7 @@ def run(
         for number, result in enumerate(results):
             for name, array in result.items():
                 show(f"{name}{f' [{number}]' if len(results) > 1 else ''}: {_top(array, print_top)}")
-    if profile:
+    if profile and isinstance(runner, Runner):
         _profile(runner, feeds[0], as_json)
     if outputs is None and not print_top and not profile:
         for name, array in results[0].items():
@@ -66,7 +74,7 @@ def run(
         remark("note: nothing was kept; give --outputs y.npz or --print-top 5")
 
 
-def _feeds(runner: Runner, inputs: Path | None) -> list[Feed]:
+def _feeds(runner: Runner | Emulator, inputs: Path | None) -> list[Feed]:
     if inputs is None:
         from qcompile.calibrate import random_data
 

@@ -61,7 +61,7 @@ def check_cpu(triple: str, features: Iterable[str], target: str, where: str) -> 
         raise QCompileError(
             f"built for {arch} ({target}), this machine is {platform.machine()}",
             node=where,
-            remedy="run it on such a machine, or build with --target native",
+            remedy="run it on such a machine or with --emulate, or build with --target native",
         )
     missing = [f for f in features if f not in host_features()]
     if missing:

@@ -142,7 +142,7 @@ def test_refuses_a_cpu_without_the_features(tmp_path):
 def test_refuses_another_architecture():
     assert refusal(features.check_cpu, "aarch64-linux-gnu", ("asimddp",), "arm-dotprod", "out") == (
         "out: built for aarch64 (arm-dotprod), this machine is x86_64; "
-        "run it on such a machine, or build with --target native"
+        "run it on such a machine or with --emulate, or build with --target native"
     )
 
 

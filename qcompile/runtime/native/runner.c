@@ -153,9 +153,11 @@ static void relocate(const Library *lib, const char *path, const Elf64_Rela *ent
     }
     if (type != GLOB_DAT && type != JUMP_SLOT && type != ABSOLUTE) stop(2, "%s: unknown relocation %u", path, type);
     const Elf64_Sym *symbol = &lib->symbols[index];
-    void *address = symbol->st_shndx
-                        ? lib->base + symbol->st_value
-                        : resolve(path, lib->strings + symbol->st_name, ELF64_ST_BIND(symbol->st_info) == STB_WEAK);
+    const char *name = lib->strings + symbol->st_name;
+    void *address = symbol->st_shndx ? lib->base + symbol->st_value
+                                     : resolve(path, name, ELF64_ST_BIND(symbol->st_info) == STB_WEAK);
+    if (symbol->st_shndx && !strncmp(name, "__TVM", 5)) /* a variable for the address of a function of the runtime */
+      *(void **)address = resolve(path, name + 2, 0);
     *place = (uint64_t)(uintptr_t)address + (type == ABSOLUTE ? value : 0);
   }
 }
