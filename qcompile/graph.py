@@ -12,7 +12,7 @@ from itertools import count
 
 import tvm
 from tvm import relax
-from tvm.ir import GlobalVar, IRModule
+from tvm.ir import GlobalVar, IRModule, TupleType
 
 MAIN = "main"
 
@@ -57,17 +57,32 @@ def reads(value: relax.Expr) -> list[relax.Var]:
 
 
 def substitute(value: relax.Expr, replace: Mapping[relax.Var, relax.Expr]) -> relax.Expr:
-    """``value`` reading other expressions; the type annotation of a call is dropped, to be inferred anew."""
+    """``value`` reading other expressions; a call whose arguments have other types than before has its type to be
+    inferred anew.
+    """
     if isinstance(value, relax.Var):
         return replace.get(value, value)
     if isinstance(value, relax.Call):
         args = [substitute(arg, replace) for arg in value.args]
-        return relax.Call(value.op, args, value.attrs, value.ty_args, value.span)
+        call = relax.Call(value.op, args, value.attrs, value.ty_args, value.span)
+        if is_typed(value) and all(map(_same_type, args, value.args)):
+            relax.expr._update_type(call, value.ty)
+        return call
     if isinstance(value, relax.Tuple):
         return relax.Tuple([substitute(field, replace) for field in value.fields])
     if isinstance(value, relax.TupleGetItem):
         return relax.TupleGetItem(substitute(value.tuple_value, replace), value.index)
     return value
+
+
+def is_typed(value: relax.Expr) -> bool:
+    """Whether the type of a flat call is known, so that there is nothing to normalize."""
+    return isinstance(value, relax.Call) and isinstance(value.ty, (relax.TensorType, TupleType))
+
+
+def _same_type(new: relax.Expr, old: relax.Expr) -> bool:
+    """Whether ``new`` stands for ``old`` without anything else to infer, so that a flat expression stays one."""
+    return new.same_as(old) or (isinstance(new, relax.Var) and isinstance(old, relax.Var) and new.ty.same_as(old.ty))
 
 
 def read(module: IRModule) -> Graph:
@@ -102,8 +117,8 @@ class MainBuilder:
         self._taken = {gvar.name_hint for gvar in self._functions}
 
     def emit(self, value: relax.Expr, name: str) -> relax.Var:
-        """A new variable for a flat expression; its type is inferred."""
-        normal = self._builder.normalize(value)
+        """A new variable for a flat expression; its type is inferred, if it is not known."""
+        normal = value if is_typed(value) else self._builder.normalize(value)
         var = relax.DataflowVar(name, normal.ty)
         self._bindings.append(relax.VarBinding(var, normal))
         return var
