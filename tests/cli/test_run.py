@@ -1,9 +1,10 @@
-"""``qcompile run --profile``."""
+"""``qcompile run``: its profile, and models that run in a process of their own."""
 
 from __future__ import annotations
 
 import json
 import platform
+import shutil
 
 import numpy as np
 import pytest
@@ -60,3 +61,16 @@ def test_json_is_for_profiles(run, built):
 def test_profile_without_an_entry(run, tmp_path):
     code, _, err = run(handmade.build(tmp_path / "out", profile=False).path, "--profile")
     assert code == 2 and err == "error: the library has no profile entry; build the model again\n"
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_emulate_gives_what_loading_gives(run, built, tmp_path):
+    for option in ([], ["--emulate"]):
+        assert run(built, "--outputs", tmp_path / f"y{len(option)}.npz", *option) == (0, "", "")
+    here, apart = (np.load(tmp_path / f"y{i}.npz")["y"] for i in (0, 1))
+    np.testing.assert_array_equal(apart, here)
+
+
+def test_emulation_has_no_profile(run, built):
+    code, _, err = run(built, "--emulate", "--profile")
+    assert (code, err) == (2, "error: --profile: times mean nothing under emulation; leave --emulate out\n")

@@ -1,0 +1,108 @@
+"""Whole models built for ARM give the bits of the x86 build and of the oracle, under an emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qcompile as qc
+from qcompile.passes.pipeline import form_passes, run_passes
+from qcompile.plan import QuantPlan
+from qcompile.reference import interpreter
+from qcompile.runtime.emulate import Emulator
+from qcompile.targets.arm import ROWS
+from qcompile.targets.select import can_run, select_target
+from tests.e2e.small_models import conv, w
+from tests.emulation import skip_without
+from tests.frontend.onnx_models import model, node, weights
+
+DIGITS = Path(__file__).parents[2] / "examples/digits"
+each_row = pytest.mark.parametrize("target", ROWS, ids=lambda row: row.name)
+
+
+def mlp() -> onnx.ModelProto:
+    """Three dense layers with odd extents, a sigmoid in between."""
+    nodes = [
+        node("Gemm", "x a b", "h", transB=1),
+        node("Sigmoid", "h", "s"),
+        node("Gemm", "s c", "g", transB=1),
+        node("Relu", "g", "r"),
+        node("Gemm", "r d", "y", transB=1),
+    ]
+    constants = {"a": w(70, 33), "b": weights(70), "c": w(67, 70, seed=1), "d": w(10, 67, seed=2)}
+    return model(nodes, {"x": (3, 33)}, constants=constants)
+
+
+def cnn() -> onnx.ModelProto:
+    """A stem of three channels, a residual, depthwise, max and average pooling, concatenation, hard swish, resize."""
+    nodes = [
+        conv("a", "x", "wa", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("HardSwish", "a", "h"),
+        conv("b", "h", "wb", pads=[1, 1, 1, 1], group=24),
+        conv("c", "b", "wc"),
+        node("Add", "c h", "r"),
+        node("MaxPool", "r", "m", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("AveragePool", "r", "v", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Concat", "m v", "d", axis=1),
+        conv("e", "d", "we", pads=[1, 1, 1, 1]),
+        node("Relu", "e", "f"),
+        node("GlobalAveragePool", "f", "p"),
+        node("Flatten", "p", "y"),
+    ]
+    constants = {"wa": w(24, 3, 3, 3), "wb": w(24, 1, 3, 3, seed=1), "wc": w(24, 24, 1, 1, seed=2)}
+    constants["we"] = w(37, 48, 3, 3, seed=3)
+    return model(nodes, {"x": (1, 3, 20, 20)}, constants=constants)
+
+
+MODELS: dict[str, Callable[[], Path | onnx.ModelProto]] = {
+    "digits": lambda: DIGITS / "model.onnx",
+    "mlp": mlp,
+    "cnn": cnn,
+}
+
+
+@cache
+def planned(
+    name: str,
+) -> tuple[qc.Model, QuantPlan, Feeds, Feeds]:
+    """Model, plan, two feeds, and what the oracle computes of them."""
+    imported, rng = qc.import_onnx(MODELS[name]()), np.random.default_rng(0)
+    spec = imported.inputs[0]
+    samples = rng.standard_normal((8, *spec.shape[1:])).astype(np.float32)
+    batches = samples.reshape(-1, *spec.shape) if spec.shape[0] == 1 else samples[:3][None]
+    plan = qc.plan_uniform(imported, qc.calibrate(imported, {spec.name: samples}), "int8")
+    feeds = tuple({spec.name: 1.5 * batch} for batch in batches[:2])
+    module = run_passes(imported.module, form_passes(plan, imported.layers))
+    expected = tuple(interpreter.run(module, feed) for feed in feeds)
+    return imported, plan, feeds, expected
+
+
+@each_row
+@pytest.mark.parametrize("name", MODELS)
+def test_the_bits_of_the_oracle(name, target, tmp_path):
+    skip_without(target)
+    imported, plan, feeds, expected = planned(name)
+    artifact = qc.build(imported, plan, target, out=tmp_path / "out", tuning_records="none")
+    assert (artifact.manifest.triple, artifact.manifest.features) == (target.triple, target.features)
+    emulator = Emulator(artifact.path)
+    for feed, want in zip(feeds, expected, strict=True):
+        for wanted, got in zip(want.values(), emulator.run(feed).values(), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_so_has_the_x86_build(name, tmp_path):
+    """Of the same plan."""
+    target = select_target("x86-avx2")
+    if not can_run(target):
+        pytest.skip(f"this CPU cannot run {target.name}")
+    imported, plan, feeds, expected = planned(name)
+    runner = qc.load(qc.build(imported, plan, target, out=tmp_path / "out", tuning_records="none").path)
+    for feed, want in zip(feeds, expected, strict=True):
+        for wanted, got in zip(want.values(), runner.run(feed).values(), strict=True):
+            np.testing.assert_array_equal(got, wanted)
