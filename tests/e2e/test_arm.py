@@ -59,6 +59,7 @@ def cnn() -> onnx.ModelProto:
     return model(nodes, {"x": (1, 3, 20, 20)}, constants=constants)
 
 
+Feeds = tuple[dict[str, np.ndarray], ...]
 MODELS: dict[str, Callable[[], Path | onnx.ModelProto]] = {
     "digits": lambda: DIGITS / "model.onnx",
     "mlp": mlp,
