@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
 
 from qcompile.assign.assignment import Assignment
-from qcompile.assign.table import SensitivityTable
+from qcompile.assign.table import SensitivityTable, Uniform
 from qcompile.assign.totals import Totals, totals, uniform_formats
 from qcompile.report import units
 from qcompile.report.tables import table
@@ -39,15 +40,23 @@ def comparison(assignment: Assignment, sensitivities: SensitivityTable) -> Table
 
 def _row(title: str, sums: Totals, sensitivities: SensitivityTable, name: str) -> list[str]:
     real = sensitivities.uniform.get(name)
+    seconds = whole_seconds(real, sums)
     return [
         title,
         units.microseconds(sums.seconds * 1e6),
         units.microseconds(sums.cast_seconds * 1e6),
         units.size(sums.bytes),
         number(sums.loss),
-        units.microseconds(real.seconds * 1e6) if real and real.seconds is not None else "",
+        "" if seconds is None else units.microseconds(seconds * 1e6),
         number(real.loss) if real and real.loss is not None else "",
     ]
+
+
+def whole_seconds(real: Uniform | None, sums: Totals) -> float | None:
+    """Of a whole call, where one was timed; None where all that is known is the sum of its layers."""
+    if real is None or real.seconds is None or math.isclose(real.seconds, sums.seconds):
+        return None
+    return real.seconds
 
 
 def headline(assignment: Assignment, sensitivities: SensitivityTable) -> str:

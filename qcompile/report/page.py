@@ -126,7 +126,10 @@ def _front(
         for i, point in enumerate(points)
     ]
     return [
-        (titled(loss_against_latency(points, table, rivals, chosen), titles), "Loss against latency."),
+        (
+            titled(loss_against_latency(points, table, rivals, chosen), titles),
+            "Loss against latency; between two dots may be others.",
+        ),
         (titled(loss_against_size(points, table, rivals, chosen), titles), "Loss against size of the same plans."),
         (formats_map(points, table), "Formats of the groups in each plan."),
     ]
@@ -154,18 +157,15 @@ def _compared(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     checks = [check for check in values["checks"] if "formats" in check]
 
     def row(plan: Mapping[str, Any], name: str, formats: Mapping[str, str]) -> dict[str, Any]:
-        known = plan.get("measured") or {}
-        losses = [known.get("loss"), *(check["measured"] for check in checks if check["formats"] == formats)]
+        known = plan.get("measured", {"loss": None, "seconds": None})
+        losses = [known["loss"], *(check["measured"] for check in checks if check["formats"] == formats)]
         loss = next((loss for loss in losses if loss is not None), None)
-        return {**plan, "name": name, "measured_seconds": known.get("seconds"), "measured_loss": loss}
+        return {**plan, "name": name, "measured_seconds": known["seconds"], "measured_loss": loss}
 
     rows = []
     if values["plan"]["assigned"]:
         rows.append(row(values["plan"], "this plan", {group["name"]: group["format"] for group in values["groups"]}))
-    for uniform in values["uniform"]:
-        name = uniform["name"]
-        formats = {group["name"]: name if name in group["entries"] else FLOAT for group in values["groups"]}
-        rows.append(row(uniform, f"all {name}", formats))
+    rows += [row(uniform, f"all {uniform['name']}", uniform["formats"]) for uniform in values["uniform"]]
     return rows
 
 

@@ -52,7 +52,7 @@ def _scatter(
     color: _Axis,
 ) -> Any:
     """Every point a link to its row (#p3); a line through those that are best in these two quantities."""
-    axes = axes_of(6.6, 4.4)
+    axes = axes_of(6.6, 5.0)
     xs, losses = [_along(x, p.totals) for p in points], [p.totals.loss for p in points]
     shades = [_along(color, p.totals) for p in points]
     dots = axes.scatter(xs, losses, c=shades, cmap="viridis", edgecolors=INK, linewidths=0.5, s=36, zorder=3)
@@ -77,7 +77,7 @@ def _scatter(
     axes.set_xlabel(x[0])
     axes.set_ylabel(f"loss, {table.metric}")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     return axes.figure
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from qcompile.assign.assignment import Assignment
 from qcompile.assign.pareto import Point
-from qcompile.assign.table import FLOAT, Group, SensitivityTable
+from qcompile.assign.table import FLOAT, Group, SensitivityTable, Uniform
 from qcompile.assign.totals import totals, uniform_formats
-from qcompile.report.assignment import headline, values_of
+from qcompile.report.assignment import headline, values_of, whole_seconds
 from qcompile.report.model_graph import casts_of, model_graph
 from qcompile.report.pareto import Rivals, pareto_values
 
@@ -91,12 +91,10 @@ def _plan(
 
 
 def _uniform(table: SensitivityTable, name: str) -> dict[str, Any]:
-    real = table.uniform.get(name)
-    return {
-        "name": name,
-        **values_of(totals(table, uniform_formats(table, name))),
-        "measured": None if real is None else {**asdict(real), "loss": _finite(real.loss)},
-    }
+    formats = uniform_formats(table, name)
+    sums, real = totals(table, formats), table.uniform.get(name, Uniform())
+    measured = {"loss": _finite(real.loss), "seconds": whole_seconds(real, sums), "bytes": real.bytes}
+    return {"name": name, "formats": formats, **values_of(sums), "measured": measured}
 
 
 def _group(group: Group, chosen: str, why: Mapping[str, str]) -> dict[str, Any]:

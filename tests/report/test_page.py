@@ -121,8 +121,12 @@ def test_tables_have_the_tables_numbers(tree, table, chosen):
     formats = ("fp32", "int8", "w4a8")
     for row, line, group in zip(rows(bars)[1:-1], bars.all("tr")[1:-1], table.groups, strict=True):
         times = {name: f"{e.seconds * 1e6:.1f}" + ("" if e.measured else " ?") for name, e in group.entries.items()}
-        assert row == [group.name, *(cell for name in formats for cell in ("", times.get(name, "none")))]
-        assert [td.text for td in line.all("td", "chosen")] == ["", times[chosen.formats[group.name]]]
+        assert row == [group.name, "", *(times.get(name, "none") for name in formats)]
+        assert [td.text for td in line.all("td", "chosen")] == [times[chosen.formats[group.name]]]
+        lengths = [float(bar["style"].removeprefix("width:").removesuffix("%")) for bar in line.all("span", "bar")]
+        assert lengths == [round(100 * entry.seconds / 8e-6, 1) for entry in group.entries.values()]
+        (own,) = line.all("span", "chosen")
+        assert own["class"].split()[1] == f"f{formats.index(chosen.formats[group.name])}"
     assert rows(bars)[-1] == ["operators in no group", "0.5 us in any plan"]
 
 

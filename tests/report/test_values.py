@@ -11,6 +11,7 @@ import pytest
 from qcompile.assign.assignment import assign
 from qcompile.assign.pareto import pareto
 from qcompile.assign.table import Uniform
+from qcompile.assign.totals import totals, uniform_formats
 from qcompile.report.values import measured_share, report_values
 from tests.report.pages import ODD, odd_table, with_checks
 
@@ -43,6 +44,12 @@ def test_groups_and_plan(values):
     assert plan["loss"] == pytest.approx(sum(g["entries"][chosen[g["name"]]]["alone"] for g in values["groups"]))
     assert [row["name"] for row in values["uniform"]] == values["formats"] == ["fp32", "int8", "w4a8"]
     assert values["uniform"][1]["measured"] == {"loss": 0.0012, "seconds": 9e-6, "bytes": 300}
+
+
+def test_sums_are_not_shown_as_measured():
+    whole = totals(odd_table(), uniform_formats(odd_table(), "int8")).seconds
+    table = odd_table(uniform={"int8": Uniform(0.1, whole, 300)})
+    assert report_values(table, None, [])["uniform"][1]["measured"] == {"loss": 0.1, "seconds": None, "bytes": 300}
 
 
 def test_graph(values):
