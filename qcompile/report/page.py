@@ -94,6 +94,7 @@ def report_html(
         against_uniform=_against_uniform(values),
         layers=_layers(values),
         lower=[name for name in values["formats"] if name != FLOAT],
+        scores=sorted({name for g in values["groups"] for e in g["entries"].values() for name in e["scores"]}),
         picture=graph_figure.draw(model_graph(table, formats), values),
         box_width=graph_figure.WIDTH,
         box_height=graph_figure.HEIGHT,

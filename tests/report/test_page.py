@@ -130,6 +130,11 @@ def test_tables_have_the_tables_numbers(tree, table, chosen):
     assert rows(bars)[-1] == ["operators in no group", "0.5 us in any plan"]
 
 
+def test_other_scores(tree):
+    (listed,) = [d for d in tree.all("details") if d.own("summary").text == "Other scores: sqnr"]
+    assert rows(listed)[1:3] == [[ODD, "int8", "40"], [ODD, "w4a8", ""]]
+
+
 def test_heat_is_darkest_where_the_loss_is_greatest(tree):
     cells = [td for td in tree.all("table", "heat")[0].all("td") if re.match(r"h\d", td["class"])]
     shades = sorted((float(td.text), int(td["class"][1])) for td in cells)
