@@ -12,11 +12,12 @@ from tvm import relax
 
 from qcompile import ops
 from qcompile.passes.base import array, constant, dtype_of, shape_of
+from qcompile.passes.chain import Chain
 from qcompile.passes.channels import unknown_layout
 from qcompile.passes.composite import Composite, scale_by_channel, scaled_codes
 from qcompile.passes.fold_layer import Folded, Layer
 from qcompile.passes.group_weights import group_refusal, split_groups
-from qcompile.passes.quantized import constant_of, stored_of
+from qcompile.passes.quantized import QuantizedConstant, constant_of, stored_of
 from qcompile.passes.weights import INT32_MAX, bias_vector, groups_of_scales, largest_sum, out_channels, weight_axis
 from qcompile.reference.arithmetic import multipliers
 
@@ -72,13 +73,10 @@ def _integer_constants(layer: Layer, group: int) -> Constants | str:
     weight = constant_of(layer.definitions.get(chain.weight)) if isinstance(chain.weight, relax.Var) else None
     if weight is None or weight.codes.dtype != (np.int16 if group else np.int8):
         return f"the weight is not {'int16' if group else 'int8'}"
-    if weight.zero_point.any():
-        return "the weight is not symmetric"
-    if weight.scale.size > 1 and weight.axis % weight.codes.ndim != weight_axis(chain):
-        return "the weight's scales are not by output channel"
+    scale = _scales(chain, weight)
+    if isinstance(scale, str):
+        return scale
     channels = out_channels(chain)
-    scale = np.tile(weight.scale.reshape(-1), groups_of_scales(chain) if weight.scale.size > 1 else 1)
-    scale = np.ascontiguousarray(np.broadcast_to(scale, (channels,)))
     bias = np.zeros(channels, np.int32)
     if chain.bias is not None:
         given = constant_of(layer.definitions.get(chain.bias)) if isinstance(chain.bias, relax.Var) else None
@@ -100,21 +98,32 @@ def _integer_constants(layer: Layer, group: int) -> Constants | str:
 
 def _float_constants(layer: Layer) -> Constants | str:
     weight, chain = array(layer.chain.weight), layer.chain
-    codes = constant_of(layer.definitions.get(chain.weight)) if isinstance(chain.weight, relax.Var) else None
-    if codes is not None and chain.kind == "dense" and (chain.bias is None or array(chain.bias) is not None):
-        if codes.codes.dtype != np.int8 or codes.zero_point.any() or codes.axis != weight_axis(chain):
-            return "the weight is not symmetric int8 by output channel"
-        scale = np.ascontiguousarray(np.broadcast_to(codes.scale, (out_channels(chain),)))
-        return Constants(_oriented(layer, codes.codes), scale, np.ascontiguousarray(bias_vector(chain)))
-    if weight is None and isinstance(chain.weight, relax.Var):
-        weight = stored_of(layer.definitions.get(chain.weight))
+    definition = layer.definitions.get(chain.weight) if isinstance(chain.weight, relax.Var) else None
+    codes = constant_of(definition)
+    if weight is None:
+        weight = stored_of(definition) if codes is None else codes.codes
     if (layer.rounding == "bfloat16") != (weight is not None and weight.dtype == "bfloat16"):
         return "weights and what it reads are not both bfloat16"
-    if weight is None or (layer.chain.bias is not None and array(layer.chain.bias) is None):
+    if weight is None or (chain.bias is not None and array(chain.bias) is None):
         return "the weight is not a constant"
-    if reason := unknown_layout(layer.chain.call):
+    if reason := unknown_layout(chain.call):
         return reason
-    return Constants(_oriented(layer, weight), None, np.ascontiguousarray(bias_vector(layer.chain)))
+    if codes is not None and (chain.kind == "scale" or weight.dtype != np.int8):
+        return "the weight is not int8"
+    scale = None if codes is None else _scales(chain, codes)
+    if isinstance(scale, str):
+        return scale
+    return Constants(_oriented(layer, weight), scale, np.ascontiguousarray(bias_vector(chain)))
+
+
+def _scales(chain: Chain, codes: QuantizedConstant) -> np.ndarray | str:
+    """The scales (O,) of a weight in integers; or why there are no such."""
+    if codes.zero_point.any():
+        return "the weight is not symmetric"
+    if codes.scale.size > 1 and codes.axis % codes.codes.ndim != weight_axis(chain):
+        return "the weight's scales are not by output channel"
+    scale = np.tile(codes.scale.reshape(-1), groups_of_scales(chain) if codes.scale.size > 1 else 1)
+    return np.ascontiguousarray(np.broadcast_to(scale, (out_channels(chain),)))
 
 
 def _oriented(layer: Layer, weight: np.ndarray) -> np.ndarray:

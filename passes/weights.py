@@ -32,16 +32,17 @@ def groups_of_scales(chain: Chain) -> int:
 
 def storage_refusal(chain: Chain, row: Format) -> str | None:
     """Why the weight of a layer that computes on floats cannot be stored as a format says; None if it can."""
-    if chain.kind not in ("dense", *_CONVOLUTIONS):
+    if chain.kind not in ("dense", "conv", "conv_transpose"):
         return f"{row.name} is for convolutions and matrix products with a constant, not {chain.kind}"
-    if chain.kind in _CONVOLUTIONS and "float" not in row.weights:
-        return f"{row.name} is for matrix products with a constant, not {chain.kind}"
-    if array(chain.weight) is None:
+    weight = array(chain.weight)
+    if weight is None:
         return "the weight is not a constant"
+    if row.weights == "float16" and np.abs(weight).max(initial=0) > _FLOAT16_MAX:
+        return f"a weight is beyond {_FLOAT16_MAX:g}, the largest number of float16"
     return None
 
 
-_CONVOLUTIONS = ("conv", "conv_transpose")
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def out_channels(chain: Chain) -> int:

@@ -40,7 +40,7 @@ def constants_of(workload: Workload) -> Constants:
         return Constants(weight, rng.standard_normal(outputs, np.float32), scale)
     if spec.x is None:
         weight = rng.standard_normal(workload.weight, np.float32) / np.float32(terms**0.5)
-        weight = rounded(weight) if spec.weights == "bfloat16" else weight
+        weight = rounded(weight) if spec.weights == "bfloat16" else weight.astype(spec.weights)
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)
     group_scale = None
     if workload.group:

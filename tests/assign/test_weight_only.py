@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from qcompile import ops
 from qcompile.assign.uniform import plan_uniform
 from qcompile.compile import runnable
 from qcompile.errors import QCompileError
@@ -38,11 +37,11 @@ def planned(mod, precision="w8", **options):
 def test_products_with_constants_have_codes():
     plan = planned(network(), exclude=["z"])
     assert {name: (layer.format, layer.why) for name, layer in plan.layers.items()} == {
-        "c": ("fp32", "w8 is for matrix products with a constant, not conv"),
+        "c": ("w8", ""),
         "y": ("w8", ""),
         "z": ("fp32", "excluded as z"),
     }
-    assert list(plan.tensors) == ["y.weight"] and plan.tensors["y.weight"].dtype == "int8"
+    assert {name: tensor.dtype for name, tensor in plan.tensors.items()} == {"c.weight": "int8", "y.weight": "int8"}
     assert QuantPlan.from_json(plan.to_json()) == plan
 
 
@@ -50,8 +49,7 @@ def test_a_layer_is_one_composite_near_the_float_one():
     mod = network()
     result = integer_of(mod, planned(mod))
     assert kinds(result) == ["CONV2D", "reshape", "DENSE", "DENSE"]
-    dense = [spec for spec in specs_of(result) if isinstance(spec, ops.Dense)]
-    assert [(spec.x, spec.weights) for spec in dense] == [(None, "int8")] * 2
+    assert [(spec.x, spec.weights) for spec in specs_of(result)] == [(None, "int8")] * 3
     feeds = feeds_of(mod)
     want, got = (run(m, feeds, capture=True) for m in (mod, result))
     assert 0 < np.linalg.norm(got["z"] - want["z"]) < 0.02 * np.linalg.norm(want["z"])
@@ -60,12 +58,24 @@ def test_a_layer_is_one_composite_near_the_float_one():
     np.testing.assert_allclose(compiled, got["z"], rtol=1e-4, atol=1e-4)
 
 
-def test_other_layers_cannot_have_the_format():
+def test_float16_weights():
     mod = network()
-    plan = planned(mod)
-    wrong = QuantPlan(plan.tensors, {**plan.layers, "c": LayerPlan("w8")})
-    with pytest.raises(QCompileError, match="c: w8 is for matrix products with a constant, not conv"):
-        integer_of(mod, wrong)
+    result = integer_of(mod, planned(mod, precision="fp16"))
+    assert [(spec.activations, spec.weights) for spec in specs_of(result)] == [("float32", "float16")] * 3
+    feeds = feeds_of(mod)
+    want, got = (run(m, feeds, capture=True) for m in (mod, result))
+    assert 0 < np.linalg.norm(got["z"] - want["z"]) < 1e-3 * np.linalg.norm(want["z"])
+    assert_bodies_agree(result, got)
+    compiled = next(iter(runnable(result, select_target("x86-avx2"))(feeds).values()))
+    np.testing.assert_allclose(compiled, got["z"], rtol=1e-4, atol=1e-4)
+
+
+def test_weights_beyond_float16_stay_as_they_are():
+    mod = module(lambda b, x: [b.emit(op.matmul(x, relax.const(np.full((4, 2), 7e4, np.float32))), "y")], x=(1, 4))
+    why = "a weight is beyond 65504, the largest number of float16"
+    assert planned(mod, precision="fp16").layers["y"] == LayerPlan("fp32", why)
+    with pytest.raises(QCompileError, match=f"y: {why}"):
+        integer_of(mod, QuantPlan(layers={"y": LayerPlan("fp16")}))
 
 
 def test_bfloat16_layers():

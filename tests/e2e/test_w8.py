@@ -1,4 +1,4 @@
-"""Int8 weights with float activations, from an ONNX model to an artifact."""
+"""Weights in fewer bits with float activations, from an ONNX model to an artifact."""
 
 from __future__ import annotations
 
@@ -8,25 +8,45 @@ import pytest
 
 import qcompile as qc
 from qcompile.cli import main
+from qcompile.simulate.simulate import simulate
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
 from tests.building import samples
+from tests.e2e.test_bf16 import kinds_of_convolutions
 from tests.e2e.test_w4a8 import block
 from tests.frontend.onnx_models import run_onnxruntime
+from tests.simulate.agreement import assert_agree
+
+ERRORS = {"w8": 0.02, "fp16": 1e-3}  # relative, of a few layers
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_close_to_onnx_runtime(row, tmp_path):
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[-1]], ids=lambda row: row.name)
+@pytest.mark.parametrize("precision", ERRORS)
+@pytest.mark.parametrize("made", [block, kinds_of_convolutions])
+def test_close_to_onnx_runtime(made, precision, row, tmp_path):
     if not can_run(row):
         pytest.skip(f"this CPU cannot run {row.name}")
-    proto = block()
+    proto = made()
     imported = qc.import_onnx(proto)
-    artifact = qc.build(imported, qc.plan_uniform(imported, None, "w8"), target=row, out=tmp_path / "out")
-    assert {layer.format for layer in artifact.manifest.layers if layer.macs} == {"w8"}
+    artifact = qc.build(imported, qc.plan_uniform(imported, None, precision), target=row, out=tmp_path / "out")
+    assert {layer.format for layer in artifact.manifest.layers if layer.macs} == {precision}
     feeds = samples(imported, 1)[0]
     got = qc.load(artifact.path).run(feeds)["y"]
     (want,) = run_onnxruntime(proto, feeds)
-    assert 0 < np.linalg.norm(got - want) < 0.02 * np.linalg.norm(want)
+    assert 0 < np.linalg.norm(got - want) < ERRORS[precision] * np.linalg.norm(want)
+
+
+def test_a_simulation_gives_what_a_build_gives():
+    imported = qc.import_onnx(kinds_of_convolutions())
+    feeds = samples(imported, 2)
+    stats = qc.calibrate(imported, feeds)
+    formats = (*ERRORS, "int8")
+    simulation = simulate(imported, {each: qc.plan_uniform(imported, stats, each) for each in formats})
+    rng, layers = np.random.default_rng(0), simulation.layers
+    chosen = [{n: each for n in layers if each in simulation.formats(n)} for each in formats]
+    assert len(chosen[0]) == len(chosen[1]) == 4
+    for each in (*chosen, *({n: str(rng.choice(simulation.formats(n))) for n in layers} for _ in range(2))):
+        assert_agree(imported, simulation, each, feeds[0])
 
 
 def test_the_command_needs_no_data(tmp_path, capsys):

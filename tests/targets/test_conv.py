@@ -83,6 +83,16 @@ def test_shapes_in_bfloat16(name, row):
     assert kernel.constants[0].dtype == np.uint16
 
 
+@pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)
+@pytest.mark.parametrize("weights", ["int8", "float16"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_stored_weights(name, weights, row):
+    """Layers of floats whose weights become float32 as they are loaded."""
+    shape, weight, options = SHAPES[name]
+    kernel = check_conv(row, shape, weight, FLOAT["float, residual"], integer=False, weights=weights, **options)
+    assert kernel.constants[0].dtype == weights
+
+
 @pytest.mark.parametrize("row", FLOAT_ROWS, ids=lambda row: row.name)
 @pytest.mark.parametrize("stores", ["float32", "bfloat16"])
 def test_epilogues_in_bfloat16(stores, row):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qcompile.ops import Dense
 from qcompile.targets.kernels.conv import Constants, dense, shifted_bias
 from qcompile.targets.kernels.tiling import Tile
-from tests.targets.running import AVX2, FLOAT_ROWS, VNNI, codes, each_row, stored
+from tests.targets.running import AVX2, FLOAT_ROWS, VNNI, each_row, stored
 from tests.targets.weighted import FLOAT, INTEGER, X, check, constants_of
 
 SHAPES = [((1, 128), 8), ((1, 8), 130), ((3, 10), 10), ((5, 33), 17), ((2, 3, 7), 5), ((40, 65), 65), ((1,), 1)]
@@ -44,15 +44,11 @@ def test_bfloat16(epilogue, shape, outputs, row):
 
 @each_row
 @pytest.mark.parametrize(("shape", "outputs"), SHAPES)
-@pytest.mark.parametrize("epilogue", FLOAT)
-def test_coded_weights(epilogue, shape, outputs, row):
-    """int8 weights of a float layer, widened in registers."""
-    rng, spec = np.random.default_rng(0), Dense(None, FLOAT[epilogue], weights="int8")
-    scale = rng.uniform(0.5, 2, outputs).astype(np.float32) / 100
-    constants = Constants(codes(rng, (outputs, shape[-1]), "int8"), rng.standard_normal(outputs, np.float32), scale)
-    x, out = stored(shape, dtype="float32"), stored((*shape[:-1], outputs))
-    kernel = check(dense, spec, constants, x, out, out, row)
-    assert kernel.constants[0].dtype == np.int8
+@pytest.mark.parametrize(("epilogue", "weights"), [*((name, "int8") for name in FLOAT), ("float", "float16")])
+def test_stored_weights(epilogue, weights, shape, outputs, row):
+    """Weights of a float layer that become float32 as they are loaded."""
+    kernel = check_dense(row, shape, outputs, FLOAT[epilogue], False, weights=weights)
+    assert kernel.constants[0].dtype == weights
 
 
 @pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)

@@ -59,6 +59,15 @@ def test_floats(name):
     check_depthwise(AVX2, shape, window, FLOAT["float"], integer=False, **options)
 
 
+@pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)
+@pytest.mark.parametrize("weights", ["int8", "float16"])
+@pytest.mark.parametrize("name", list(CASES)[:4])
+def test_stored_weights(name, weights, row):
+    shape, window, options = CASES[name]
+    kernel = check_depthwise(row, shape, window, FLOAT["float"], integer=False, weights=weights, **options)
+    assert kernel.constants[0].dtype == weights
+
+
 @pytest.mark.parametrize("stores", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CASES)
 def test_bfloat16(name, stores):

@@ -66,6 +66,8 @@ WORKLOADS = [
     convolution(window=1),
     convolution(integer=False, dtype="bfloat16", weights="bfloat16"),
     convolution(48, 48, groups=48, integer=False, dtype="bfloat16", weights="bfloat16", residual=True),
+    convolution(integer=False, weights="int8"),
+    convolution(48, 48, groups=48, integer=False, weights="float16"),
     matrix(),
     matrix((5,)),
     matrix(integer=False),

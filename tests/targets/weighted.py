@@ -46,8 +46,11 @@ def constants_of(spec: Conv2d | Dense, weight_shape: tuple[int, ...], rng: np.ra
     outputs, terms = weight_shape[0], int(np.prod(weight_shape[1:]))
     if spec.x is None:
         weight = rng.standard_normal(weight_shape, np.float32)
-        weight = rounded(weight) if spec.weights == "bfloat16" else weight
-        return Constants(weight, rng.standard_normal(outputs, np.float32), None)
+        bias = rng.standard_normal(outputs, np.float32)
+        if spec.scaled:
+            scale = rng.uniform(0.5, 2, outputs).astype(np.float32) / 100
+            return Constants(codes(rng, weight_shape, "int8"), bias, scale)
+        return Constants(rounded(weight) if spec.weights == "bfloat16" else weight.astype(spec.weights), bias, None)
     multiplier = rng.uniform(0.3, 2, outputs) / (100 * terms**0.5)
     bias = rng.integers(-1000, 1000, outputs).astype(np.int32)
     return Constants(codes(rng, weight_shape, "int8"), bias, multiplier.astype(np.float32))
