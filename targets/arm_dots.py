@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,8 @@ _LANES = 4  # of int32 in 128 bits
 
 
 def sdot() -> Dot:
-    """FEAT_DotProd: s8 x s8, four products a lane."""
-    return _dot("sdot", 4, _sdot)
+    """FEAT_DotProd: s8 x s8, four products a lane; all lanes can read the same quarter of a register."""
+    return replace(_dot("sdot", 4, _sdot), ahead=4, pick=_quarter)
 
 
 def smull() -> Dot:
@@ -47,6 +48,15 @@ def _spread(group: int, codes: Expr) -> Expr:
     return tirx.reinterpret(f"int8x{_LANES * group}", tirx.Broadcast(word, _LANES))
 
 
+def _quarter(codes: Expr, i: int) -> Expr:
+    """LLVM makes it an operand of the product: ``sdot v0.4s, v1.16b, v2.4b[i]``."""
+    from tvm import tirx
+
+    words = tirx.reinterpret("int32x4", codes)
+    quarter = tirx.Shuffle([words], [tirx.IntImm("int32", i)] * _LANES)
+    return tirx.reinterpret("int8x16", quarter)
+
+
 def _as_it_is(value: Expr) -> Expr:
     return value
 
@@ -54,7 +64,7 @@ def _as_it_is(value: Expr) -> Expr:
 def _sdot(acc: Expr, a: Expr, w: Expr) -> Expr:
     from tvm import tirx
 
-    return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", acc, a, w)
+    return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", acc, w, a)
 
 
 def _smull(acc: Expr, a: Expr, w: Expr) -> Expr:

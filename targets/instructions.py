@@ -29,6 +29,8 @@ class Dot:
     each(codes): from (lanes * group) activations, ``group`` for each lane, to the operand (depthwise: lane = channel).
     widen(weights): from (lanes * group) weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
+    pick(codes, i): from (ahead * group) activations, loaded at once, to the operand of the i-th of ``ahead`` steps; for
+    instructions that read one part of a register for all lanes, else None.
     sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
     one ``accumulate`` costs. llvm: functions that ``accumulate`` calls, to be compiled along with the kernel.
     """
@@ -44,6 +46,8 @@ class Dot:
     needs: str = ""
     products: int = 1
     llvm: str = ""
+    ahead: int = 1
+    pick: Callable[[Expr, int], Expr] | None = None
 
     def reference(self, acc: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """acc (lanes,) int32; codes (group,) uint8 or int8; weights (lanes, group) int8 -> (lanes,) int32.

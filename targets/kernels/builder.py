@@ -21,6 +21,7 @@ from qcompile.targets.storage import Storage
 
 Buffer = Any  # a TIR buffer variable
 Index = Any  # int or TIR expression
+CACHE_LINE = 64  # bytes, of every target
 
 
 def kernel(

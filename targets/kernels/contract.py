@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -14,7 +15,7 @@ from qcompile.ops import Epilogue
 from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.parallel import worth_threads
-from qcompile.targets.kernels.reduction import Reduction, Segment, Side, written_out
+from qcompile.targets.kernels.reduction import Reduction, Segment, Side, neighbours, written_out
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import BLOCK
 
@@ -172,43 +173,72 @@ class Contraction:
                 return
             for body in bodies:
                 with b.loop(body.times) as i:
-                    for s, start in enumerate(body.starts):
-                        weights = self._weights(
-                            vectors, stream + i * (len(body.starts) * size) + (body.step + s) * size
-                        )
-                        for offset, row in zip(offsets, acc, strict=True):
-                            at = base + i * body.stride + (offset + start)
-                            self._accumulate(at, vectors, weights, row, group - segment.missing)
+                    weights = stream + (i * len(body.starts) + body.step) * size
+                    for run in neighbours(body.starts, group, self._steps_a_load(vectors)):
+                        at = [base + i * body.stride + (offset + run[0]) for offset in offsets]
+                        self._steps(at, len(run), weights, vectors, acc, group - segment.missing)
+                        weights = weights + len(run) * size
 
         nest(loops, segment.length, base, stream)
 
+    def _steps_a_load(self, vectors: list[Vector]) -> int:
+        """How many neighbouring steps of a pixel are loaded at once."""
+        return min(v.dot.ahead if v.dot else 1 for v in vectors)
+
+    def _steps(
+        self, at: list[b.Index], count: int, weights: b.Index, vectors: list[Vector], acc: list, present: int
+    ) -> None:
+        """Some neighbouring steps of all pixels, whose first elements lie ``at``."""
+        group = self.r.group
+        size = sum(v.lanes for v in vectors) * group
+        loaded: list[Expr] = []
+        if count > 1:  # a whole vector, of which those behind the last step are not used
+            elements = group * self._steps_a_load(vectors)
+            loaded = [b.bind(b.load(self.buffers["x"], place, elements)) for place in at]
+        for step in range(count):
+            vector_weights = self._weights(vectors, weights + step * size)
+            for pixel, row in enumerate(acc):
+                operand = self._picked(loaded[pixel], step) if loaded else self._spread(at[pixel], present)
+                self._accumulate(operand, vectors, vector_weights, row)
+
     def _weights(self, vectors: list[Vector], at: b.Index) -> list[Expr]:
-        """The weights of one reduction step; asks for those of a later one."""
+        """The weights of one reduction step; asks for the cache lines of those of a later one."""
         ahead = self.tile.prefetch * sum(v.lanes for v in vectors) * self.r.group
-        weights = []
+        item = np.dtype(str(self.buffers["weight"].dtype)).itemsize
+        weights: list[Expr] = []
+        first = 0
         for v in vectors:
-            weights.append(self._weight(v, at))
-            if ahead:
-                b.prefetch(self.buffers["weight"], at + ahead)
-            at = at + v.lanes * self.r.group
+            weights.append(self._weight(v, at + first))
+            if ahead and first * item % b.CACHE_LINE == 0:
+                b.prefetch(self.buffers["weight"], at + (first + ahead))
+            first += v.lanes * self.r.group
         return weights
 
     def _weight(self, v: Vector, offset: b.Index) -> Expr:
         vector = b.load(self.buffers["weight"], offset, v.lanes * self.r.group)
         return b.bind(v.dot.widen(vector) if v.dot else b.decoded(vector, self.dtypes["weight"], v.lanes))
 
-    def _accumulate(
-        self, offset: b.Index, vectors: list[Vector], weights: list[Expr], row: list[b.Buffer], present: int = 0
-    ) -> None:
-        """One reduction step of one pixel; its input is spread once for all vectors of a width.
+    def _spread(self, offset: b.Index, present: int = 0) -> Callable[[Vector], Expr]:
+        """One step of a pixel as the operand of a vector. present: elements that may be read, if not all of them."""
 
-        present: elements of the step that may be read, if not all of them.
-        """
+        def operand(v: Vector) -> Expr:
+            elements = b.load_part(self.buffers["x"], offset, self.r.group, present or self.r.group)
+            return v.dot.spread(elements) if v.dot else tirx.Broadcast(elements, v.lanes)
+
+        return operand
+
+    def _picked(self, elements: Expr, step: int) -> Callable[[Vector], Expr]:
+        """The same of one of several steps that were loaded at once."""
+        return lambda v: v.dot.pick(elements, step)
+
+    def _accumulate(
+        self, operand_of: Callable[[Vector], Expr], vectors: list[Vector], weights: list[Expr], row: list[b.Buffer]
+    ) -> None:
+        """One reduction step of one pixel; its operand is made once for all vectors of a width."""
         operands: dict[int, Expr] = {}
         for v, weight, acc in zip(vectors, weights, row, strict=True):
             if v.lanes not in operands:
-                elements = b.load_part(self.buffers["x"], offset, self.r.group, present or self.r.group)
-                operands[v.lanes] = b.bind(v.dot.spread(elements) if v.dot else tirx.Broadcast(elements, v.lanes))
+                operands[v.lanes] = b.bind(operand_of(v))
             old, operand = b.load(acc, 0, v.lanes), operands[v.lanes]
             b.store(acc, 0, v.dot.accumulate(old, operand, weight) if v.dot else old + operand * weight, v.lanes)
 

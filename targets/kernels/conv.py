@@ -78,13 +78,19 @@ class Problem:
         return dot is not None and dot.group == 2 and not dot.needs
 
     @property
+    def ahead(self) -> int:
+        """Steps of a pixel that are loaded at once."""
+        return self.vector.dot.ahead if self.vector.dot else 1
+
+    @property
     def products(self) -> int:
         """Vector instructions of a step."""
         return self.vector.dot.products if self.vector.dot else 1
 
     def default_tile(self) -> Tile:
         r = self.reduction
-        tile = default_tile(r.height, r.width, self.vectors, r.steps, self.widened, r.overlapping, self.target)
+        rest = (self.widened, r.overlapping, self.target, self.ahead)
+        tile = default_tile(r.height, r.width, self.vectors, r.steps, *rest)
         return order(tile, self.input_bytes, self.weight_bytes, self.target)
 
 

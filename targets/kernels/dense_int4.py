@@ -100,7 +100,7 @@ class GroupedContraction(Contraction):
             weights = weights + v.lanes * self.r.group
         for number, halves in enumerate((low, high)):
             for offset, row in zip(offsets, parts, strict=True):
-                self._accumulate(x + (offset + number * self.r.group), vectors, halves, row)
+                self._accumulate(self._spread(x + (offset + number * self.r.group)), vectors, halves, row)
 
     def _unpacked(self, v: Vector, packed: Expr, high: bool) -> Expr:
         count = v.lanes * self.r.group

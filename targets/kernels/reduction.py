@@ -7,6 +7,7 @@ float32) and one weight vector of each vector of output channels. Which elements
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -81,6 +82,17 @@ def written_out(segment: Segment, group: int, unroll: int = _UNROLL) -> tuple[tu
             return tuple(loops), [whole, remainder] if rest else [whole]
         starts = repeated(0, extent)
     return (), [Body(0, 1, 0, starts)]
+
+
+def neighbours(starts: Sequence[int], group: int, most: int) -> list[list[int]]:
+    """Steps by their first elements, cut into runs of at most ``most`` whose elements follow each other."""
+    runs: list[list[int]] = []
+    for start in starts:
+        if runs and len(runs[-1]) < most and start == runs[-1][-1] + group:
+            runs[-1].append(start)
+        else:
+            runs.append([start])
+    return runs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -82,7 +82,7 @@ def _default_tile(workload: Workload, target: Target) -> Tile:
 def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
     p = _problem(workload, target)
     r = p.reduction
-    tiles = tiling.legal_tiles(r.height, r.width, p.vectors, p.widened, r.overlapping, target)
+    tiles = tiling.legal_tiles(r.height, r.width, p.vectors, p.widened, r.overlapping, target, p.ahead)
     prefetches = tiling.legal_prefetches(p.vectors, r.steps, target)
     for tile, channels_outer, prefetch in itertools.product(tiles, (True, False), prefetches):
         yield replace(tile, channels_outer=channels_outer, prefetch=prefetch)
@@ -91,7 +91,7 @@ def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
 def _tile_cycles(workload: Workload, target: Target, tile: Tile) -> float:
     p = _problem(workload, target)
     r = p.reduction
-    return r.batch * r.groups * p.products * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps)
+    return r.batch * r.groups * p.products * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps, p.ahead)
 
 
 def _int4_tiles(workload: Workload, target: Target) -> Iterator[Tile]:

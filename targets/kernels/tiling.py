@@ -14,6 +14,7 @@ _EPILOGUE = 4.0  # cycles to finish a result vector
 _OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums
 _TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
+_SPARE = 2  # registers that LLVM needs for what it loads early, where pixels and weights have their own
 _AFAR = 2.0  # cycles that a vector of weights from beyond the first-level cache makes its first user wait
 _ASKING = 0.05  # cycles of one prefetch instruction
 
@@ -39,19 +40,29 @@ class Tile:
         return self.rows * self.columns
 
 
-def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool) -> int:
+def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool, ahead: int = 1) -> int:
     """How many accumulators a tile may have beside ``vectors`` weight vectors.
 
     LLVM loads ahead of their use, so a fifth of the registers is left to it; with every register taken it spills
     accumulators in the inner loop. overlapping: windows of neighbouring pixels share loads, which it keeps as well.
-    widened: the product needs a register of its own.
+    widened: the product needs a register of its own. ahead: steps of a pixel that are loaded at once (``Dot.ahead``):
+    then a register holds each pixel, and what else is loaded early are the weights of a step.
     """
-    ahead = target.vector_registers // 5 + (target.vector_registers // 4 if overlapping else 0)
-    return target.vector_registers - vectors - ahead - (1 if widened else 0)
+    if ahead > 1:
+        pixels = (target.vector_registers - _SPARE - vectors) // (vectors + 1)
+        return pixels * vectors
+    early = target.vector_registers // 5 + (target.vector_registers // 4 if overlapping else 0)
+    return target.vector_registers - vectors - early - (1 if widened else 0)
 
 
-def _step_cycles(pixels: int, vectors: int) -> float:
-    """Cycles of one reduction step of a tile: arithmetic ports, load ports, or latency of one accumulator's chain."""
+def _step_cycles(pixels: int, vectors: int, ahead: int = 1) -> float:
+    """Cycles of one reduction step of a tile: arithmetic ports, load ports, or latency of one accumulator's chain.
+
+    A machine that reads parts of registers (``ahead`` > 1) has short vectors and issues little beside its products, so
+    loads (weights in pairs) count with them.
+    """
+    if ahead > 1:
+        return max((pixels * vectors + pixels / ahead + vectors / 2) / 2, _LATENCY / 1.0)
     return max(pixels * vectors / 2, (pixels + vectors) / 2, _LATENCY / 1.0)
 
 
@@ -60,7 +71,9 @@ def _sizes(extent: int, size: int) -> list[tuple[int, int]]:
     return [(size, whole)] * bool(whole) + [(rest, 1)] * bool(rest)
 
 
-def legal_tiles(height: int, width: int, vectors: int, widened: bool, overlapping: bool, target: Target) -> list[Tile]:
+def legal_tiles(
+    height: int, width: int, vectors: int, widened: bool, overlapping: bool, target: Target, ahead: int = 1
+) -> list[Tile]:
     """Every tile whose accumulators fit the registers and whose extents fit the layer, smallest first.
 
     height, width: output pixels. vectors: vectors of output channels (of a group). Up to a few hundred. Other knobs
@@ -68,7 +81,7 @@ def legal_tiles(height: int, width: int, vectors: int, widened: bool, overlappin
     """
     tiles = []
     for count in range(1, min(vectors, _MOST_VECTORS) + 1):
-        limit = accumulators(target, count, widened, overlapping) // count
+        limit = accumulators(target, count, widened, overlapping, ahead) // count
         for columns in range(1, min(width, limit) + 1):
             for rows in range(1, min(height, limit // columns) + 1):
                 tiles.append(Tile(rows, columns, count))
@@ -81,7 +94,7 @@ def legal_prefetches(vectors: int, reduction: int, target: Target) -> tuple[int,
     return (0, 64, 128) if weight_bytes > target.l2_bytes // 8 else (0,)
 
 
-def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: int) -> float:
+def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: int, ahead: int = 1) -> float:
     """Predicted cycles of height x width pixels of one image and group, with pixels in the first-level cache.
 
     vectors: vectors of output channels. reduction: steps. Remainders at the right, the bottom and the last channels run
@@ -95,25 +108,32 @@ def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: in
     for v, nv in _sizes(vectors, tile.vectors):
         for h, nh in _sizes(height, tile.rows):
             for w, nw in _sizes(width, tile.columns):
-                inner = reduction * _step_cycles(h * w, v)
+                inner = reduction * _step_cycles(h * w, v, ahead)
                 cycles += nv * nh * nw * (inner + max(_TILE, _EPILOGUE * h * w * v - _OVERLAP))
     return cycles
 
 
 @lru_cache(maxsize=4096)
 def default_tile(
-    height: int, width: int, vectors: int, reduction: int, widened: bool, overlapping: bool, target: Target
+    height: int,
+    width: int,
+    vectors: int,
+    reduction: int,
+    widened: bool,
+    overlapping: bool,
+    target: Target,
+    ahead: int = 1,
 ) -> Tile:
     """The legal tile with the fewest cycles, smaller ones first among equals; weights asked for where that pays."""
     best, best_cost = Tile(1, 1, 1), float("inf")
-    for tile in legal_tiles(height, width, vectors, widened, overlapping, target):
+    for tile in legal_tiles(height, width, vectors, widened, overlapping, target, ahead):
         if tile.rows > 1 and tile.columns < min(width, 8) and tile.columns != width:
             continue  # several rows only where a row is too short to fill the registers
-        cost = tile_cycles(tile, height, width, vectors, reduction)
+        cost = tile_cycles(tile, height, width, vectors, reduction, ahead)
         if cost < best_cost * 0.999:
             best, best_cost = tile, cost
     asking = [replace(best, prefetch=prefetch) for prefetch in legal_prefetches(vectors, reduction, target)]
-    return min(asking, key=lambda tile: tile_cycles(tile, height, width, vectors, reduction))
+    return min(asking, key=lambda tile: tile_cycles(tile, height, width, vectors, reduction, ahead))
 
 
 def order(tile: Tile, input_bytes: int, weight_bytes: int, target: Target) -> Tile:
