@@ -42,25 +42,33 @@ def grouped_rows(chain: Chain, weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight if _AXES[chain.kind] == 0 else weight.T)
 
 
-def grouped_codes(weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray) -> np.ndarray:
-    """Int4 codes ``clip(round_half_even(w / (s k)), -8, 7)`` of (N, K) weights, int8.
+def grouped_codes(
+    weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray, moves: np.ndarray | None = None
+) -> np.ndarray:
+    """Int4 codes ``clip(round_half_even(w / (s k)) + moves, -8, 7)`` of (N, K) weights, int8.
 
-    scale: (N,) float32, or (1,). group_scale: (N, groups) uint8.
+    scale: (N,) float32, or (1,). group_scale: (N, groups) uint8. moves: (N, K).
     """
     steps = np.asarray(scale, np.float64).reshape(-1, 1) * group_scale
     wide = np.repeat(steps, weight.shape[1] // group_scale.shape[1], axis=1)
-    return np.clip(np.rint(weight.astype(np.float64) / wide), QMIN, QMAX).astype(np.int8)
+    nearest = np.rint(weight.astype(np.float64) / wide)
+    return np.clip(nearest if moves is None else nearest + moves, QMIN, QMAX).astype(np.int8)
 
 
 def quantize_groups(
-    weight: np.ndarray, scale: np.ndarray, group_scale: np.ndarray, group: int, axis: int = 1
+    weight: np.ndarray,
+    scale: np.ndarray,
+    group_scale: np.ndarray,
+    group: int,
+    axis: int = 1,
+    moves: np.ndarray | None = None,
 ) -> QuantizedConstant:
     """The int16 constant of a weight: codes times group scales.
 
-    weight: (K, N), or (N, K) for ``axis`` 0. scale: (N,) or (1,) float32. group_scale: (N, K / group) uint8.
+    weight, moves: (K, N), or (N, K) for ``axis`` 0. scale: (N,) or (1,) float32. group_scale: (N, K / group) uint8.
     """
-    rows = weight if axis == 0 else weight.T
-    codes = grouped_codes(rows, scale, group_scale).astype(np.int16)
+    rows, moved = (x if axis == 0 or x is None else x.T for x in (weight, moves))
+    codes = grouped_codes(rows, scale, group_scale, moved).astype(np.int16)
     product = codes * np.repeat(group_scale, group, axis=1).astype(np.int16)
     full = np.broadcast_to(np.asarray(scale, np.float32), (len(rows),))
     codes = np.ascontiguousarray(product if axis == 0 else product.T)

@@ -228,13 +228,19 @@ class _Inserter:
         """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""
         plan = self._plan_of(name)
         scale = self._scales(name, shape_of(constant)[axis])
+        try:
+            moves = plan.rounding(shape_of(constant))
+        except ValueError as error:
+            raise QCompileError(
+                f"the plan's moves of codes do not fit this weight: {error}", node=name, remedy="make the plan again"
+            ) from None
         if not plan.group:
-            return quantize_weight(array(constant), scale, axis)
+            return quantize_weight(array(constant), scale, axis, moves)
         reason = group_refusal(chain, plan.group) if constant is chain.weight else "it is not the layer's weight"
         if reason is not None:
             raise QCompileError(f"no weights by groups here: {reason}", node=name, remedy="make the layer int8")
         steps = self._group_scale(name, shape_of(constant)[axis], shape_of(constant)[1 - axis])
-        return quantize_groups(array(constant), scale, steps, plan.group, axis)
+        return quantize_groups(array(constant), scale, steps, plan.group, axis, moves)
 
     def _scales(self, name: str, count: int) -> np.ndarray:
         """The scales that the plan has of a constant: one, or ``count`` of them."""

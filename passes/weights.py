@@ -57,12 +57,15 @@ def bias_vector(chain: Chain) -> np.ndarray:
     return np.broadcast_to(array(chain.bias).reshape(-1), (channels,)).astype(np.float32)
 
 
-def quantize_weight(weight: np.ndarray, scale: np.ndarray, axis: int) -> QuantizedConstant:
-    """Symmetric int8 codes ``clip(round_half_even(w / s), -128, 127)``; scale (n,) along ``axis``, or (1,)."""
+def quantize_weight(
+    weight: np.ndarray, scale: np.ndarray, axis: int, moves: np.ndarray | None = None
+) -> QuantizedConstant:
+    """Symmetric int8 codes ``clip(round_half_even(w / s) + moves, -128, 127)``; scale (n,) along ``axis``, or (1,)."""
     shape = [1] * weight.ndim
     shape[axis] = -1
     along = np.asarray(scale, np.float64).reshape(shape)
-    codes = np.clip(np.rint(weight.astype(np.float64) / along), -128, 127).astype(np.int8)
+    nearest = np.rint(weight.astype(np.float64) / along)
+    codes = np.clip(nearest if moves is None else nearest + moves, -128, 127).astype(np.int8)
     full = np.broadcast_to(np.asarray(scale, np.float32), (weight.shape[axis],))
     return QuantizedConstant(codes, np.ascontiguousarray(full), np.zeros(weight.shape[axis], np.int8), axis)
 

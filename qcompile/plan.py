@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,9 @@ class TensorPlan:
 
     shift: of a bias, one float32 number for each output channel, which is added to the model's bias before that is
     rounded (bias correction); () for none.
+
+    moves: of a weight, -1, 0 or 1 for each element in order: what is added to its nearest code (learnt rounding). zlib
+    over bytes of int8; in JSON base64; b"" for none. ``rounding`` gives them as an array.
     """
 
     scale: tuple[float, ...]
@@ -47,10 +52,23 @@ class TensorPlan:
     shift: tuple[float, ...] = ()
     group: int = 0
     group_scale: bytes = b""
+    moves: bytes = b""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", tuple(float(np.float32(s)) for s in self.scale))
         object.__setattr__(self, "shift", tuple(float(np.float32(s)) for s in self.shift))
+
+    def rounding(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """``moves`` as int8 of a weight's shape, None if there are none. ValueError if they are not of this shape."""
+        if not self.moves:
+            return None
+        try:
+            moves = np.frombuffer(zlib.decompress(self.moves), np.int8)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        if np.abs(moves).max(initial=0) > 1:
+            raise ValueError("some are not -1, 0 or 1")
+        return moves.reshape(shape)
 
     @property
     def affine(self) -> Affine:
@@ -60,13 +78,20 @@ class TensorPlan:
         return Affine(self.scale[0], self.zero_point[0], self.dtype)
 
 
+def pack_moves(moves: np.ndarray) -> bytes:
+    """What ``TensorPlan.moves`` holds, of an array of -1, 0 and 1."""
+    return zlib.compress(np.ascontiguousarray(moves, np.int8).tobytes(), 9)
+
+
 def _encode(tensor: TensorPlan) -> dict[str, Any]:
     """Equal zero points are written once, shifts and groups only where there are some."""
     zero_point = tensor.zero_point[:1] if len(set(tensor.zero_point)) == 1 else tensor.zero_point
     row = {**dataclasses.asdict(tensor), "scale": _numbers(tensor.scale), "zero_point": zero_point}
-    shift = _numbers(row.pop("shift"))
+    shift, moves = _numbers(row.pop("shift")), row.pop("moves")
     if shift:
         row["shift"] = shift
+    if moves:
+        row["moves"] = base64.b64encode(moves).decode()
     groups = {"group": row.pop("group"), "group_scale": row.pop("group_scale").hex()}
     return {**row, **groups} if tensor.group else row
 
@@ -80,7 +105,8 @@ def _decode(data: Mapping[str, Any]) -> TensorPlan:
     if len(zero_point) == 1:
         zero_point *= len(scale)
     group_scale, shift = bytes.fromhex(data.get("group_scale", "")), tuple(map(float, data.get("shift", ())))
-    lists = {"scale": scale, "zero_point": zero_point, "group_scale": group_scale, "shift": shift}
+    moves = base64.b64decode(data.get("moves", ""), validate=True)
+    lists = {"scale": scale, "zero_point": zero_point, "group_scale": group_scale, "shift": shift, "moves": moves}
     return TensorPlan(**{**data, **lists})
 
 
