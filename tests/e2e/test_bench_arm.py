@@ -1,4 +1,4 @@
-"""Real models built for ARM: the oracle's bits, or those of the x86 build where a float island lies inside."""
+"""Real models built for ARM: the bits of the x86 build, which are the oracle's; float tolerance behind an island."""
 
 from __future__ import annotations
 
@@ -30,8 +30,13 @@ def planned(request, tmp_path_factory):
 def test_the_bits_of_x86(planned, target, tmp_path):
     skip_without(target)
     model, plan, feeds, expected = planned
-    emulator = Emulator(qc.build(model, plan, target, out=tmp_path / "out", tuning_records="none").path)
+    artifact = qc.build(model, plan, target, out=tmp_path / "out", tuning_records="none")
+    island = any(layer.reason for layer in artifact.manifest.layers)  # its exp is that of another C library
+    emulator = Emulator(artifact.path)
     for feed, want in zip(feeds, expected, strict=True):
         got = emulator.run(feed)
         for name, array in want.items():
-            np.testing.assert_array_equal(got[name], array, err_msg=name)
+            if island and array.dtype == np.float32:
+                np.testing.assert_allclose(got[name], array, rtol=2e-6, err_msg=name)
+            else:
+                np.testing.assert_array_equal(got[name], array, err_msg=name)
