@@ -59,12 +59,18 @@ def choose_metric(model: Model, wanted: str | Callable[..., Any] | None = None) 
     if wanted is None:
         wanted = "mse" if classes is None else "kl"
     elif wanted in ("kl", "top1", "perplexity"):
-        classes = classes or _assumed(model, str(wanted))
+        classes = classes_for(model, str(wanted))
     return make_metric(wanted, *((classes.output, classes.probabilities) if classes is not None else ("", False)))
 
 
-def _assumed(model: Model, metric: str) -> Classes:
-    """For who asks for a metric of classes although none were found."""
+def classes_for(model: Model, metric: str) -> Classes:
+    """The classes that are found, or assumed, because somebody asks for a metric of classes.
+
+    Raises QCompileError if no output can hold any.
+    """
+    found = find_classes(model)
+    if found is not None:
+        return found
     for spec in model.outputs:
         if spec.dtype == "float32" and spec.shape and spec.shape[-1] > 1:
             return Classes(spec.name, False, f"asked for by {metric}")

@@ -44,11 +44,11 @@ class Metric:
 
 def divergence(output: str, probabilities: bool, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Kullback-Leibler divergence of an output's distributions, in nats, and their number; the last axis is classes."""
-    log_p, log_q = (_log_probabilities(outputs[output], probabilities) for outputs in (reference, changed))
+    log_p, log_q = (log_probabilities(outputs[output], probabilities) for outputs in (reference, changed))
     return np.array([(np.exp(log_p) * (log_p - log_q)).sum(), log_p.size // log_p.shape[-1]], np.float64)
 
 
-def _log_probabilities(values: np.ndarray, probabilities: bool) -> np.ndarray:
+def log_probabilities(values: np.ndarray, probabilities: bool) -> np.ndarray:
     x = values.astype(np.float64)
     if probabilities:
         x = np.log(np.maximum(x, SMALLEST))
@@ -97,15 +97,15 @@ def mean(sums: np.ndarray) -> float:
 def hits(output: str, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Right answers, and their number; labels hold the right class of each row of the output."""
     classes = changed[output].argmax(axis=-1).reshape(-1)
-    right = _labels(labels, classes.size)
+    right = labels_of(labels, classes.size)
     return np.array([(classes == right).sum(), classes.size], np.float64)
 
 
 def surprise(output: str, probabilities: bool, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Negative logarithm of the right classes' probability, and their number; a label below 0 does not count."""
-    log_q = _log_probabilities(changed[output], probabilities)
+    log_q = log_probabilities(changed[output], probabilities)
     log_q = log_q.reshape(-1, log_q.shape[-1])
-    right = _labels(labels, len(log_q))
+    right = labels_of(labels, len(log_q))
     rows = np.flatnonzero(right >= 0)
     return np.array([-log_q[rows, right[rows]].sum(), rows.size], np.float64)
 
@@ -114,7 +114,7 @@ def perplexity(sums: np.ndarray) -> float:
     return float(np.exp(mean(sums)))
 
 
-def _labels(labels: Arrays, count: int) -> np.ndarray:
+def labels_of(labels: Arrays, count: int) -> np.ndarray:
     found = [labels[name] for name in ("labels", "targets") if name in labels] or list(labels.values())
     fitting = [values for values in found if values.size == count and values.dtype.kind in "iu"]
     if not fitting:

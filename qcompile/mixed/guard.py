@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from qcompile.analyze.data import Sample
-from qcompile.analyze.detect import choose_metric, find_classes
-from qcompile.analyze.metrics import Arrays, Metric, load_function
+from qcompile.analyze.detect import choose_metric, classes_for, find_classes
+from qcompile.analyze.metrics import Arrays, Metric, load_function, mean
+from qcompile.mixed import margins
 from qcompile.model import Model, TensorSpec
 
 
@@ -20,10 +22,12 @@ class Guard:
     """A metric over a whole data set.
 
     metric: of one sample, whose ``measure`` gives a row of float64. value: of the rows (samples, n) of all samples.
+    estimate: of the drop to expect on other data, from rows and those of fp32; None where that is the drop itself.
     """
 
     metric: Metric
     value: Callable[[np.ndarray], float]
+    estimate: Callable[[np.ndarray, np.ndarray], float | None] | None = None
 
     @property
     def name(self) -> str:
@@ -35,6 +39,11 @@ class Guard:
             return self.value(rows)
         return self.metric.better * (self.value(base) - self.value(rows))
 
+    def expected_drop(self, rows: np.ndarray, base: np.ndarray) -> float:
+        """The drop to expect on other data of the same kind: what a choice is made by."""
+        estimated = self.estimate(rows, base) if self.estimate is not None else None
+        return self.drop(rows, base) if estimated is None else estimated
+
 
 def find_guard(name: str | Callable[..., Any] | None, model: Model, sample: Sample) -> Guard:
     """The guard of this name; None: "top1" or "perplexity" for classes with labels, without these "kl", else "mse".
@@ -44,7 +53,11 @@ def find_guard(name: str | Callable[..., Any] | None, model: Model, sample: Samp
     axis, and more is better unless it has the attribute ``higher_is_better = False``.
     """
     if name is None:
-        return _of_sums(choose_metric(model, _task_metric(model, sample)))
+        name = _task_metric(model, sample)
+    if name == "top1":
+        return _of_answers(choose_metric(model, name), model)
+    if name is None:
+        return _of_sums(choose_metric(model))
     function = name if callable(name) else load_function(name) if ":" in name else None
     if function is not None and len(inspect.signature(function).parameters) == 2:
         return _of_data_set(str(getattr(function, "__name__", name)), function, model.outputs, sample)
@@ -66,14 +79,18 @@ def _of_sums(metric: Metric) -> Guard:
     return Guard(metric, lambda rows: metric.finish(rows.sum(axis=0)))
 
 
+def _of_answers(metric: Metric, model: Model) -> Guard:
+    """Top-1, with the margin of every answer."""
+    classes = classes_for(model, metric.name)
+    measure = partial(margins.measure, classes.output, classes.probabilities)
+    return replace(_of_sums(replace(metric, measure=measure)), estimate=margins.expected_drop)
+
+
 def _of_data_set(name: str, function: Callable[..., Any], outputs: Sequence[TensorSpec], sample: Sample) -> Guard:
     """A row holds the outputs and labels of a sample, one behind the other."""
     parts = [(True, spec.name, spec.shape, np.dtype(spec.dtype)) for spec in outputs]
     parts += [(False, key, values.shape, values.dtype) for key, values in sample.labels.items()]
-
-    def measure(reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
-        found = [(changed if is_output else labels)[key] for is_output, key, _, _ in parts]
-        return np.concatenate([np.asarray(values, np.float64).reshape(-1) for values in found])
+    measure = partial(_all_values, tuple((is_output, key) for is_output, key, _, _ in parts))
 
     def value(rows: np.ndarray) -> float:
         sides: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {})
@@ -85,4 +102,9 @@ def _of_data_set(name: str, function: Callable[..., Any], outputs: Sequence[Tens
         return float(function(*sides))
 
     better = 1 if getattr(function, "higher_is_better", True) else -1
-    return Guard(Metric(name, measure, lambda sums: float("nan"), better, relative=False), value)
+    return Guard(Metric(name, measure, mean, better, relative=False), value)
+
+
+def _all_values(parts: Sequence[tuple[bool, str]], reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
+    found = [(changed if is_output else labels)[key] for is_output, key in parts]
+    return np.concatenate([np.asarray(values, np.float64).reshape(-1) for values in found])

@@ -214,8 +214,8 @@ def _hold(
 def _unmet(goal: Goal, chosen: Trial, held: Held, baseline: float, seconds: float | None) -> tuple[str, ...]:
     found = []
     if goal.max_drop is not None:
-        if chosen.drop > goal.max_drop.allowed(baseline):
-            found.append(f"no plan within the budgets drops by {goal.max_drop} of {held.metric} at most")
+        if chosen.expected > goal.max_drop.allowed(baseline):
+            found.append(f"no plan within the budgets is expected to drop by {goal.max_drop} of {held.metric} at most")
         elif held.drop > goal.max_drop.allowed(held.baseline):
             found.append(f"it drops by more than {goal.max_drop} of {held.metric} on the half that was held back")
     if goal.max_seconds is not None and seconds is not None and seconds > goal.max_seconds:

@@ -47,7 +47,7 @@ class Search:
 
     def holds(self, trial: Trial) -> bool:
         drop = self.goal.max_drop
-        return drop is None or trial.drop <= drop.allowed(self.trials.baseline)
+        return drop is None or trial.expected <= drop.allowed(self.trials.baseline)
 
     def _levels(self) -> Trial:
         """Measures what loses least within ever more of the objective, and finer where it starts to hold."""
@@ -93,7 +93,7 @@ class Search:
     def _best(self, trials: list[Trial], key: Callable[[Trial], float] | None = None) -> Trial:
         """Of those that hold the cheapest (or least by ``key``); if none does, the one that drops least."""
         holding = [trial for trial in trials if self.holds(trial)]
-        return min(holding, key=key or self._cost) if holding else min(trials, key=lambda trial: trial.drop)
+        return min(holding, key=key or self._cost) if holding else min(trials, key=lambda trial: trial.expected)
 
     def _cost(self, trial: Trial) -> float:
         return float(getattr(totals(self.table, trial.formats), OBJECTIVES[self.objective]))

@@ -24,7 +24,7 @@ class Trial:
     """One configuration. name: what it is, for readers. predicted: by the table that it was chosen by.
 
     loss: in units of the table's metric, on the samples that the table is from; drop: of the guarded metric, on all of
-    the half.
+    the half; expected: the drop to expect on other data, which choices are made by.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Trial:
     predicted: Totals
     loss: float
     drop: float
+    expected: float
 
 
 @dataclass(slots=True)
@@ -65,8 +66,8 @@ class Trials:
             base = losses[0].sum(axis=0)
             for i, (key, (name, formats)) in enumerate(fresh.items(), 1):
                 loss = self.metric.loss(losses[i].sum(axis=0), base)
-                drop = self.guard.drop(guarded[i], guarded[0])
-                known[key] = Trial(name, dict(formats), totals(table, formats), loss, drop)
+                drop, expected = (find(guarded[i], guarded[0]) for find in (self.guard.drop, self.guard.expected_drop))
+                known[key] = Trial(name, dict(formats), totals(table, formats), loss, drop, expected)
                 self.done.append(known[key])
         return [replace(known[key_of(f)], predicted=totals(table, f)) for f in candidates.values()]
 

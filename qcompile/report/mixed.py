@@ -28,11 +28,20 @@ def trials_table(found: MixedPlan) -> Table:
                 number(trial.predicted.loss),
                 number(trial.loss),
                 number(trial.drop),
+                number(trial.expected),
                 ", ".join(f"{counts[row.name]} {row.name}" for row in found.table.formats if counts[row.name]),
             ]
         )
     metric = found.table.metric
-    headers = ["  plan", "us", "size", f"{metric} predicted", f"{metric} measured", f"drop of {found.held.metric}"]
+    headers = [
+        "  plan",
+        "us",
+        "size",
+        f"{metric} predicted",
+        f"{metric} measured",
+        f"drop of {found.held.metric}",
+        "to expect",
+    ]
     return table([*headers, "formats of groups"], rows, right=headers[1:])
 
 
@@ -64,6 +73,7 @@ def mixed_values(found: MixedPlan) -> dict[str, Any]:
             "predicted": values_of(trial.predicted),
             "loss": trial.loss,
             "drop": trial.drop,
+            "expected_drop": trial.expected,
             "chosen": _is_chosen(trial, found),
         }
         for trial in found.trials

@@ -28,7 +28,7 @@ class Known(Trials):
         for name, formats in candidates.items():
             if key_of(formats) not in {key_of(trial.formats) for trial in self.done}:
                 loss = totals(self.truth, formats).loss
-                self.done.append(Trial(name, dict(formats), totals(table, formats), loss, self.rate * loss))
+                self.done.append(Trial(name, dict(formats), totals(table, formats), loss, -1.0, self.rate * loss))
         by_key = {key_of(trial.formats): trial for trial in self.done}
         return [replace(by_key[key_of(f)], predicted=totals(table, f)) for f in candidates.values()]
 
@@ -53,7 +53,7 @@ def test_the_fastest_that_holds():
     table = made_up(30, 3, seed=1)
     free = assign(table, max_loss=1e9, objective="latency")
     assignment, chosen, search = run(table, Goal(Drop(free.totals.loss / 5)))
-    assert chosen.drop <= free.totals.loss / 5
+    assert chosen.expected <= free.totals.loss / 5
     best = assign(table, max_loss=free.totals.loss / 5, objective="latency")
     # Between two levels of loss something faster may lie: the search is as near to the optimum as its levels are.
     assert best.totals.seconds <= assignment.totals.seconds <= 1.15 * best.totals.seconds
@@ -80,7 +80,7 @@ def test_what_drops_least_if_nothing_holds():
     assignment, chosen, search = run(table, Goal(Drop(0.0), max_seconds=budget))
     assert not search.holds(chosen) and assignment.totals.seconds <= budget
     least = assign(table, max_seconds=budget, objective="accuracy").totals.loss
-    assert chosen.drop == pytest.approx(least, rel=1e-3)
+    assert chosen.expected == pytest.approx(least, rel=1e-3)
 
 
 def test_the_smallest_that_holds():
@@ -122,7 +122,7 @@ def test_pairs_that_do_not_add_up_are_found_and_avoided():
 
 def test_additive_or_not():
     table = made_up(4, 2)
-    trial = Trial("t", {}, totals(table, uniform_formats(table, "int8")), 0.0, 0.0)
+    trial = Trial("t", {}, totals(table, uniform_formats(table, "int8")), 0.0, 0.0, 0.0)
     predicted = trial.predicted.loss
     assert is_additive(replace(trial, loss=1.2 * predicted)) and not is_additive(replace(trial, loss=2 * predicted))
     assert not is_additive(replace(trial, loss=predicted / 2))
