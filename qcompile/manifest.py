@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qcompile.errors import QCompileError
 from qcompile.model import TensorSpec
 from qcompile.ops import Affine
+from qcompile.versioned import FileKind
 
 FORMAT = "qcompile.artifact"
-VERSION = 2
+_KIND = FileKind(
+    version=2,
+    title="the artifact format",
+    again="build the model again",
+    otherwise="damaged manifest",
+    remedy="build the model again",
+    format=FORMAT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +126,12 @@ class Manifest:
     tvm: str = ""
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, indent=1) + "\n"
+        return json.dumps({**_KIND.head, **dataclasses.asdict(self)}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str, where: str = "manifest.json") -> Manifest:
         """Raises ``QCompileError`` for anything but a manifest of this version."""
-        try:
-            data = json.loads(text)
-            if data.pop("format") != FORMAT:
-                raise ValueError(f"not of format {FORMAT}")
-            version = data.pop("version")
-            if version != VERSION:
-                raise QCompileError(
-                    f"version {version} of the artifact format is not known here",
-                    node=where,
-                    remedy=f"this qcompile reads version {VERSION}; build the model again",
-                )
-            return _decode(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise QCompileError(
-                f"damaged manifest ({type(error).__name__}: {error})", node=where, remedy="build the model again"
-            ) from None
+        return _KIND.decode(text, where, _decode)
 
 
 def _decode(data: dict[str, Any]) -> Manifest:

@@ -14,11 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from qcompile.errors import QCompileError
 from qcompile.formats import format_of
 from qcompile.ops import Affine
+from qcompile.versioned import FileKind
 
-VERSION = 1
+_KIND = FileKind(
+    version=1,
+    title="the plan format",
+    again="make the plan again",
+    otherwise="not a quantization plan",
+    remedy="give a plan.json of a build",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def _numbers(values: tuple[float, ...]) -> list[float]:
     return [float(str(np.float32(value))) for value in values]
 
 
-def _decode(data: Mapping[str, Any]) -> TensorPlan:
+def _tensor(data: Mapping[str, Any]) -> TensorPlan:
     scale, zero_point = tuple(map(float, data["scale"])), tuple(map(int, data["zero_point"]))
     if len(zero_point) == 1:
         zero_point *= len(scale)
@@ -151,7 +157,7 @@ class QuantPlan:
     def to_json(self) -> str:
         """One line a layer and a tensor; scales with as many digits as a float32 has."""
         head = {
-            "version": VERSION,
+            **_KIND.head,
             "method": self.method,
             "integer_inputs": self.integer_inputs,
             "integer_outputs": self.integer_outputs,
@@ -168,36 +174,22 @@ class QuantPlan:
 
     @staticmethod
     def from_json(text: str, where: str = "plan") -> QuantPlan:
-        try:
-            data = json.loads(text)
-            if data["version"] != VERSION:
-                raise QCompileError(
-                    f"version {data['version']} of the plan format is not known here",
-                    node=where,
-                    remedy=f"this qcompile reads version {VERSION}; make the plan again",
-                )
-            return QuantPlan(
-                tensors={name: _decode(t) for name, t in data["tensors"].items()},
-                layers={name: LayerPlan(**layer) for name, layer in data["layers"].items()},
-                integer_inputs=tuple(data["integer_inputs"]),
-                integer_outputs=tuple(data["integer_outputs"]),
-                method=data["method"],
-                channel_scales={k: tuple(map(float, v)) for k, v in data.get("channel_scales", {}).items()},
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise QCompileError(
-                f"not a quantization plan ({type(error).__name__}: {error})",
-                node=where,
-                remedy="give a plan.json of a build",
-            ) from None
+        return _KIND.decode(text, where, _decode)
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> QuantPlan:
-        try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise QCompileError(str(error), node=str(path), remedy="give a plan.json of a build") from None
-        return QuantPlan.from_json(text, str(path))
+        return _KIND.read(path, _decode)
+
+
+def _decode(data: Mapping[str, Any]) -> QuantPlan:
+    return QuantPlan(
+        tensors={name: _tensor(t) for name, t in data["tensors"].items()},
+        layers={name: LayerPlan(**layer) for name, layer in data["layers"].items()},
+        integer_inputs=tuple(data["integer_inputs"]),
+        integer_outputs=tuple(data["integer_outputs"]),
+        method=data["method"],
+        channel_scales={k: tuple(map(float, v)) for k, v in data.get("channel_scales", {}).items()},
+    )

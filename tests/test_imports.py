@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = (  # imports point from later to earlier; within a layer a member imports itself only
     {"errors"},
-    {"ops", "formats"},
+    {"ops", "formats", "versioned"},
     {"plan", "link"},
     {"model", "graph"},
     {"manifest"},

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from qcompile.assign.table_checks import check
-from qcompile.errors import QCompileError
 from qcompile.plan import QuantPlan
+from qcompile.versioned import FileKind
 
-FORMAT, VERSION = "qcompile.sensitivities", 1
 FLOAT = "fp32"  # the format that every group has
 OUTSIDE = ""  # stands for whatever is in no group, which is always float32: model inputs and outputs, other operators
 _PLAIN = (
     *("model", "model_sha256", "target", "threads", "device", "metric", "baseline", "samples"),
     *("rest_seconds", "rest_bytes", "cast_bandwidth", "cast_overhead", "passive", "notes"),
 )
-_REMEDY = "give a table written by 'qcompile analyze'"
+_KIND = FileKind(
+    version=1,
+    title="the table's format",
+    again="analyze again",
+    otherwise="not a table of sensitivities",
+    remedy="give a table written by 'qcompile analyze'",
+    format="qcompile.sensitivities",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +190,7 @@ class SensitivityTable:
 
     def to_json(self) -> str:
         """One line a group, cast and pair; the embedded plans as they would be saved."""
-        head = {"format": FORMAT, "version": VERSION, **{name: getattr(self, name) for name in _PLAIN}}
+        head = {**_KIND.head, **{name: getattr(self, name) for name in _PLAIN}}
         parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         for key in ("formats", "groups", "casts", "pairs", "checks"):
             rows = ",\n".join(f"  {json.dumps(asdict(row))}" for row in getattr(self, key))
@@ -199,32 +206,17 @@ class SensitivityTable:
     @staticmethod
     def from_json(text: str, where: str = "table") -> SensitivityTable:
         """Raises ``QCompileError`` for what is no such table, is of a newer version, or contradicts itself."""
-        try:
-            data = json.loads(text)
-            if data.pop("format") != FORMAT:
-                raise ValueError(f"not of format {FORMAT}")
-            version = data.pop("version")
-            if version != VERSION:
-                reason = f"version {version} of the table's format is not known here"
-                raise QCompileError(reason, node=where, remedy=f"this qcompile reads version {VERSION}; analyze again")
-            return _decode(data, where)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"not a table of sensitivities ({type(error).__name__}: {error})"
-            raise QCompileError(reason, node=where, remedy=_REMEDY) from None
+        return _KIND.decode(text, where, partial(_decode, where))
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> SensitivityTable:
-        try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise QCompileError(str(error), node=str(path), remedy=_REMEDY) from None
-        return SensitivityTable.from_json(text, str(path))
+        return _KIND.read(path, partial(_decode, str(path)))
 
 
-def _decode(data: dict[str, Any], where: str) -> SensitivityTable:
+def _decode(where: str, data: dict[str, Any]) -> SensitivityTable:
     rows: dict[str, Any] = {
         "formats": tuple(Format(**row) for row in data.pop("formats")),
         "groups": tuple(_group(row) for row in data.pop("groups")),

@@ -16,8 +16,15 @@ import numpy as np
 from qcompile.calibrate.channels import ChannelStats
 from qcompile.calibrate.histogram import CHUNK, Histogram
 from qcompile.errors import QCompileError
+from qcompile.versioned import FileKind
 
-VERSION = 1
+_KIND = FileKind(
+    version=1,
+    title="the statistics format",
+    again="calibrate again",
+    otherwise="not calibration statistics",
+    remedy="give a file that TensorStats.save wrote",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,7 @@ class TensorStats:
         """
         lines = [f"{json.dumps(name)}: {json.dumps(_to_json(record))}" for name, record in self.records.items()]
         body = ",\n".join(lines)
-        text = f'{{"version": {VERSION}, "samples": {self.samples}, "tensors": {{\n{body}\n}}}}\n'
+        text = f'{{"version": {_KIND.version}, "samples": {self.samples}, "tensors": {{\n{body}\n}}}}\n'
         part = Path(f"{path}.part")
         try:
             part.write_text(text)
@@ -147,22 +154,11 @@ class TensorStats:
     @staticmethod
     def load(path: str | Path) -> TensorStats:
         """Reads what ``save`` wrote; an error for another version, another kind of file or none."""
-        remedy = "give a file that TensorStats.save wrote"
-        try:
-            data = json.loads(Path(path).read_text())
-            if data["version"] != VERSION:
-                raise QCompileError(
-                    f"version {data['version']} of the statistics format is not known here",
-                    node=str(path),
-                    remedy=f"this qcompile reads version {VERSION}; calibrate again",
-                )
-            return TensorStats({name: _from_json(record) for name, record in data["tensors"].items()}, data["samples"])
-        except OSError as error:
-            raise QCompileError(error.strerror or str(error), node=str(path), remedy=remedy) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise QCompileError(
-                f"not calibration statistics ({type(error).__name__}: {error})", node=str(path), remedy=remedy
-            ) from None
+        return _KIND.read(path, _decode)
+
+
+def _decode(data: dict[str, Any]) -> TensorStats:
+    return TensorStats({name: _from_json(record) for name, record in data["tensors"].items()}, data["samples"])
 
 
 def _to_json(record: TensorRecord) -> dict[str, Any]:
