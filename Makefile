@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export QCOMPILE_BENCH ?= $(abspath $(BENCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-bench bench shipped-log lint format clean
+.PHONY: help demo test test-all test-bench bench bench-arm shipped-log lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,9 @@ test-bench: $(VENV)/installed-peers $(VENV)/installed-test  ## tests on real mod
 
 bench: $(VENV)/installed-peers  ## every figure of the README, against ONNX Runtime and OpenVINO; ARGS="--help" for options
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-arm: $(VENV)/installed-arm  ## instructions that int8 models execute on ARM, counted under QEMU; ARGS="--help" for options
+	@$(BIN)/python -m benchmarks.arm $(ARGS)
 
 shipped-log: $(VENV)/installed-peers  ## measure the log of common shapes that comes with the package (some 20 minutes)
 	@$(BIN)/python -m benchmarks.shipped_log $(ARGS)

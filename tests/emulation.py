@@ -60,13 +60,22 @@ def run_module(module: IRModule, feeds: Mapping[str, np.ndarray], target: Target
 
 def run_kernel(function, arrays: Sequence[np.ndarray], out: tuple[int, str], target: Target) -> np.ndarray:
     """One kernel on flat arrays; ``out``: elements and dtype of its result."""
+    return _call_kernel(emulate.call, function, arrays, out, target)[0]
+
+
+def count_kernel(function, arrays: Sequence[np.ndarray], out: tuple[int, str], target: Target) -> dict[str, int]:
+    """Instructions of one call of it, by mnemonic."""
+    return _call_kernel(emulate.count, function, arrays, out, target)
+
+
+def _call_kernel(how, function, arrays: Sequence[np.ndarray], out: tuple[int, str], target: Target):
     skip_without(target)
     module = compile_module(IRModule({"main": function.with_attr("global_symbol", "main")}), target)
     inputs = [TensorInfo(f"x{i}", array.shape, str(array.dtype)) for i, array in enumerate(arrays)]
-    return _run(module, arrays, inputs, [TensorInfo("y", (out[0],), out[1])], target)[0]
+    return _run(module, arrays, inputs, [TensorInfo("y", (out[0],), out[1])], target, how=how)
 
 
-def _run(module, arrays, inputs, outputs, target: Target, memory=(), weights=None) -> list[np.ndarray]:
+def _run(module, arrays, inputs, outputs, target: Target, memory=(), weights=None, how=emulate.call):
     with tempfile.TemporaryDirectory(prefix="qcompile-test-") as folder:
         place = Path(folder)
         write_library(module, place / LIBRARY, target.triple)
@@ -74,4 +83,4 @@ def _run(module, arrays, inputs, outputs, target: Target, memory=(), weights=Non
         if weights is not None:
             weights.tofile(place / WEIGHTS)
         command = [*emulate.launcher(target.triple, target.features), str(runner_for(target.triple))]
-        return emulate.call(command, place, arrays, outputs)
+        return how(command, place, arrays, outputs)

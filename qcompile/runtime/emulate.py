@@ -18,7 +18,7 @@ import numpy as np
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
-from qcompile.runtime.executable import DESCRIPTION, description_of, runner_for
+from qcompile.runtime.executable import DESCRIPTION, counter, description_of, runner_for
 from qcompile.runtime.runner import Feed, check_array, check_names
 
 # The plainest CPU that has what code needs is emulated, so that an instruction beyond it is seen; the words are those
@@ -47,9 +47,9 @@ def launcher(triple: str, features: Iterable[str]) -> list[str]:
 
 
 def call(
-    command: Sequence[str], folder: Path, inputs: Iterable[np.ndarray], outputs: Sequence[TensorInfo]
+    command: Sequence[str], folder: Path, inputs: Iterable[np.ndarray], outputs: Sequence[TensorInfo], calls: int = 1
 ) -> list[np.ndarray]:
-    """Runs the C runner once on the model in ``folder``.
+    """Runs the C runner on the model in ``folder``, which it calls so many times.
 
     command: the runner's path, behind its ``launcher``. Raises ``QCompileError`` for what it says went wrong.
     """
@@ -59,13 +59,28 @@ def call(
             files.append(Path(scratch) / f"input{number}")
             np.ascontiguousarray(array).tofile(files[-1])
         results = [Path(scratch) / f"output{number}" for number in range(len(outputs))]
-        words = [*command, str(folder), *map(str, files), *map(str, results)]
+        words = [*command, str(folder), "--repeat", str(calls), *map(str, files), *map(str, results)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().removeprefix("error: ")
             stopped = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit status {done.returncode}"
             raise QCompileError(said or f"the runner was stopped by {stopped}", node=str(folder))
         return [np.fromfile(file, t.dtype).reshape(t.shape) for file, t in zip(results, outputs, strict=True)]
+
+
+def count(
+    command: Sequence[str], folder: Path, inputs: Sequence[np.ndarray], outputs: Sequence[TensorInfo]
+) -> dict[str, int]:
+    """Instructions of one ``call``, by mnemonic: the difference between a run of two calls and one of a single call."""
+    totals = []
+    for calls in (1, 2):
+        with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
+            plugin = ["-plugin", str(counter()), "-d", "plugin", "-D", log.name]
+            call([command[0], *plugin, *command[1:]], folder, inputs, outputs, calls)
+            words = [line.split() for line in Path(log.name).read_text().splitlines()]
+        totals.append({mnemonic: int(number) for mnemonic, number in words})
+    once, twice = totals
+    return {word: twice[word] - once.get(word, 0) for word in twice if twice[word] > once.get(word, 0)}
 
 
 class Emulator:
@@ -99,6 +114,10 @@ class Emulator:
         arrays = self._checked(feed)
         results = call(self._command, Path(self._folder.name), arrays, self.outputs)
         return {info.name: array for info, array in zip(self.outputs, results, strict=True)}
+
+    def count(self, feed: Feed) -> dict[str, int]:
+        """Instructions that one call executes, by mnemonic; needs QEMU, and a C compiler for this machine."""
+        return count(self._command, Path(self._folder.name), self._checked(feed), self.outputs)
 
     def _checked(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         check_names(feed, self.inputs)

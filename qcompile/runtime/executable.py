@@ -1,7 +1,7 @@
-"""The C runner (``native/runner.c``): what it is told of a model, and compiling it for a machine.
+"""The C programs of ``native/``, compiled for a machine: the runner, what it is told of a model, and a plugin of QEMU.
 
-It is a static program without TVM, so it runs on a board with nothing installed, and under an emulator without a root
-file system.
+The runner is a static program without TVM, so it runs on a board with nothing installed, and under an emulator without
+a root file system.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
 
 DESCRIPTION = "model.txt"
-_SOURCE = Path(__file__).parent / "native" / "runner.c"
+_SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O2", "-s")
 
 
@@ -58,39 +58,50 @@ def runner_for(triple: str) -> Path:
 
     Raises ``QCompileError`` that says what to install where no C compiler for the machine is there.
     """
-    arch = triple.split("-")[0]
+    return _compiled("runner", triple.split("-")[0], ["-static"])
+
+
+def counter() -> Path:
+    """QEMU's plugin that counts instructions, for this machine; as ``runner_for``."""
+    return _compiled("icount", platform.machine(), ["-shared", "-fPIC"])
+
+
+def _compiled(program: str, arch: str, flags: Sequence[str]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcompile"
-    source = _SOURCE.read_bytes()
-    runner = cache / f"runner-{arch}-{hashlib.sha256(source).hexdigest()[:16]}"
-    if not runner.exists():
+    source = _SOURCES / f"{program}.c"
+    binary = cache / f"{program}-{arch}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not binary.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with (cache / "lock").open("w") as lock:  # compiling a C library takes a while: once is enough
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not runner.exists():
-                    _compile(arch, runner, cache)
+                if not binary.exists():
+                    _compile(arch, source, binary, flags)
         except OSError as error:
             raise QCompileError(f"cannot be written: {error.strerror}", node=str(cache)) from None
-    return runner
+    return binary
 
 
-def _compile(arch: str, runner: Path, cache: Path) -> None:
-    new = runner.with_suffix(".new")
-    environment = {"ZIG_GLOBAL_CACHE_DIR": str(cache / "zig"), "ZIG_LOCAL_CACHE_DIR": str(cache / "zig")}
-    command = [*_compiler(arch), *_FLAGS, "-o", str(new), str(_SOURCE), "-lm"]
+def _compile(arch: str, source: Path, binary: Path, flags: Sequence[str]) -> None:
+    new, zig = binary.with_suffix(".new"), str(binary.parent / "zig")
+    environment = {"ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
+    compiler = _compiler(arch)
+    if arch == platform.machine():
+        flags = [flag for flag in flags if flag != "-static"]  # not every machine has the static libraries
+    command = [*compiler, *_FLAGS, *flags, "-o", str(new), str(source), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     if done.returncode:
-        raise QCompileError(f"compiling the runner failed: {done.stderr.strip()}", node=command[0])
-    new.replace(runner)
+        raise QCompileError(f"compiling {source.name} failed: {done.stderr.strip()}", node=command[0])
+    new.replace(binary)
 
 
 def _compiler(arch: str) -> list[str]:
     if arch == platform.machine() and (path := shutil.which("cc")):
         return [path]
     if path := shutil.which(f"{arch}-linux-gnu-gcc"):
-        return [path, "-static"]
+        return [path]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-musl", "-static"]
+        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-musl"]
     raise QCompileError(
         f"no C compiler for {arch} found (looked for {arch}-linux-gnu-gcc and the ziglang package)",
         remedy=f"install one: \"pip install 'qcompile[arm]'\", or 'apt install gcc-{arch.replace('_', '-')}-linux-gnu'",

@@ -15,7 +15,7 @@ from qcompile.runtime.emulate import Emulator
 from qcompile.runtime.executable import DESCRIPTION, describe, runner_for
 from qcompile.targets.arm import ROWS
 from qcompile.targets.kernels import builder as b
-from tests.emulation import run_kernel, skip_without
+from tests.emulation import count_kernel, run_kernel, skip_without
 from tests.runtime import handmade
 
 ARM = ROWS[1]
@@ -141,3 +141,19 @@ def test_kernels_of_arm_run(target):
     kernel = b.kernel("add", [("x", "float32", 60), ("y", "float32", 60)], body)
     x = np.arange(60, dtype=np.float32)
     np.testing.assert_array_equal(run_kernel(kernel, [x], (60, "float32"), target), x + np.float32(1.5))
+
+
+def test_instructions_of_a_call_are_counted():
+    """Of a loop of 1000 steps: what both the runner and loading do is not in it."""
+    skip_without(ARM)
+    counts = []
+    for extent in (1000, 3000):
+
+        def body(x, y, extent=extent) -> None:
+            with b.loop(extent) as i:
+                b.store(y, i * 4, b.load(x, i * 4, 4) * b.load(x, i * 4, 4), 4)
+
+        kernel = b.kernel("square", [("x", "float32", 12000), ("y", "float32", 12000)], body)
+        counts.append(count_kernel(kernel, [np.zeros(12000, np.float32)], (12000, "float32"), ARM))
+    assert 1000 <= counts[0]["fmul"] + 10 and counts[0]["fmul"] < 1010
+    assert counts[1]["fmul"] - counts[0]["fmul"] == 2000

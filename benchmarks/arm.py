@@ -1,0 +1,53 @@
+"""Instructions that int8 models execute on ARM, counted under an emulator: python -m benchmarks.arm --help
+
+Instructions are no cycles, but they do not depend on the machine that counts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+import qcompile as qc
+from benchmarks.models import find
+from benchmarks.run import BENCH
+from qcompile.report.tables import table
+from qcompile.runtime.emulate import Emulator
+
+NUMBERS = ("instructions", "products", "of all", "MACs each")
+PRODUCTS = ("sdot", "smmla", "smull", "smull2", "fmla")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.arm", description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="ic_resnet8,kws_dscnn,vww_mnv1", help="names, separated by commas")
+    parser.add_argument("--targets", default="arm-dotprod", help="rows, separated by commas")
+    parser.add_argument("--mnemonics", type=int, default=0, help="also print the most frequent ones")
+    options = parser.parse_args()
+    models, notes = find(options.models.split(","), Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
+    for note in notes:
+        print(f"note: {note}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            imported = qc.import_onnx(model.onnx)
+            plan = qc.plan_uniform(imported, qc.calibrate(imported, model.calibration[:8]), "int8")
+            for name in options.targets.split(","):
+                artifact = qc.build(imported, plan, name, out=Path(folder) / f"{model.name}-{name}")
+                counts = Emulator(artifact.path).count(model.feed)
+                total, macs = sum(counts.values()), sum(layer.macs for layer in artifact.manifest.layers)
+                products = sum(counts.get(word, 0) for word in PRODUCTS)
+                rows.append([model.name, name, f"{total:,}", f"{products:,}", f"{products / total:.0%}"])
+                rows[-1].append(f"{macs / total:.2f}")
+                if options.mnemonics:
+                    often = sorted(counts.items(), key=lambda item: -item[1])[: options.mnemonics]
+                    print(model.name, name, *(f"{word} {number:,}" for word, number in often))
+    Console().print(table(["model", "target", *NUMBERS], rows, right=NUMBERS))
+
+
+if __name__ == "__main__":
+    main()
