@@ -6,13 +6,12 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qcompile.calibrate.arrays import Rows
-from qcompile.calibrate.data import CalibrationData, Feed, _convert, _dicts, _files
+from qcompile.calibrate.data import CalibrationData, Feed, convert
 from qcompile.errors import QCompileError
 from qcompile.model import TensorSpec
 
@@ -54,7 +53,7 @@ class EvaluationData(CalibrationData):
             others = {name: rows for name, rows in chunk.items() if name not in names and rows.shape[:1] == (count,)}
             streams = [rows.read() for rows in (*(matched[spec.name] for spec in self._inputs), *others.values())]
             for i, row in enumerate(zip(*streams, strict=True)):
-                feed = {s.name: _convert(a, s, matched[s.name], i) for s, a in zip(self._inputs, row, strict=False)}
+                feed = {s.name: convert(a, s, matched[s.name], i) for s, a in zip(self._inputs, row, strict=False)}
                 labels = dict(zip(others, map(np.asarray, row[len(self._inputs) :]), strict=True))
                 yield Sample(feed, labels)
 
@@ -72,12 +71,4 @@ def evaluation_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int 
     An array that is no input, with as many rows as the inputs have, is passed on to metrics under its name: "labels",
     "targets". Any other array is passed over.
     """
-    if isinstance(source, EvaluationData):
-        return source
-    if isinstance(source, (str, Path)):
-        data = EvaluationData(_files(Path(source), inputs), inputs, num_samples)
-        data.check_start()
-        return data
-    if isinstance(source, Mapping):
-        source = [source]
-    return EvaluationData(lambda: _dicts(source), inputs, num_samples)
+    return source if isinstance(source, EvaluationData) else EvaluationData.of(source, inputs, num_samples)

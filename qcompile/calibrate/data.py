@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,6 +50,17 @@ class CalibrationData:
         self.notes: list[str] = []
         self._chunks, self._inputs, self._limit = chunks, tuple(inputs), num_samples
 
+    @classmethod
+    def of(cls, source: Any, inputs: Sequence[TensorSpec], num_samples: int | None = None) -> Self:
+        """From any of the sources that ``calibration_data`` takes."""
+        if isinstance(source, (str, Path)):
+            data = cls(_files(Path(source), inputs), inputs, num_samples)
+            data.check_start()
+            return data
+        if isinstance(source, Mapping):
+            source = [source]
+        return cls(lambda: _dicts(source), inputs, num_samples)
+
     def __iter__(self) -> Iterator[Feed]:
         self.notes.clear()
         rows = itertools.islice(self._rows(), self._limit)
@@ -82,7 +93,7 @@ class CalibrationData:
             arrays = self._matched(*chunk)
             streams = [arrays[s.name].read() for s in self._inputs]
             for i, row in enumerate(zip(*streams, strict=True)):
-                yield {s.name: _convert(a, s, arrays[s.name], i) for s, a in zip(self._inputs, row, strict=True)}
+                yield {s.name: convert(a, s, arrays[s.name], i) for s, a in zip(self._inputs, row, strict=True)}
 
     def _matched(self, where: str, chunk: Mapping[str, Rows]) -> dict[str, Rows]:
         """The array of each input, with a first axis of rows; an error where they do not match the model."""
@@ -148,13 +159,7 @@ def calibration_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int
     Where samples do not fill the model's batch, the remainder is left out with a note; it is an error if it is all
     there is.
     """
-    if isinstance(source, (str, Path)):
-        data = CalibrationData(_files(Path(source), inputs), inputs, num_samples)
-        data.check_start()
-        return data
-    if isinstance(source, Mapping):
-        source = [source]
-    return CalibrationData(lambda: _dicts(source), inputs, num_samples)
+    return CalibrationData.of(source, inputs, num_samples)
 
 
 def random_data(inputs: Sequence[TensorSpec], count: int = 8, seed: int = 0) -> Iterator[Feed]:
@@ -214,7 +219,7 @@ def _dicts(source: Any) -> Iterator[Chunk]:
         yield where, {str(name): in_memory(array, f"{where}, key '{name}'") for name, array in sample.items()}
 
 
-def _convert(row: np.ndarray, spec: TensorSpec, source: Rows, number: int) -> np.ndarray:
+def convert(row: np.ndarray, spec: TensorSpec, source: Rows, number: int) -> np.ndarray:
     """One row in the dtype of the input; an error for NaN, infinity and integers that do not fit."""
     values = row.astype(spec.dtype, copy=False)
     if values.dtype.kind == "f":
