@@ -81,6 +81,10 @@ class Program:
 
         Raises ``QCompileError`` if ``time_limit`` (seconds) ends before anything is found.
         """
+        if not self.choices:  # HiGHS wants a column
+            sums = totals(self.table, {})
+            kept = all(getattr(sums, name) <= limit for name, limit in limits.items())
+            return Solution({}, sums, 0.0) if kept else None
         end = time.monotonic() + time_limit
         bounds = {name: limit - self._constant[name] for name, limit in limits.items()}
         scale, best = self._range(objective), None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qcompile.assign.assignment import assign
 from qcompile.assign.pareto import Point as ParetoPoint
 from qcompile.assign.pareto import dominates, marked, pareto
 from qcompile.assign.totals import Totals, totals, uniform_formats
+from qcompile.errors import QCompileError
 from tests.assign.tables import all_choices, made_up
 
 
@@ -44,6 +47,15 @@ def test_ends_and_uniform_formats(table, points):
     assert min(p.totals.loss for p in points) == pytest.approx(assign(table, gap=0).totals.loss, abs=1e-9)
     smallest = assign(table, objective="size", gap=0).totals.bytes
     assert min(p.totals.bytes for p in points) == smallest
+
+
+def test_a_table_without_groups_has_one_point():
+    """A model with nothing to choose formats for: everything stays as it is."""
+    table = replace(made_up(1), groups=(), casts=(), pairs=(), rest_seconds=3e-6, rest_bytes=100)
+    (point,) = pareto(table)
+    assert (point.formats, point.totals, point.front) == ({}, Totals(0, 3e-6, 100), True)
+    with pytest.raises(QCompileError, match="no assignment has latency of at most 1 us .best reachable: 3"):
+        assign(table, max_seconds=1e-6)
 
 
 def test_progress_is_told(table):
