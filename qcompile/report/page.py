@@ -132,7 +132,7 @@ def _front(
             "Loss against latency; between two dots may be others.",
         ),
         (titled(loss_against_size(points, table, rivals, chosen), titles), "Loss against size of the same plans."),
-        (formats_map(points, table), "Formats of the groups in each plan."),
+        *([(formats_map(points, table), "Formats of the groups in each plan.")] if table.groups else []),
     ]
 
 

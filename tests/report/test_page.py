@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import pytest
 
@@ -178,7 +179,10 @@ def test_without_a_plan_or_checks(points):
 
 
 def test_a_table_without_groups(tmp_path):
-    write_report(tmp_path / "r.html", odd_table(groups=(), casts=(), sources={}, reads={}, uniform={}))
+    table = odd_table(groups=(), casts=(), sources={}, reads={}, uniform={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path / "r.html", table, points=pareto(table))
     assert parsed((tmp_path / "r.html").read_text()).all("table", "heat")
 
 
