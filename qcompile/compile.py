@@ -16,6 +16,15 @@ from qcompile.targets.target import Target
 
 # StorageRewrite lets the accumulators of two register tiles share one buffer, which LLVM then keeps in memory.
 _CONFIG = {"tirx.disable_storage_rewrite": True}
+# Of TVM's pipeline, what leaves code for a CPU as it is, and takes a tenth of the time.
+_NEEDLESS = (
+    *("s_tir.LowerCrossThreadReduction", "s_tir.LiftThreadBinding", "s_tir.ManifestSharedMemoryLocalStage"),
+    *("s_tir.LowerAutoCopy", "s_tir.UnifyThreadBinding", "s_tir.InjectPermutedLayout", "s_tir.InjectSoftwarePipeline"),
+    *("s_tir.TransformMmaBufferLayout", "s_tir.InjectVirtualThread", "s_tir.InjectDoubleBuffer", "s_tir.ThreadSync"),
+    *("s_tir.VerifyVTCMLimit", "s_tir.LowerVtcmAlloc", "s_tir.InferFragment", "s_tir.LowerThreadAllreduce"),
+    *("s_tir.MergeSharedMemoryAllocations", "tirx.FP8ComputeLegalize"),
+)
+_THOROUGH = ("s_tir.HoistIfThenElse", "tirx.CommonSubexprElim", "tirx.NarrowDataType")  # LLVM does as well
 
 
 def compile_entry(entry: Entry, target: Target) -> Any:
@@ -23,12 +32,12 @@ def compile_entry(entry: Entry, target: Target) -> Any:
     return compile_module(entry.module, target)
 
 
-def compile_module(module: IRModule, target: Target, level: int = 3) -> Any:
-    """The TVM executable of TIR functions. level: how much LLVM is to optimize, 1 to 3."""
+def compile_module(module: IRModule, target: Target, quick: bool = False) -> Any:
+    """The TVM executable of TIR functions. quick: with fewer passes, which leaves kernels in vectors as fast."""
     machine = target.tvm_target()
-    if level != 3:
-        machine = tvm.target.Target({**machine.export(), "opt-level": level})
-    with tvm.transform.PassContext(config=_CONFIG):
+    if quick:
+        machine = tvm.target.Target({**machine.export(), "opt-level": 1})
+    with tvm.transform.PassContext(config=_CONFIG, disabled_pass=[*_NEEDLESS, *(_THOROUGH if quick else ())]):
         return tvm.compile(module, machine)
 
 

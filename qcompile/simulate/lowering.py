@@ -17,6 +17,8 @@ from qcompile.passes.lower_layers import Lowering
 from qcompile.passes.schedule_islands import ScheduleIslands
 from qcompile.passes.store_activations import StoreActivations
 from qcompile.simulate.form import CHOICE
+from qcompile.simulate.short import short_schedule
+from qcompile.simulate.slices import Variants, is_spare
 from qcompile.targets.kernels.builder import kernel
 from qcompile.targets.kernels.templates import Schedules, default_schedules
 from qcompile.targets.storage import Storage
@@ -26,11 +28,18 @@ CHOOSE = "choose"  # what the names of kernels begin with that stand for choices
 ATTR_STORAGES = "qcompile.storages"  # JSON on ``main``: layer -> storage of its choice
 
 
-def lowering_passes(target: Target, schedules: Schedules = default_schedules) -> list[tvm.ir.transform.Pass]:
-    """Simulation form to kernels: those that a build has, and a call of ``choose_<n>(options...)`` for each choice."""
+def lowering_passes(
+    target: Target, schedules: Schedules = default_schedules, variants: Variants | None = None
+) -> list[tvm.ir.transform.Pass]:
+    """Simulation form to kernels: those that a build has, and a call of ``choose_<n>(options...)`` for each choice.
+
+    variants: of the form. What is only there for borders between formats has kernels of little code.
+    """
     return [
         StoreActivations(target),
-        module_pass("LowerVariants", lambda module: _Lowering(module, target, schedules).run(), __doc__),
+        module_pass(
+            "LowerVariants", lambda module: _Lowering(module, target, schedules, variants or {}).run(), __doc__
+        ),
         LegalizeIslands(target),
         ScheduleIslands(target),
     ]
@@ -39,12 +48,15 @@ def lowering_passes(target: Target, schedules: Schedules = default_schedules) ->
 class _Lowering(Lowering):
     """Options are written where the choice is read, so that no layout changes between layers."""
 
-    def __init__(self, module: IRModule, target: Target, schedules: Schedules):
+    def __init__(self, module: IRModule, target: Target, schedules: Schedules, variants: Variants):
         super().__init__(module, target, schedules)
+        self._spare: set[relax.Var] = set()
         for var, value in self.main.bindings:
             if self._is_choice(value):
                 common = _common([self.home[each] for each in (var, *value.args)])
                 self.home.update(dict.fromkeys((var, *value.args), common))
+                options = zip(value.args, variants.get(var.name, ()), strict=False)
+                self._spare.update(option for option, variant in options if is_spare(variant, variants[var.name]))
 
     def run(self) -> IRModule:
         module = super().run()
@@ -61,7 +73,11 @@ class _Lowering(Lowering):
 
     def _lower(self, var: relax.Var, value: relax.Expr) -> None:
         if not self._is_choice(value):
+            usual = self.schedules
+            if var in self._spare:
+                self.schedules = lambda workload: short_schedule(workload, self.target)
             super()._lower(var, value)
+            self.schedules = usual
             return
         storage = self.home[var]
         options = [self.place(option, storage) for option in value.args]

@@ -25,8 +25,6 @@ from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import LoggedSchedules, open_logs
 
-_LEVEL = 1  # of LLVM: kernels are in vectors already; they run as fast, and a quarter of the time is saved
-
 
 def simulate(
     model: Model,
@@ -48,11 +46,11 @@ def simulate(
     space = Space.of(model, {"int8": plans} if isinstance(plans, QuantPlan) else plans)
     form = simulation_form(model, space)
     with open_logs(tuning_records) as logs:
-        lowered = run_passes(form.module, lowering_passes(row, LoggedSchedules(logs, row)))
+        lowered = run_passes(form.module, lowering_passes(row, LoggedSchedules(logs, row), form.variants))
     kernels, constants, module = read_kernels(lowered)
     place = Path(tempfile.mkdtemp(prefix="qcompile-simulation-") if out is None else out)
     place.mkdir(parents=True, exist_ok=True)
-    write_library(compile_module(module, row, _LEVEL), place / LIBRARY, row.triple)
+    write_library(compile_module(module, row, quick=True), place / LIBRARY, row.triple)
     np.save(place / WEIGHTS, constants)
     description = Description(
         model.inputs,

@@ -18,6 +18,11 @@ def option_of(variants: tuple[Variant, ...], format: str) -> int:
     return next((i for i in fitting if variants[i].codes), fitting[0])
 
 
+def is_spare(variant: Variant, variants: tuple[Variant, ...]) -> bool:
+    """Whether another variant is what a build mostly has in this format."""
+    return variants[option_of(variants, variant.format)] != variant
+
+
 def uniform_choice(kernels: Kernels, variants: Variants, format: str) -> Chosen:
     """Every layer in a format, as far as it can have it."""
     chosen = [0] * len(kernels.options)

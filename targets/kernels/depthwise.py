@@ -37,6 +37,11 @@ class Strip:
 
     columns: int
 
+    @property
+    def results(self) -> int:
+        """Vectors that are summed up at a time."""
+        return self.columns
+
 
 @dataclass(frozen=True, slots=True)
 class Chunks:

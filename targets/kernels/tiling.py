@@ -11,6 +11,7 @@ _LATENCY = (
     6  # cycles from one addition to an accumulator to the next: 5 on every x86 core since Skylake, and some slack
 )
 _EPILOGUE = 4.0  # cycles to finish a result vector
+_ALONE, _TOGETHER, _PER_BLOCK = 5.0, 2.75, 4  # the same of short vectors, on their own and all of a block
 _OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums
 _TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
@@ -39,6 +40,11 @@ class Tile:
     def pixels(self) -> int:
         return self.rows * self.columns
 
+    @property
+    def results(self) -> int:
+        """Vectors that are summed up at a time."""
+        return self.pixels * self.vectors
+
 
 def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool, ahead: int = 1) -> int:
     """How many accumulators a tile may have beside ``vectors`` weight vectors.
@@ -64,6 +70,16 @@ def _step_cycles(pixels: int, vectors: int, ahead: int = 1) -> float:
     if ahead > 1:
         return max((pixels * vectors + pixels / ahead + vectors / 2) / 2, _LATENCY / 1.0)
     return max(pixels * vectors / 2, (pixels + vectors) / 2, _LATENCY / 1.0)
+
+
+def _epilogue(vectors: int, ahead: int) -> float:
+    """Cycles to finish a result vector.
+
+    Short vectors (see ``_step_cycles``) of a block are finished together if a tile consists of blocks.
+    """
+    if ahead == 1:
+        return _EPILOGUE
+    return _TOGETHER if vectors % _PER_BLOCK == 0 else _ALONE
 
 
 def _sizes(extent: int, size: int) -> list[tuple[int, int]]:
@@ -109,7 +125,7 @@ def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: in
         for h, nh in _sizes(height, tile.rows):
             for w, nw in _sizes(width, tile.columns):
                 inner = reduction * _step_cycles(h * w, v, ahead)
-                cycles += nv * nh * nw * (inner + max(_TILE, _EPILOGUE * h * w * v - _OVERLAP))
+                cycles += nv * nh * nw * (inner + max(_TILE, _epilogue(v, ahead) * h * w * v - _OVERLAP))
     return cycles
 
 
