@@ -12,7 +12,17 @@ from qcompile.mixed.goal import Goal
 from qcompile.mixed.pairs import is_additive, with_pairs
 from qcompile.mixed.trials import Formats, Key, Trial, Trials, key_of
 
-LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of the objective, beyond the least, that are tried at first
+LEVELS = (
+    0.001,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+    1.6,
+)  # of the objective, beyond the least, that are tried at first
 FINER = 3  # between the first level that holds and the last that does not
 ROUNDS = 2  # of repair by pairs
 
