@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 import qcompile as qc
-from benchmarks import accuracy, cost, latency, mixed, recipe, tuning
+from benchmarks import accuracy, analysis, cost, latency, mixed, recipe, tuning
 from benchmarks.builds import Builds
 from benchmarks.models import BenchModel, find
 from benchmarks.tuning import Wish
@@ -26,7 +26,7 @@ from qcompile.report.tables import table
 from qcompile.report.units import size
 
 USUAL = ("latency", "threads", "accuracy", "size", "build")
-SECTIONS = (*USUAL, "recipe", "tuning", "mixed")  # minutes a model: only if asked for
+SECTIONS = (*USUAL, "recipe", "tuning", "mixed", "analysis")  # minutes a model: only if asked for
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
 
@@ -112,6 +112,10 @@ class _Figures:
         self._print(title, tuning.SESSION_HEADERS, map(tuning.session_row, rows), text=1)
         title = "latency in microseconds, median / min, by the log that the build used"
         self._print(title, tuning.LATENCY_HEADERS, map(tuning.latency_row, rows), text=1)
+
+    def analysis(self, seconds: float) -> None:
+        rows = self._each("analysis", lambda m: analysis.analysis(m, self.builds))
+        self._print("analyzing, and passes of ONNX Runtime in turns", analysis.HEADERS, map(analysis.row, rows), text=1)
 
     def mixed(self, seconds: float) -> None:
         rows = self._each("mixed", lambda m: mixed.mixed(m, self.builds, seconds), evaluated=True)
