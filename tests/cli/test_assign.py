@@ -8,7 +8,6 @@ import json
 import pytest
 
 import qcompile as qc
-from qcompile.cli import main
 from qcompile.cli.budgets import nbytes, seconds
 from qcompile.errors import QCompileError
 from tests.assign.tables import of_model
@@ -21,16 +20,6 @@ def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "table.json"
     of_model(model, qc.plan_uniform(model, qc.calibrate(model, samples(model)))).save(path)
     return path
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*arguments) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
 
 
 def test_a_plan_from_a_table_alone(cli, table, tmp_path):

@@ -19,7 +19,6 @@ from onnx import helper, numpy_helper
 
 import qcompile as qc
 from qcompile.artifact import FILES
-from qcompile.cli import main
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.select import can_run
 from qcompile.tune.log import TuningLog
@@ -52,15 +51,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cli(capsys, folder, monkeypatch):
+def cli(cli, folder, monkeypatch):
+    """Beside model.onnx and calib.npz."""
     monkeypatch.chdir(folder)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
+    return cli
 
 
 def expected(x: np.ndarray) -> np.ndarray:
@@ -274,15 +268,11 @@ def test_a_full_disk_is_one_line(folder, tmp_path):
     )
 
 
-def test_each_step_of_int8_can_be_switched(folder, tmp_path):
+def test_each_step_of_int8_can_be_switched(cli, tmp_path):
     def plan(*options: str) -> qc.QuantPlan:
-        arguments = ["build", str(folder / "model.onnx"), "--calib-data", str(folder / "calib.npz"), "-o", out]
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, *options])
-        assert ended.value.code == 0
+        assert cli("build", "model.onnx", "--calib-data", "calib.npz", "-o", tmp_path / "out", *options)[0] == 0
         return qc.QuantPlan.load(tmp_path / "out" / "plan.json")
 
-    out = str(tmp_path / "out")
     usual, bare = plan(), plan("--no-bias-correction", "--calib-method", "auto")
     assert (usual.method, bare.method) == ("minmax", "auto")
     assert any(tensor.shift for tensor in usual.tensors.values())

@@ -11,7 +11,6 @@ import pytest
 from onnxruntime import quantization
 
 import qcompile as qc
-from qcompile.cli import main
 from tests.frontend.onnx_models import model, node, weights
 from tests.frontend.quantized_models import Reader
 
@@ -34,14 +33,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def build(capsys, folder, tmp_path):
+def build(cli, folder, tmp_path):
     def call(name: str, *options: str) -> tuple[dict, str, qc.Manifest]:
         out = tmp_path / "out"
-        with pytest.raises(SystemExit) as stopped:
-            main(["build", str(folder / name), "-o", str(out), "--json", *options])
-        assert stopped.value.code == 0
-        shown = capsys.readouterr()
-        return json.loads(shown.out), shown.err, qc.load(out).manifest
+        code, text, remarks = cli("build", folder / name, "-o", out, "--json", *options)
+        assert code == 0
+        return json.loads(text), remarks, qc.load(out).manifest
 
     return call
 

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-from qcompile.cli import main
 from qcompile.plan import QuantPlan
 from qcompile.targets.select import can_run, select_target
 from tests.frontend.onnx_models import model, node, weights
@@ -18,20 +17,14 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds f
 
 
 @pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
+def cli(cli, tmp_path, monkeypatch):
     """Beside model.onnx: 64 inputs, of which 20 are left after the first of two products."""
     constants = {"w0": weights(64, 20), "w1": weights(20, 6, seed=1)}
     nodes = [node("MatMul", "x w0", "h", "first"), node("Relu", "h", "r"), node("MatMul", "r w1", "y", "second")]
     onnx.save(model(nodes, {"x": (3, 64)}, constants=constants), tmp_path / "model.onnx")
     np.savez(tmp_path / "calib.npz", x=np.random.default_rng(0).standard_normal((4, 3, 64)).astype(np.float32))
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        return (stopped.value.code or 0, *capsys.readouterr())
-
-    return call
+    return cli
 
 
 BUILD = ("build", "model.onnx", "--precision", "w4a8", "--calib-data", "calib.npz", "--target", "x86-avx2", "-o", "out")

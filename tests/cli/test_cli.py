@@ -12,7 +12,6 @@ import pytest
 
 import qcompile as qc
 from qcompile.bench import peers
-from qcompile.cli import main
 from qcompile.targets.rows import ROWS
 from tests.runtime import handmade
 
@@ -23,18 +22,6 @@ X = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 64)
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     return handmade.build(tmp_path_factory.mktemp("built") / "out").path
-
-
-@pytest.fixture
-def cli(capsys):
-    """``cli("run", path)`` -> (exit code, stdout, stderr)."""
-
-    def call(*arguments) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
 
 
 def lines(text: str) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from qcompile.cli import main
 from qcompile.targets.kernels.templates import instructions
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.select import select_target
@@ -70,17 +70,11 @@ SEARCH = Search(*dataclasses.astuple(RECORDS[0].task), trials=3, finished=True, 
 
 
 @pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """``cli("log", "show")`` -> (exit code, stdout, stderr), in an empty folder with an empty data home."""
+def cli(cli, tmp_path, monkeypatch):
+    """``cli("show")`` -> (exit code, stdout, stderr), in an empty folder with an empty data home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-
-    def call(*arguments) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(["log", *map(str, arguments)])
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
+    return partial(cli, "log")
 
 
 def fill(path: str | Path, *items: Record | Search) -> str:

@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 
-from qcompile.cli import main
 from tests.runtime import handmade
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the handmade library is for x86-64")
@@ -21,14 +20,12 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, tmp_path):
+def run(cli, tmp_path):
     """``run(path, ...)`` with inputs -> (exit code, stdout, stderr)."""
     np.savez(tmp_path / "x.npz", x=np.zeros((1, 64), np.float32))
 
     def call(*arguments) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(["run", *(str(a) for a in arguments), "--inputs", str(tmp_path / "x.npz")])
-        return stopped.value.code, *capsys.readouterr()
+        return cli("run", *arguments, "--inputs", tmp_path / "x.npz")
 
     return call
 

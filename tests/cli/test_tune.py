@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-from qcompile.cli import main
 from qcompile.cli.tune import formats_of, left, seconds
 from qcompile.errors import QCompileError
 from qcompile.tune.locations import default_log
@@ -27,17 +26,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cli(capsys, folder, monkeypatch, tmp_path):
+def cli(cli, folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(argv))
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
+    return cli
 
 
 def test_tune_then_build(cli, folder):
