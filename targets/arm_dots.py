@@ -11,6 +11,8 @@ from qcompile.targets.instructions import Dot
 if TYPE_CHECKING:
     from tvm.ir import Expr
 
+    from qcompile.ops import Affine
+
 _LANES = 4  # of int32 in 128 bits
 
 
@@ -37,6 +39,7 @@ def _dot(name: str, group: int, accumulate) -> Dot:
         each=_as_it_is,
         widen=_as_it_is,
         accumulate=accumulate,
+        codes=_codes,
     )
 
 
@@ -46,6 +49,42 @@ def _spread(group: int, codes: Expr) -> Expr:
 
     word = tirx.reinterpret(f"int{8 * group}", codes)
     return tirx.reinterpret(f"int8x{_LANES * group}", tirx.Broadcast(word, _LANES))
+
+
+def _codes(values: Expr, out: Affine, bounds: tuple[int, int], lanes: int) -> Expr:
+    """Rounded to int32, narrowed to int16 and, with the zero point, to int8: every step saturates, as clipping does.
+
+    What int16 cannot hold lies beyond int8 with any zero point, too.
+    """
+    from tvm import tirx
+
+    def call(dtype: str, name: str, *operands: Expr) -> Expr:
+        return tirx.call_llvm_pure_intrin(dtype, f"llvm.aarch64.neon.{name}", *operands)
+
+    def part(vector: Expr, start: int, count: int) -> Expr:
+        return tirx.Shuffle([vector], [tirx.IntImm("int32", start + i) for i in range(count)])
+
+    def joined(parts: list[Expr], each: int) -> Expr:
+        return tirx.Shuffle(parts, [tirx.IntImm("int32", i) for i in range(each * len(parts))])
+
+    low, high = bounds
+    bytes_ = []
+    for half in (0, 8):
+        words = []
+        for start in (half, half + 4):
+            steps = call("int32x4", "fcvtns.v4i32.v4f32", part(values, start, 4))
+            words.append(call("int16x4", "sqxtn.v4i16", steps))
+        codes = joined(words, 4)
+        if out.zero_point:
+            zero = tirx.Broadcast(tirx.IntImm("int16", out.zero_point), 8)
+            codes = call("int16x8", "sqadd.v8i16", codes, zero)
+        bytes_.append(call("int8x8", "sqxtn.v8i8", codes))
+    result = joined(bytes_, 8)
+    if low > -128:
+        result = tirx.Max(result, tirx.Broadcast(tirx.IntImm("int8", low), lanes))
+    if high < 127:
+        result = tirx.Min(result, tirx.Broadcast(tirx.IntImm("int8", high), lanes))
+    return result
 
 
 def _quarter(codes: Expr, i: int) -> Expr:

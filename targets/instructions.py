@@ -31,6 +31,8 @@ class Dot:
     accumulate(acc, spread, widened): the new accumulator.
     pick(codes, i): from (ahead * group) activations, loaded at once, to the operand of the i-th of ``ahead`` steps; for
     instructions that read one part of a register for all lanes, else None.
+    codes(values, out, bounds, lanes): a block's 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
+    them, where instructions that saturate do it better; else None.
     sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
     one ``accumulate`` costs. llvm: functions that ``accumulate`` calls, to be compiled along with the kernel.
     """
@@ -48,6 +50,7 @@ class Dot:
     llvm: str = ""
     ahead: int = 1
     pick: Callable[[Expr, int], Expr] | None = None
+    codes: Callable[..., Expr] | None = None
 
     def reference(self, acc: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """acc (lanes,) int32; codes (group,) uint8 or int8; weights (lanes, group) int8 -> (lanes,) int32.

@@ -17,7 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Affine, Epilogue
 from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
-from qcompile.targets.storage import Storage
+from qcompile.targets.storage import BLOCK, Storage
 
 Buffer = Any  # a TIR buffer variable
 Index = Any  # int or TIR expression
@@ -69,6 +69,13 @@ def load_part(buffer: Buffer, offset: Index, lanes: int, present: int) -> Expr:
     return tirx.Shuffle(
         [*(buffer[offset + i] for i in range(present)), *[zero] * (lanes - present)], list(range(lanes))
     )
+
+
+def joined(vectors: Sequence[Expr], lanes: int) -> Expr:
+    """Vectors one after the other as one of ``lanes``."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in range(lanes)])
 
 
 def store(buffer: Buffer, offset: Index, value: Expr, lanes: int) -> None:
@@ -194,8 +201,17 @@ def clip_real(value: Expr, clip: tuple[float, float] | None, lanes: int) -> Expr
     return value
 
 
-def finish(value: Expr, epilogue: Epilogue, lanes: int, residual: Expr | None = None) -> Expr:
-    """``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor."""
+def finish(
+    value: Expr,
+    epilogue: Epilogue,
+    lanes: int,
+    residual: Expr | None = None,
+    codes: Callable[..., Expr] | None = None,
+) -> Expr:
+    """``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor.
+
+    codes: what makes codes of a block's results (``Dot.codes``), if it can.
+    """
     if residual is not None:
         if epilogue.residual is not None:
             factor = float(ratio(epilogue.residual.scale, out_scale(epilogue)))
@@ -204,7 +220,10 @@ def finish(value: Expr, epilogue: Epilogue, lanes: int, residual: Expr | None = 
         value = value + residual
     if epilogue.out is None:
         return clip_real(value, epilogue.clip, lanes)
-    return to_codes(value, epilogue.out, code_bounds(epilogue.out, epilogue.clip), lanes)
+    bounds = code_bounds(epilogue.out, epilogue.clip)
+    if codes is not None and lanes == BLOCK and epilogue.out.dtype == "int8":
+        return codes(value, epilogue.out, bounds, lanes)
+    return to_codes(value, epilogue.out, bounds, lanes)
 
 
 def fill_border(buffer: Buffer, storage: Storage, n: Index, block: Index) -> None:

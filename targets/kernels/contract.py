@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 from tvm import tirx
@@ -82,6 +83,7 @@ class Contraction:
         parallel = worth_threads(self.threads, macs / (2 * lane_macs))
         columns = b.tiles(r.width, self.tile.columns)
         for first, vectors, count in self._channel_tiles():
+            self.joint = self._joint(first, vectors, count)
             for y0, rows, row_tiles in b.tiles(r.height, self.tile.rows):
                 if r.height == 1 and parallel:  # a matrix: threads share its rows, the pixels of the one image row
                     for x0, size, column_tiles in columns:
@@ -138,12 +140,31 @@ class Contraction:
                 b.store(row[j], 0, start, v.lanes)
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
         self._sum(at, base, offsets, vectors, acc)
-        for j, v in enumerate(vectors):
+        for j, v in self._joined(vectors):
             m = None
             if "multiplier" in self.buffers:
                 m = b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * full, v.lanes))
             for (dy, dx), row in zip(pixels, acc, strict=True):
-                self._finish(at, dy, dx, j, v, b.load(row[j], 0, v.lanes), m)
+                sums = [b.load(row[i], 0, vectors[i].lanes) for i in range(j, j + max(1, v.lanes // full))]
+                self._finish(at, dy, dx, j, v, b.joined(sums, v.lanes), m)
+
+    def _joint(self, first: int, vectors: list[Vector], count: int) -> int:
+        """How many neighbouring vectors are finished together: those of a block, where that is worth it and tiles begin
+        with blocks."""
+        dot, per_block = self.vector.dot, BLOCK // self.vector.lanes
+        if dot is None or dot.codes is None:
+            return 1
+        return gcd(first, per_block) if count == 1 else gcd(first, len(vectors), per_block)
+
+    def _joined(self, vectors: list[Vector]) -> list[tuple[int, Vector]]:
+        """(number in the tile, vector) of what is finished together."""
+        lanes = self.joint * self.vector.lanes
+        wide = replace(self.vector, lanes=lanes, stored=lanes)
+        whole = (
+            sum(v.stored == self.vector.lanes for v in vectors) // self.joint
+        )  # the last vector may be a narrower one
+        rest = whole * self.joint
+        return [(j, wide) for j in range(0, rest, self.joint)] + list(enumerate(vectors[rest:], rest))
 
     def _sum(
         self, at: Corner, base: b.Index, offsets: list[int], vectors: list[Vector], acc: list[list[b.Buffer]]
@@ -249,7 +270,8 @@ class Contraction:
         if self.r.residual is not None:
             place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)
             other = b.real(b.load(self.buffers["residual"], place, v.lanes), self.dtypes["residual"], v.lanes)
-        result = b.stored(b.finish(value, self.epilogue, v.lanes, other), self.dtypes["y"], v.lanes)
+        result = b.finish(value, self.epilogue, v.lanes, other, v.dot.codes if v.dot else None)
+        result = b.stored(result, self.dtypes["y"], v.lanes)
         place = self._origin(self.r.out, at, dy, dx) + self._channel(self.r.out, at.vector + j)
         if v.stored == v.lanes:
             b.store(self.buffers["y"], place, result, v.lanes)
