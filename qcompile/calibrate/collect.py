@@ -56,13 +56,24 @@ def calibrate(
 
 
 def channel_axes(model: Model) -> dict[str, int]:
-    """Tensor -> axis of its channels, for the tensors that layers with a constant weight read (the first decides)."""
+    """Tensor -> axis of its channels, for what layers with a constant weight read (the first decides), and what layers
+    make whose channels some others may scale.
+    """
     from qcompile.graph import read
     from qcompile.passes.chain import WEIGHTED, find_chains
+    from qcompile.passes.channel_classes import ChannelClasses
 
     axes: dict[str, int] = {}
-    for chain in find_chains(read(model.module)):
+    main = read(model.module)
+    chains = find_chains(main)
+    for chain in chains:
         if chain.kind in WEIGHTED:
             axis = len(chain.inputs[0].ty.shape) - 1 if chain.kind == "dense" else 1
             axes.setdefault(getattr(chain.inputs[0], "name", ""), axis)
+    classes = ChannelClasses(main)
+    for chain in chains:
+        numbers = classes.numbers.get(chain.out)
+        along = [] if numbers is None else [axis for axis, extent in enumerate(numbers.shape) if extent > 1]
+        if len(along) == 1 and not classes.reasons.keys() >= set(numbers.reshape(-1).tolist()):
+            axes.setdefault(chain.name, along[0])
     return axes

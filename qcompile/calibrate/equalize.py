@@ -8,13 +8,18 @@ whose step in each output channel is that of its largest weight::
     weights   sum_oc (round(V_oc) - V_oc)^2 * E[x_c^2] s_c^2
 
 l, h: range of a channel. Scales ``(max r / r_c)^a``, with r the largest magnitude of a channel, are tried for some
-exponents a between 0, which changes nothing, and 1, which makes all channels equally wide; the sum of both decides.
+exponents a between 0, which changes nothing, and 1/2 (SmoothQuant's); the sum of both decides. At 1 all channels would
+be equally wide, and none had room for larger values than were seen; at 1/2 each has as much room as it gains.
+Where there are rows of what a layer reads, the error of the codes is measured on them, which tells of values clipped.
+Of several layers and samples the geometric mean counts, so that neither large numbers nor one odd sample decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,93 +28,209 @@ from tvm import relax
 from qcompile import graph
 from qcompile.calibrate.channels import ChannelStats
 from qcompile.calibrate.collect import calibrate
+from qcompile.calibrate.data import CalibrationData, calibration_data
+from qcompile.calibrate.executor import Executor, default_executor
+from qcompile.calibrate.layer_inputs import LayerInputs, layer_inputs, weight_rows
+from qcompile.calibrate.scales import affine
 from qcompile.calibrate.stats import TensorStats
 from qcompile.model import Model
 from qcompile.passes.base import array, op_name, refused
 from qcompile.passes.chain import CONV_TRANSPOSE, Chain
 from qcompile.passes.channels import channel_axis
 from qcompile.passes.equalize_channels import Group, find_groups
+from qcompile.passes.group_weights import QMAX, group_refusal
+from qcompile.reference.arithmetic import dequantize, quantize
 from qcompile.scaled import scaled
 
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+EXPONENTS = (0.0, 0.25, 0.5)
 LARGEST = 2.0**8  # no channel is multiplied by more: what is nearly 0 on the samples may not be elsewhere
 GAIN = 0.9  # of the error that may be left for a change to be worth it
-SAMPLES = 8  # that the ranges of channels are looked at on: they decide on scales, which any numbers may be
+SAMPLES = 64  # that are used at most: they are kept in memory
+HELD_BACK = 4  # of so many samples, one is for judging
+ROWS = 1024  # of a layer's inputs that errors are measured on
 
 
-def equalize(model: Model, data: Any, num_samples: int = SAMPLES) -> Model:
+def equalize(model: Model, data: Any, num_samples: int | None = None, executor: Executor | None = None) -> Model:
     """The model with channels brought to similar magnitudes where that quantizes better; in float it means the same.
 
-    data: as for ``calibrate``, of which ``num_samples`` are used. A plan that is made of the result carries the scales,
-    so it can be built with the model as it was as well. A model whose channels are scaled already comes back as it is.
+    data: as for ``calibrate``; executor: as for ``calibrate``, of the model as it is.
+    A plan that is made of the result carries the scales, so it can be built with the model as it was as well. A model
+    whose channels are scaled already comes back as it is.
     """
     if model.channel_scales:
         return model
-    return scaled(model, channel_scales(model, calibrate(model, data, "minmax", num_samples)))
+    feeds = data if isinstance(data, CalibrationData) else calibration_data(data, model.inputs, num_samples)
+    return scaled(model, learn_channel_scales(model, feeds, executor or default_executor(model)))
 
 
-def channel_scales(model: Model, stats: TensorStats) -> dict[str, tuple[float, ...]]:
-    """Group name -> its positive float32 numbers, for the groups that gain by it."""
+def learn_channel_scales(
+    model: Model, data: Iterable[dict[str, np.ndarray]], run: Executor, group: int = 0
+) -> dict[str, tuple[float, ...]]:
+    """``channel_scales`` by magnitudes on some samples, judged on others; there should be 8 or more, 64 are used.
+
+    A channel that is scaled up by what it was on few samples is clipped where it is larger; only samples that its
+    magnitude was not taken from show that.
+    """
+    feeds = list(islice(data, SAMPLES))
+    held = [feed for i, feed in enumerate(feeds) if i % HELD_BACK == HELD_BACK - 1]
+    others = [feed for i, feed in enumerate(feeds) if i % HELD_BACK != HELD_BACK - 1]
+    groups = find_groups(graph.read(model.module))
+    if not held or not groups:
+        return {}
+    stats = calibrate(model, others, "minmax", executor=run)
+    layers = [layer for group_ in groups for _, layer in group_.readers]
+    return channel_scales(model, stats, layer_inputs(layers, run, held, len(held)), group)
+
+
+def channel_scales(
+    model: Model, stats: TensorStats, inputs: Mapping[str, LayerInputs] | None = None, group: int = 0
+) -> dict[str, tuple[float, ...]]:
+    """Group name -> its positive float32 numbers, for the groups that gain by it.
+
+    inputs: rows of what layers read; of those that have none, errors are what the formulas say. group: of int4 weights
+    that share a scale; 0 for int8 weights.
+    """
     result = {}
-    for group in find_groups(graph.read(model.module)):
-        found = [reading for var, layer in group.readers if (reading := _reading(group, var, layer, stats)) is not None]
-        if not found:
-            refused("channel_scales", f"{group.name}: no statistics of its channels")
+    for found in find_groups(graph.read(model.module)):
+        readings = [
+            reading
+            for var, layer in found.readers
+            if (reading := _reading(found, var, layer, stats, (inputs or {}).get(layer.name), group)) is not None
+        ]
+        if not readings:
+            refused("channel_scales", f"{found.name}: no statistics of its channels")
             continue
-        scale = _best(group, found)
+        scale = _best(found, readings, _passed_on(found, stats))
         if scale is not None:
-            result[group.name] = tuple(map(float, scale))
+            result[found.name] = tuple(map(float, scale))
     return result
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A layer that reads channels of a group. index: for each of them which number, -1 for none."""
+    """A layer that reads channels of a group. index: for each of them which number, -1 for none.
+
+    group: of int4 weights.
+    """
 
     layer: Chain
     index: np.ndarray
     known: ChannelStats
+    inputs: LayerInputs | None
+    group: int
+
+    @property
+    def squares(self) -> np.ndarray:
+        """(channels,): the squares of the weights of each."""
+        weight = _by_input(self.layer)
+        if weight is None:
+            return np.square(array(self.layer.weight).astype(np.float64)).reshape(self.index.size, -1).sum(axis=1)
+        return np.square(weight).sum(axis=(0, 2))
 
 
-def _reading(group: Group, var: relax.Var, layer: Chain, stats: TensorStats) -> _Reading | None:
+def _reading(
+    found: Group, var: relax.Var, layer: Chain, stats: TensorStats, inputs: LayerInputs | None, group: int
+) -> _Reading | None:
     axis = channel_axis(layer.call)
-    index = group.by_channel(var, axis)
+    index = found.by_channel(var, axis)
     record = stats.records.get(var.name)
     known = record.channels if record is not None else None
     if known is None or known.axis != axis or known.sum.size != index.size:
         return None
-    return _Reading(layer, index, known)
+    if inputs is not None:
+        part = slice(None, None, -(-inputs.rows.shape[1] // ROWS))
+        inputs = LayerInputs(inputs.rows[:, part], inputs.sample[part])
+    return _Reading(layer, index, known, inputs, group if group_refusal(layer, group) is None else 0)
 
 
-def _best(group: Group, found: Sequence[_Reading]) -> np.ndarray | None:
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """A tensor that is stored as codes on its way to the layers that read its channels."""
+
+    index: np.ndarray
+    known: ChannelStats
+
+
+def _passed_on(group: Group, stats: TensorStats) -> list[_Passed]:
+    read = {var for var, _ in group.readers}
+    result = []
+    for var in group.index:
+        record = stats.records.get(var.name)
+        if var in read or record is None or record.channels is None:
+            continue
+        index = group.by_channel(var, record.channels.axis)
+        if index.size == record.channels.sum.size:
+            result.append(_Passed(index, record.channels))
+    return result
+
+
+def _best(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]) -> np.ndarray | None:
     """The numbers (count,) float32 of the least error, None for no change."""
     magnitude = np.zeros(group.count)
-    for reading in found:
-        shared = reading.index >= 0
-        largest = np.maximum(np.abs(reading.known.min), np.abs(reading.known.max))
-        np.maximum.at(magnitude, reading.index[shared], largest[shared])
+    tensors: list[_Reading | _Passed] = [*found, *passed]
+    for tensor in tensors:
+        shared = tensor.index >= 0
+        largest = np.maximum(np.abs(tensor.known.min), np.abs(tensor.known.max))
+        np.maximum.at(magnitude, tensor.index[shared], largest[shared])
     if not magnitude.any():
         return None
     wanted = magnitude.max() / np.maximum(magnitude, magnitude.max() / LARGEST)
-    errors = [sum(_error(reading, wanted**exponent) for reading in found) for exponent in EXPONENTS]
-    best = int(np.argmin(errors))
-    if errors[best] > GAIN * errors[0]:
+    errors = np.log(np.stack([_errors(found, passed, wanted**exponent) for exponent in EXPONENTS]))
+    change = (errors - errors[0]).mean(axis=1)
+    best = int(np.argmin(change))
+    if change[best] > math.log(GAIN):
         return None
     return (wanted ** EXPONENTS[best]).astype(np.float32)
 
 
-def _error(reading: _Reading, numbers: np.ndarray) -> float:
-    """The mean squared error of what a layer computes, summed over its outputs."""
+def _errors(found: Sequence[_Reading], passed: Sequence[_Passed], numbers: np.ndarray) -> np.ndarray:
+    """The errors of what each layer computes on each sample, and of what is on its way to the layers, which counts as
+    if they read it, all in one row.
+    """
+    errors = [_error(reading, numbers) for reading in found]
+    weight = np.zeros(numbers.size + 1)  # of an error of each channel; the last is for channels without a number
+    for reading in found:
+        np.add.at(weight, reading.index, reading.squares)
+    for tensor in passed:
+        scale = np.append(numbers, 1.0)[tensor.index]
+        squares = np.where(tensor.index >= 0, weight[tensor.index], 0)
+        errors.append(np.array([_step(tensor.known, scale) ** 2 / 12 * float((squares / scale**2).sum())]))
+    return np.maximum(np.concatenate(errors), np.finfo(np.float64).tiny)
+
+
+def _step(known: ChannelStats, scale: np.ndarray) -> float:
+    """Of the codes of a tensor whose channels are scaled."""
+    return (max(float((known.max * scale).max()), 0.0) - min(float((known.min * scale).min()), 0.0)) / 255
+
+
+def _error(reading: _Reading, numbers: np.ndarray) -> np.ndarray:
+    """The mean squared error of what a layer computes on each sample, summed over its outputs."""
     known, scale = reading.known, np.append(numbers, 1.0)[reading.index]
-    step = (max(float((known.max * scale).max()), 0.0) - min(float((known.min * scale).min()), 0.0)) / 255
+    if reading.inputs is None:
+        error = np.array([_step(known, scale) ** 2 / 12 * float((reading.squares / scale**2).sum())])
+    else:
+        error = _measured(reading, reading.inputs, scale)
     weight = _by_input(reading.layer)
     if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
-        squares = np.square(array(reading.layer.weight).astype(np.float64)).reshape(scale.size, -1).sum(axis=1)
-        return step**2 / 12 * float((squares / scale**2).sum())
+        return error
     weight = weight / scale[None, :, None]
-    steps = np.maximum(np.abs(weight).max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny) / 127
-    lost = np.square(np.rint(weight / steps) * steps - weight).sum(axis=(0, 2))
-    return step**2 / 12 * float(np.square(weight).sum()) + float((lost * known.mean_square * scale**2).sum())
+    levels, group = (QMAX, reading.group) if reading.group else (127, weight.shape[1])
+    parts = weight.reshape(len(weight), -1, group, weight.shape[2])
+    steps = np.maximum(np.abs(parts).max(axis=(2, 3), keepdims=True), np.finfo(np.float32).tiny) / levels
+    lost = np.square(np.rint(parts / steps) * steps - parts).reshape(weight.shape).sum(axis=(0, 2))
+    return error + float((lost * known.mean_square * scale**2).sum())
+
+
+def _measured(reading: _Reading, inputs: LayerInputs, scale: np.ndarray) -> np.ndarray:
+    """The part of the error that codes of what the layer reads make, on its rows; those out of range are clipped."""
+    known, rows = reading.known, inputs.rows
+    groups, _, length = rows.shape
+    by_column = np.repeat(scale.reshape(groups, -1), length * groups // scale.size, axis=1)[:, None]
+    q = affine(min(float((known.min * scale).min()), 0.0), max(float((known.max * scale).max()), 0.0))
+    lost = dequantize(quantize(rows * by_column, q), q) / by_column - rows
+    weight = weight_rows(reading.layer, array(reading.layer.weight)).swapaxes(1, 2)
+    by_row = np.square(lost.astype(np.float32) @ weight).sum(axis=(0, 2))
+    return np.bincount(inputs.sample, by_row) / np.maximum(np.bincount(inputs.sample), 1)
 
 
 def _by_input(chain: Chain) -> np.ndarray | None:
