@@ -36,7 +36,8 @@ FEW_CHANNELS = 4  # images with at most this many channels keep them side by sid
 _IMAGE_SPECS = (Conv2d, ConvTranspose2d, AvgPool2d, ResizeLinear, ChannelShuffle)
 _IMAGE_OPERATORS = ("nn.max_pool2d", "nn.max_pool1d", "image.resize2d")
 _WEIGHTED_SPECS = (Conv2d, ConvTranspose2d, Dense)
-_ROUNDING_OPERATORS = ("nn.max_pool2d", "nn.max_pool1d", "dequantize")
+_MAXIMUM = ("nn.max_pool2d", "nn.max_pool1d")
+_ROUNDING_OPERATORS = (*_MAXIMUM, "dequantize")
 _FOLLOWING_SPECS = (Binary, Lookup, Requantize)
 _FOLLOWING_OPERATORS = ("nn.relu", "clip", "quantize", "dequantize", "strided_slice", "nn.pad")
 
@@ -160,11 +161,14 @@ def _rounded(main: graph.Graph, specs: dict[relax.Var, Spec | None]) -> set[rela
     """Tensors that everyone reads as bfloat16, and whose makers can write it. The largest of rounded numbers is the
     rounded largest, so pooling by maximum may work on those."""
     users, outputs = main.users(), {o for o in main.outputs if isinstance(o, relax.Var)}
+    definitions = main.definitions()
     found: set[relax.Var] = set()
 
     def reads_rounded(user: relax.Var) -> bool:
         spec = specs[user]
-        return isinstance(spec, _WEIGHTED_SPECS) and spec.activations == "bfloat16" or user in found
+        if isinstance(spec, _WEIGHTED_SPECS):
+            return spec.activations == "bfloat16"
+        return user in found and op_name(definitions[user]) in _MAXIMUM
 
     for var, value in reversed(main.bindings):
         makes = isinstance(specs[var], _WEIGHTED_SPECS) or op_name(value) in _ROUNDING_OPERATORS

@@ -193,3 +193,13 @@ def test_makers_that_cannot_round_write_float32():
 
     found = bfloat16_storages(write, x=(1, 3, 8, 8))
     assert found["c"] == found["s"] == "float32"
+
+
+def test_a_layer_of_float32_reads_float32_even_if_its_result_is_rounded():
+    def write(b, x):
+        return [conv(b, conv(b, conv(b, x, 16, "c"), 16, "d"), 8)]
+
+    before = module(write, x=(1, 3, 8, 8))
+    plan = plan_uniform(model_of(before), None, "bf16", exclude=["d"])
+    found = {var.name: s.dtype for var, s in assign_storage(integer_of(before, plan)).items()}
+    assert (found["c"], found["d"]) == ("float32", "bfloat16")
