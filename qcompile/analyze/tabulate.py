@@ -18,7 +18,6 @@ from qcompile.assign.table import FLOAT, Entry, Group, SensitivityTable, Uniform
 from qcompile.assign.ties import Tie
 from qcompile.assign.totals import totals, uniform_formats
 from qcompile.model import Model
-from qcompile.passes.chain import WEIGHTED
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulation import Simulation
 from qcompile.targets.target import Target
@@ -160,6 +159,6 @@ class _Groups:
         """Sum of squares of what the format changes of the group's weights."""
         total = 0.0
         for chain in self.structure.chains:
-            if chain.name in tie.layers and chain.kind in WEIGHTED:
+            if chain.name in tie.layers:
                 total += weight_error(chain, self.plans[name])
         return total

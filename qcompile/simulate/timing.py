@@ -21,7 +21,7 @@ from qcompile.simulate.calls import Place
 from qcompile.simulate.simulation import Simulation
 from qcompile.simulate.slices import own_calls
 
-CASTS = ("quantize", "dequantize")  # operators of the calls between the formats of layers
+CASTS = ("quantize", "dequantize", "cast")  # operators of the calls between the formats of layers
 ROUNDS = 20  # at least
 
 
