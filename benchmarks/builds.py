@@ -16,19 +16,18 @@ class Builds:
 
     def __init__(self, folder: Path, tell: Callable[[str], None], tuning_records: str = "default"):
         self.folder, self.tell, self.tuning_records = folder, tell, tuning_records
-        self._imported: dict[str, tuple[qc.Model, qc.TensorStats]] = {}
+        self._imported: dict[str, qc.Model] = {}
         self._artifacts: dict[tuple[str, str, int], qc.Artifact] = {}
 
     def artifact(self, model: BenchModel, precision: str, threads: int = 1) -> qc.Artifact:
         key = (model.name, precision, threads)
         if key not in self._artifacts:
             if model.name not in self._imported:
-                self.tell(f"{model.name}: importing and calibrating")
-                imported = qc.import_onnx(model.onnx)
-                self._imported[model.name] = (imported, qc.calibrate(imported, model.calibration))
+                self.tell(f"{model.name}: importing")
+                self._imported[model.name] = qc.import_onnx(model.onnx)
             self.tell(f"{model.name}: building {precision} for {threads} thread(s)")
-            imported, stats = self._imported[model.name]
-            plan = qc.plan_uniform(imported, stats, precision)
+            imported = self._imported[model.name]
+            plan = qc.quantize(imported, model.calibration, precision) if precision != "fp32" else None
             out = self.folder / f"{model.name}-{precision}-{threads}"
             records = self.tuning_records
             self._artifacts[key] = qc.build(imported, plan, out=out, threads=threads, tuning_records=records)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from qcompile.assign.assignment import to_plan as to_plan
     from qcompile.assign.imported import plan_imported as plan_imported
     from qcompile.assign.pareto import pareto as pareto
+    from qcompile.assign.quantize import Steps as Steps
+    from qcompile.assign.quantize import quantize as quantize
+    from qcompile.assign.quantize import quantize_formats as quantize_formats
     from qcompile.assign.table import SensitivityTable as SensitivityTable
     from qcompile.assign.uniform import plan_uniform as plan_uniform
     from qcompile.build import build as build
@@ -65,6 +68,7 @@ _HOMES = {
     "SensitivityTable": "assign.table",
     "Target": "targets.target",
     "Simulation": "simulate.simulation",
+    "Steps": "assign.quantize",
     "TensorStats": "calibrate",
     "aligned_empty": "runtime",
     "analyze": "analyze.analyze",
@@ -80,6 +84,8 @@ _HOMES = {
     "plan_imported": "assign.imported",
     "plan_mixed": "mixed.mixed",
     "plan_uniform": "assign.uniform",
+    "quantize": "assign.quantize",
+    "quantize_formats": "assign.quantize",
     "select_target": "targets.select",
     "simulate": "simulate.simulate",
     "tasks_of": "tune.tasks",
@@ -98,6 +104,7 @@ __all__ = [
     "SensitivityTable",
     "Target",
     "Simulation",
+    "Steps",
     "TensorStats",
     "aligned_empty",
     "analyze",
@@ -112,6 +119,8 @@ __all__ = [
     "pareto",
     "plan_imported",
     "plan_uniform",
+    "quantize",
+    "quantize_formats",
     "select_target",
     "simulate",
     "tasks_of",

@@ -23,7 +23,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from tvm import relax
 
 from qcompile import graph
 from qcompile.calibrate.channels import ChannelStats
@@ -77,32 +76,35 @@ def learn_channel_scales(
     groups = find_groups(graph.read(model.module))
     if not held or not groups:
         return {}
-    stats = calibrate(model, others, "minmax", executor=run)
-    layers = [layer for group_ in groups for _, layer in group_.readers]
-    return channel_scales(model, stats, layer_inputs(layers, run, held, len(held)), group)
+    known = calibrate(model, others, "minmax", executor=run)
+    layers = [layer for found in groups for _, layer in found.readers]
+    inputs = layer_inputs(layers, run, held, len(held))
+    return channel_scales(model, known.merge(calibrate(model, held, "minmax", executor=run)), known, inputs, group)
 
 
 def channel_scales(
-    model: Model, stats: TensorStats, inputs: Mapping[str, LayerInputs] | None = None, group: int = 0
+    model: Model,
+    stats: TensorStats,
+    known: TensorStats | None = None,
+    inputs: Mapping[str, LayerInputs] | None = None,
+    group: int = 0,
 ) -> dict[str, tuple[float, ...]]:
     """Group name -> its positive float32 numbers, for the groups that gain by it.
 
-    inputs: rows of what layers read; of those that have none, errors are what the formulas say. group: of int4 weights
-    that share a scale; 0 for int8 weights.
+    stats: of all samples, which the numbers are made of. known: of those by which numbers are tried; None for all.
+    inputs: rows of what layers read on others; of layers that have none, errors are what the formulas say.
+    group: of int4 weights that share a scale; 0 for int8 weights.
     """
     result = {}
     for found in find_groups(graph.read(model.module)):
-        readings = [
-            reading
-            for var, layer in found.readers
-            if (reading := _reading(found, var, layer, stats, (inputs or {}).get(layer.name), group)) is not None
-        ]
+        readings = _readings(found, known or stats, inputs or {}, group)
         if not readings:
             refused("channel_scales", f"{found.name}: no statistics of its channels")
             continue
-        scale = _best(found, readings, _passed_on(found, stats))
-        if scale is not None:
-            result[found.name] = tuple(map(float, scale))
+        exponent = _exponent(found, readings, _passed_on(found, known or stats))
+        if exponent:
+            wanted = _equal(found, [*_readings(found, stats, {}, group), *_passed_on(found, stats)])
+            result[found.name] = tuple(map(float, (wanted**exponent).astype(np.float32)))
     return result
 
 
@@ -128,19 +130,22 @@ class _Reading:
         return np.square(weight).sum(axis=(0, 2))
 
 
-def _reading(
-    found: Group, var: relax.Var, layer: Chain, stats: TensorStats, inputs: LayerInputs | None, group: int
-) -> _Reading | None:
-    axis = channel_axis(layer.call)
-    index = found.by_channel(var, axis)
-    record = stats.records.get(var.name)
-    known = record.channels if record is not None else None
-    if known is None or known.axis != axis or known.sum.size != index.size:
-        return None
-    if inputs is not None:
-        part = slice(None, None, -(-inputs.rows.shape[1] // ROWS))
-        inputs = LayerInputs(inputs.rows[:, part], inputs.sample[part])
-    return _Reading(layer, index, known, inputs, group if group_refusal(layer, group) is None else 0)
+def _readings(found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs], group: int) -> list[_Reading]:
+    """The readers of a group whose channels are known."""
+    result = []
+    for var, layer in found.readers:
+        axis = channel_axis(layer.call)
+        index = found.by_channel(var, axis)
+        record = stats.records.get(var.name)
+        known = record.channels if record is not None else None
+        if known is None or known.axis != axis or known.sum.size != index.size:
+            continue
+        rows = inputs.get(layer.name)
+        if rows is not None:
+            part = slice(None, None, -(-rows.rows.shape[1] // ROWS))
+            rows = LayerInputs(rows.rows[:, part], rows.sample[part])
+        result.append(_Reading(layer, index, known, rows, group if group_refusal(layer, group) is None else 0))
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,23 +169,24 @@ def _passed_on(group: Group, stats: TensorStats) -> list[_Passed]:
     return result
 
 
-def _best(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]) -> np.ndarray | None:
-    """The numbers (count,) float32 of the least error, None for no change."""
+def _equal(group: Group, tensors: Sequence[_Reading | _Passed]) -> np.ndarray:
+    """(count,) float64: what makes the largest magnitude of every channel the same."""
     magnitude = np.zeros(group.count)
-    tensors: list[_Reading | _Passed] = [*found, *passed]
     for tensor in tensors:
         shared = tensor.index >= 0
         largest = np.maximum(np.abs(tensor.known.min), np.abs(tensor.known.max))
         np.maximum.at(magnitude, tensor.index[shared], largest[shared])
-    if not magnitude.any():
-        return None
-    wanted = magnitude.max() / np.maximum(magnitude, magnitude.max() / LARGEST)
+    most = float(magnitude.max(initial=0.0))
+    return most / np.maximum(magnitude, most / LARGEST) if most else np.ones(group.count)
+
+
+def _exponent(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]) -> float:
+    """Of ``_equal``: the one of the least error, 0 for no change."""
+    wanted = _equal(group, [*found, *passed])
     errors = np.log(np.stack([_errors(found, passed, wanted**exponent) for exponent in EXPONENTS]))
     change = (errors - errors[0]).mean(axis=1)
     best = int(np.argmin(change))
-    if change[best] > math.log(GAIN):
-        return None
-    return (wanted ** EXPONENTS[best]).astype(np.float32)
+    return EXPONENTS[best] if change[best] <= math.log(GAIN) else 0.0
 
 
 def _errors(found: Sequence[_Reading], passed: Sequence[_Passed], numbers: np.ndarray) -> np.ndarray:

@@ -55,7 +55,10 @@ def build(
     ] = None,
     equalize: Annotated[
         bool, typer.Option("--equalize/--no-equalize", help="Bring channels to similar magnitudes first.")
-    ] = False,
+    ] = True,
+    rounding: Annotated[
+        bool, typer.Option("--learn-rounding/--no-learn-rounding", help="Codes of weights by what layers compute.")
+    ] = True,
     bias_correction: Annotated[
         bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
     ] = True,
@@ -184,6 +187,7 @@ def build(
         precision,
         GROUP if group_size is None else group_size,
         equalize,
+        rounding,
         bias_correction,
     )
     found: MixedPlan | None = None

@@ -15,7 +15,7 @@ from qcompile.errors import QCompileError
 from qcompile.formats import GROUP
 
 if TYPE_CHECKING:
-    from qcompile.calibrate import TensorStats
+    from qcompile.calibrate import CalibrationData, TensorStats
     from qcompile.model import Model, TensorSpec
     from qcompile.plan import QuantPlan
     from qcompile.targets.target import Target
@@ -41,7 +41,8 @@ class CalibrationWish:
     integer_io: bool
     precision: str = "int8"
     group_size: int = GROUP
-    equalize: bool = False
+    equalize: bool = True
+    rounding: bool = True
     bias_correction: bool = True
 
 
@@ -54,7 +55,6 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
     """
     import qcompile as qc
     from qcompile.assign.imported import brings_scales
-    from qcompile.calibrate.methods import PERCENTILE
 
     inputs = _float_names(model.inputs) if wish.integer_io else []
     outputs = _float_names(model.outputs) if wish.integer_io else []
@@ -64,25 +64,8 @@ def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dic
             raise QCompileError(reason, remedy="give --calib-data")
         with timed("plan", times, "planning"):
             return qc.plan_imported(model, wish.exclude, inputs, outputs)
-    if wish.equalize and wish.data is not None:
-        with timed("equalize", times, "equalizing channels"):
-            model = qc.equalize(model, wish.data)
-    stats = calibrated(model, wish, times)
-    percent = PERCENTILE if wish.percentile is None else wish.percentile
-    with timed("plan", times, "planning"):
-        plan = qc.plan_uniform(
-            model,
-            stats,
-            wish.precision,
-            target,
-            wish.exclude,
-            inputs,
-            outputs,
-            method=wish.method,
-            percent=percent,
-            group_size=wish.group_size,
-            bias_correction=wish.bias_correction,
-        )
+    _, plans = _learnt(model, target, (wish.precision,), wish, times, inputs, outputs)
+    plan = plans[wish.precision]
     if wish.precision != "int8":
         _tell_fallbacks(plan)
     return plan
@@ -95,34 +78,39 @@ def format_plans(
 
     Raises QCompileError if nothing but fp32 is named.
     """
-    import qcompile as qc
-    from qcompile.calibrate.methods import PERCENTILE
     from qcompile.formats import format_of
 
     wanted = [name for name in dict.fromkeys(formats) if format_of(name).name != "fp32"]
     if not wanted:
         raise QCompileError("nothing to compare fp32 with", node="--formats", remedy="give another format: int8")
-    if wish.equalize and wish.data is not None:
-        with timed("equalize", times, "equalizing channels"):
-            model = qc.equalize(model, wish.data)
-    stats = calibrated(model, wish, times)
+    return _learnt(model, target, wanted, wish, times)
+
+
+def _learnt(
+    model: Model,
+    target: Target,
+    precisions: Sequence[str],
+    wish: CalibrationWish,
+    times: dict[str, float],
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> tuple[Model, dict[str, QuantPlan]]:
+    """Plans by data, and the model that they are of; noise, for want of data, decides on ranges only."""
+    import qcompile as qc
+    from qcompile.calibrate.methods import PERCENTILE
+
+    learns = wish.data is not None
+    steps = qc.Steps(wish.equalize and learns, wish.method, wish.rounding and learns, wish.bias_correction)
     percent = PERCENTILE if wish.percentile is None else wish.percentile
-    with timed("plan", times, "planning"):
-        plans = {
-            name: qc.plan_uniform(
-                model,
-                stats,
-                name,
-                target,
-                wish.exclude,
-                method=wish.method,
-                percent=percent,
-                group_size=wish.group_size,
-                bias_correction=wish.bias_correction,
-            )
-            for name in wanted
-        }
-    return model, plans
+    data = calibration_feeds(model, wish)
+    with timed("calibrate", times, "calibrating") as update:
+        ends = (wish.exclude, inputs, outputs)
+        learnt = qc.quantize_formats(
+            model, data, precisions, target, *ends, steps, percent, wish.group_size, progress=update
+        )
+    for note in data.notes:
+        remark(f"note: {note}")
+    return learnt
 
 
 def _tell_fallbacks(plan: QuantPlan) -> None:
@@ -136,15 +124,20 @@ def _tell_fallbacks(plan: QuantPlan) -> None:
         remark(f"note: {len(layers)} x int8: {why} ({shown})")
 
 
-def calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
-    import qcompile as qc
+def calibration_feeds(model: Model, wish: CalibrationWish) -> CalibrationData:
+    """The data that the wish names; noise, with a warning, if it names none."""
     from qcompile.calibrate import RANDOM_DATA_WARNING, calibration_data, random_data
 
-    if wish.data is None:
-        remark(RANDOM_DATA_WARNING)
-        data = calibration_data(random_data(model.inputs), model.inputs, wish.num_samples)
-    else:
-        data = calibration_data(wish.data, model.inputs, wish.num_samples)
+    if wish.data is not None:
+        return calibration_data(wish.data, model.inputs, wish.num_samples)
+    remark(RANDOM_DATA_WARNING)
+    return calibration_data(list(random_data(model.inputs)), model.inputs, wish.num_samples)
+
+
+def calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
+    import qcompile as qc
+
+    data = calibration_feeds(model, wish)
     with timed("calibrate", times, "calibrating") as update:
         stats = qc.calibrate(model, data, wish.method, progress=lambda done: update(f"{done} samples"))
     for note in data.notes:

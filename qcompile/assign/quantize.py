@@ -1,0 +1,116 @@
+"""``quantize``: from a float model and data to a plan, by every step towards accuracy that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompile import graph
+from qcompile.assign.bias_correction import correct_biases
+from qcompile.assign.rounding import learn_rounding
+from qcompile.assign.uniform import plan_uniform
+from qcompile.calibrate.collect import calibrate
+from qcompile.calibrate.data import CalibrationData, calibration_data
+from qcompile.calibrate.equalize import learn_channel_scales
+from qcompile.calibrate.executor import Executor, default_executor, scaled_executor
+from qcompile.calibrate.layer_inputs import LayerInputs, layer_inputs
+from qcompile.calibrate.methods import PERCENTILE
+from qcompile.formats import FORMATS, GROUP
+from qcompile.model import Model
+from qcompile.passes.chain import WEIGHTED, find_chains
+from qcompile.plan import QuantPlan
+from qcompile.scaled import scaled
+
+if TYPE_CHECKING:
+    from qcompile.targets.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What is done for accuracy, in this order.
+
+    equalize: channels are brought to similar magnitudes (``qcompile.calibrate.equalize``).
+    ranges: how the range of a tensor is chosen (``qcompile.calibrate.methods``).
+    rounding: codes of weights learn from data (``learn_rounding``).
+    bias_correction: biases make up for what shifts the means of layers (``correct_biases``).
+    """
+
+    equalize: bool = True
+    ranges: str = "minmax"
+    rounding: bool = True
+    bias_correction: bool = True
+
+
+def quantize(
+    model: Model,
+    data: Any,
+    precision: str = "int8",
+    target: Target | None = None,
+    exclude: Sequence[str] = (),
+    integer_inputs: Sequence[str] = (),
+    integer_outputs: Sequence[str] = (),
+    steps: Steps | None = None,
+    percent: float = PERCENTILE,
+    group_size: int = GROUP,
+    num_samples: int | None = None,
+    progress: Callable[[str], None] = lambda what: None,
+    executor: Executor | None = None,
+) -> QuantPlan:
+    """A plan of ``model`` in one precision, by these steps; the model is compiled once and run over the data.
+
+    data: as for ``calibrate``; read several times, so what can be read only once is kept in memory.
+    steps: None for the default of each. progress: called with a few words on what is going on. executor: as for
+    ``calibrate``. Others as for ``plan_uniform``.
+    """
+    wish = (target, exclude, integer_inputs, integer_outputs, steps, percent, group_size, num_samples, progress)
+    return quantize_formats(model, data, (precision,), *wish, executor)[1][precision]
+
+
+def quantize_formats(
+    model: Model,
+    data: Any,
+    precisions: Sequence[str],
+    target: Target | None = None,
+    exclude: Sequence[str] = (),
+    integer_inputs: Sequence[str] = (),
+    integer_outputs: Sequence[str] = (),
+    steps: Steps | None = None,
+    percent: float = PERCENTILE,
+    group_size: int = GROUP,
+    num_samples: int | None = None,
+    progress: Callable[[str], None] = lambda what: None,
+    executor: Executor | None = None,
+) -> tuple[Model, dict[str, QuantPlan]]:
+    """The plans of several precisions, and the model that all are of: one equalization, one compilation."""
+    steps = steps or Steps()
+    feeds = data if isinstance(data, CalibrationData) else calibration_data(data, model.inputs, num_samples)
+    if not isinstance(data, (str, Path, list, tuple, dict, CalibrationData)):
+        feeds = calibration_data(list(feeds), model.inputs)
+    if executor is None:
+        progress("compiling the float model")
+    run = executor or default_executor(model)
+
+    def count(what: str) -> Callable[[int], None]:
+        return lambda done: progress(f"{what}, {done}")
+
+    if steps.equalize and not model.channel_scales:
+        progress("magnitudes of channels")
+        grouped = all(FORMATS[name].grouped for name in precisions)
+        scales = learn_channel_scales(model, feeds, run, group_size if grouped else 0)
+        run, model = scaled_executor(run, model, scales), scaled(model, scales)
+    stats = calibrate(model, feeds, steps.ranges, executor=run, progress=count("ranges"))
+    inputs: dict[str, LayerInputs] | None = None
+    plans = {}
+    for name in precisions:
+        ends = (target, exclude, integer_inputs, integer_outputs)
+        plan = plan_uniform(model, stats, name, *ends, steps.ranges, percent, group_size, bias_correction=False)
+        if steps.rounding and FORMATS[name].codes:
+            if inputs is None:
+                progress("inputs of layers")
+                chains = [chain for chain in find_chains(graph.read(model.module)) if chain.kind in WEIGHTED]
+                inputs = layer_inputs(chains, run, feeds, stats.samples)
+            plan = learn_rounding(model, inputs, plan, steps.bias_correction, count("codes of layers"))
+        plans[name] = correct_biases(model, stats, plan) if steps.bias_correction else plan
+    return model, plans
