@@ -65,14 +65,21 @@ def scale_by_channel(scale: relax.Expr, ndim: int, axis: int) -> relax.Call:
 
 
 def scaled_codes(composite: Composite, codes: int, group_scale: int) -> relax.Var:
-    """Int4 codes (N, K) of one parameter times the scales of their groups (N, groups), another one; int16."""
+    """Int4 codes (N, K) of one parameter times the scales of their groups (N, groups), another one; int16.
+
+    Of a convolution the codes are (O, I, KH, KW), and K is (KH, KW, I).
+    """
     weight = composite.params[codes]
-    (outputs, groups), whole = shape_of(composite.params[group_scale]), shape_of(weight)
+    (outputs, groups), ndim = shape_of(composite.params[group_scale]), len(shape_of(weight))
     wide = composite.emit(relax.op.astype(weight, "int16"))
+    if ndim > 2:
+        wide = composite.emit(relax.op.permute_dims(wide, [0, *range(2, ndim), 1]))
+    whole = shape_of(wide)
     wide = composite.emit(relax.op.reshape(wide, (outputs, groups, -1)))
     scale = composite.emit(relax.op.astype(composite.params[group_scale], "int16"))
     scale = composite.emit(relax.op.reshape(scale, (outputs, groups, 1)))
-    return composite.emit(relax.op.reshape(composite.emit(relax.op.multiply(wide, scale)), whole))
+    scaled = composite.emit(relax.op.reshape(composite.emit(relax.op.multiply(wide, scale)), whole))
+    return composite.emit(relax.op.permute_dims(scaled, [0, ndim - 1, *range(1, ndim - 1)])) if ndim > 2 else scaled
 
 
 def epilogue_of(out: Affine | None, clip: tuple[float, float] | None, residual: Operand | None) -> Epilogue:

@@ -16,7 +16,7 @@ from qcompile.passes.chain import Chain
 from qcompile.passes.channels import unknown_layout
 from qcompile.passes.composite import Composite, scale_by_channel, scaled_codes
 from qcompile.passes.fold_layer import Folded, Layer
-from qcompile.passes.group_weights import group_refusal, split_groups
+from qcompile.passes.group_weights import group_refusal, of_rows, rows_of, split_groups
 from qcompile.passes.quantized import QuantizedConstant, constant_of, stored_of
 from qcompile.passes.weights import INT32_MAX, bias_vector, groups_of_scales, largest_sum, out_channels, weight_axis
 from qcompile.reference.arithmetic import multipliers
@@ -40,8 +40,8 @@ _NO_GROUPS: Mapping[str, int] = MappingProxyType({})
 
 def weighted(layer: Layer, groups: Mapping[str, int] = _NO_GROUPS) -> Folded | str:
     """Conv2d, ConvTranspose2d or Dense. groups: sizes of groups that share an integer scale, by layer."""
-    group = groups.get(layer.chain.name, 0) if layer.x is not None else 0
-    constants = _integer_constants(layer, group) if layer.x is not None else _float_constants(layer)
+    group = groups.get(layer.chain.name, 0)
+    constants = _integer_constants(layer, group) if layer.x is not None else _float_constants(layer, group)
     if isinstance(constants, str):
         return constants
     args = [layer.inputs[0].expr, constant(constants.weight, constants.weight.dtype.name)]
@@ -87,16 +87,21 @@ def _integer_constants(layer: Layer, group: int) -> Constants | str:
         bias = np.broadcast_to(given.codes.reshape(-1), (channels,))
     if largest_sum(weight, bias, groups_of_scales(chain)) > INT32_MAX:
         return "its sums may exceed int32"
-    codes, bias = _oriented(layer, weight.codes), np.ascontiguousarray(bias)
+    return _codes(layer, weight.codes, scale, np.ascontiguousarray(bias), group)
+
+
+def _codes(layer: Layer, codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, group: int) -> Constants | str:
+    """Constants of integer weights, taken apart into int4 and scales of groups if there are groups."""
+    codes = _oriented(layer, codes)
     if not group:
         return Constants(codes, scale, bias)
-    if (reason := group_refusal(chain, group)) is not None:
+    if (reason := group_refusal(layer.chain, group)) is not None:
         return reason
-    parts = split_groups(codes, group)
-    return parts if isinstance(parts, str) else Constants(parts[0], scale, bias, parts[1])
+    parts = split_groups(rows_of(codes, 0), group)
+    return parts if isinstance(parts, str) else Constants(of_rows(parts[0], codes.shape, 0), scale, bias, parts[1])
 
 
-def _float_constants(layer: Layer) -> Constants | str:
+def _float_constants(layer: Layer, group: int) -> Constants | str:
     weight, chain = array(layer.chain.weight), layer.chain
     definition = layer.definitions.get(chain.weight) if isinstance(chain.weight, relax.Var) else None
     codes = constant_of(definition)
@@ -108,12 +113,13 @@ def _float_constants(layer: Layer) -> Constants | str:
         return "the weight is not a constant"
     if reason := unknown_layout(chain.call):
         return reason
-    if codes is not None and (chain.kind == "scale" or weight.dtype != np.int8):
-        return "the weight is not int8"
-    scale = None if codes is None else _scales(chain, codes)
-    if isinstance(scale, str):
-        return scale
-    return Constants(_oriented(layer, weight), scale, np.ascontiguousarray(bias_vector(chain)))
+    bias = np.ascontiguousarray(bias_vector(chain))
+    if codes is None:
+        return Constants(_oriented(layer, weight), None, bias)
+    if chain.kind == "scale" or weight.dtype != (np.int16 if group else np.int8):
+        return f"the weight is not {'int16' if group else 'int8'}"
+    scale = _scales(chain, codes)
+    return scale if isinstance(scale, str) else _codes(layer, weight, scale, bias, group)
 
 
 def _scales(chain: Chain, codes: QuantizedConstant) -> np.ndarray | str:
@@ -167,7 +173,7 @@ def _spec(layer: Layer, group: int, constants: Constants) -> ops.Spec:
     strides, dilation = image_pair(attrs.strides, 1), image_pair(attrs.dilation, 1)
     padding, groups = image_padding(attrs.padding), int(attrs.groups)
     if chain.kind == "conv":
-        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue, weights)
+        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue, weights, group)
     output_padding = image_pair(attrs.output_padding, 0)
     return ops.ConvTranspose2d(strides, padding, output_padding, dilation, groups, layer.x, layer.epilogue, weights)
 

@@ -1,5 +1,5 @@
 """Int4 weights with an integer scale for each group of neighbours: along the reduction of a dense layer, along the
-rows of a table that are looked up.
+input channels of each element of a convolution's window, along the rows of a table that are looked up.
 
 In QDQ form such a weight is an int16 constant, the product of code and group scale, whose scale is that of the output
 channel or row: ``real = s[n] * (k[n, g] * code)``. Folding takes the product apart again.
@@ -7,7 +7,7 @@ channel or row: ``real = s[n] * (k[n, g] * code)``. Folding takes the product ap
 
 from __future__ import annotations
 
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -19,15 +19,20 @@ QMIN, QMAX = -8, 7
 SCALE_MAX = 255
 STEP = 8  # what a group is a multiple of: two steps of any dot product
 TABLE = 65536  # elements from which a table is int4: a smaller one saves less than 32 KB, and costs accuracy
-_AXES = {"dense": 1, "gather": 0}  # kind of a layer -> axis of output channels, or of rows, in its weight
+_AXES = {"dense": 1, "conv": 0, "gather": 0}  # kind of a layer -> axis of output channels, or of rows, in its weight
+_BLOCK = 16  # channels side by side in images: groups are whole blocks, or equal parts of one
 
 
 def group_refusal(chain: Chain, group: int) -> str | None:
     """Why a layer cannot have int4 weights by groups, None if it can."""
     if chain.kind not in _AXES:
-        return f"w4a8 is for matrix products with a constant and for tables, not {chain.kind}"
+        return f"int4 weights are for convolutions, matrix products with a constant and tables, not {chain.kind}"
+    if chain.kind == "conv" and (reason := _conv_refusal(chain, group)):
+        return reason
     if group < STEP or group % STEP:
         return f"groups of {group} weights are not a multiple of {STEP}"
+    if chain.kind == "conv":
+        return None
     extent = shape_of(chain.weight)[1 - _AXES[chain.kind]]
     if chain.kind == "gather" and (elements := prod(shape_of(chain.weight))) < TABLE:
         return f"a table of {elements} elements; int4 pays from {TABLE}"
@@ -37,9 +42,41 @@ def group_refusal(chain: Chain, group: int) -> str | None:
     return None
 
 
+def fitting_group(chain: Chain, group: int) -> int:
+    """The size of groups for a layer if ``group`` is wished for: of a convolution, what divides its channels, too."""
+    return gcd(shape_of(chain.weight)[1], group) if chain.kind == "conv" else group
+
+
+def _conv_refusal(chain: Chain, group: int) -> str | None:
+    outputs, inputs, *_ = shape_of(chain.weight)
+    groups = int(chain.call.attrs.groups)
+    if inputs % _BLOCK:
+        return f"{inputs} input channels are not a multiple of {_BLOCK}"
+    if inputs % group:
+        return f"{inputs} input channels are not a multiple of the group size {group}"
+    if group % _BLOCK and _BLOCK % group:
+        return f"groups of {group} weights are neither whole blocks of {_BLOCK} channels nor equal parts of one"
+    if groups > 1 and outputs // groups % _BLOCK:
+        return f"{outputs // groups} channels of each of its groups are not a multiple of {_BLOCK}"
+    return None
+
+
 def grouped_rows(chain: Chain, weight: np.ndarray) -> np.ndarray:
     """The weight of a layer that ``group_refusal`` lets pass as (N, K): K is what groups lie along."""
-    return np.ascontiguousarray(weight if _AXES[chain.kind] == 0 else weight.T)
+    return rows_of(weight, _AXES[chain.kind])
+
+
+def rows_of(weight: np.ndarray, axis: int) -> np.ndarray:
+    """A weight as (N, K): of (K, N) for ``axis`` 1; of (N, K) or (O, I, KH, KW) for 0, then K is (KH, KW, I)."""
+    rows = weight.T if axis == 1 else np.moveaxis(weight, 1, -1)
+    return np.ascontiguousarray(rows).reshape(len(rows), -1)
+
+
+def of_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """The inverse of ``rows_of`` for a weight of this shape."""
+    if axis == 1:
+        return np.ascontiguousarray(rows.T)
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1))
 
 
 def grouped_codes(
@@ -65,14 +102,15 @@ def quantize_groups(
 ) -> QuantizedConstant:
     """The int16 constant of a weight: codes times group scales.
 
-    weight, moves: (K, N), or (N, K) for ``axis`` 0. scale: (N,) or (1,) float32. group_scale: (N, K / group) uint8.
+    weight, moves: as in ``rows_of``. scale: (N,) or (1,) float32. group_scale: (N, K / group) uint8.
     """
-    rows, moved = (x if axis == 0 or x is None else x.T for x in (weight, moves))
+    rows, moved = (None if x is None else rows_of(x, axis) for x in (weight, moves))
     codes = grouped_codes(rows, scale, group_scale, moved).astype(np.int16)
     product = codes * np.repeat(group_scale, group, axis=1).astype(np.int16)
     full = np.broadcast_to(np.asarray(scale, np.float32), (len(rows),))
-    codes = np.ascontiguousarray(product if axis == 0 else product.T)
-    return QuantizedConstant(codes, np.ascontiguousarray(full), np.zeros(len(rows), np.int16), axis)
+    return QuantizedConstant(
+        of_rows(product, weight.shape, axis), np.ascontiguousarray(full), np.zeros(len(rows), np.int16), axis
+    )
 
 
 def split_groups(codes: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray] | str:

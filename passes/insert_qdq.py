@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import tvm
@@ -239,7 +240,8 @@ class _Inserter:
         reason = group_refusal(chain, plan.group) if constant is chain.weight else "it is not the layer's weight"
         if reason is not None:
             raise QCompileError(f"no weights by groups here: {reason}", node=name, remedy="make the layer int8")
-        steps = self._group_scale(name, shape_of(constant)[axis], shape_of(constant)[1 - axis])
+        outputs = shape_of(constant)[axis]
+        steps = self._group_scale(name, outputs, prod(shape_of(constant)) // outputs)
         return quantize_groups(array(constant), scale, steps, plan.group, axis, moves)
 
     def _scales(self, name: str, count: int) -> np.ndarray:

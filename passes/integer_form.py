@@ -39,5 +39,5 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
         fold_pooling(nodes, keep),
         fold_elementwise(nodes, keep),
         # What the plan left in float32.
-        fuse_float(nodes),
+        fuse_float(nodes, groups),
     ]

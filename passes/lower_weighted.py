@@ -37,7 +37,7 @@ def _conv2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conv
     args = [lowering.place(x, source)]
     if residual is not None:
         args.append(lowering.place(rest[0], residual))
-    operator = "depthwise_conv2d" if depthwise else "conv2d"
+    operator = "depthwise_conv2d" if depthwise else "conv2d_int4" if spec.group else "conv2d"
     _emit(lowering, var, args, operator, operator, spec, constants, source, out, residual)
 
 

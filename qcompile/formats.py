@@ -43,6 +43,7 @@ FORMATS = {
         Format("int8", "uint8", "int8"),
         Format("w4a8", "uint8", "int4", grouped=True),
         Format("w8", "float32", "int8"),
+        Format("w4", "float32", "int4", grouped=True),
         Format("fp16", "float32", "float16"),
     )
 }

@@ -110,6 +110,10 @@ class Conv2d(_Weighted):
 
     bfloat16   x and the residual are rounded to it first, to nearest, ties to even
     int8       weights are codes: a multiplier argument has their scales, ``v = (sum x * w) * multiplier[o] + bias``
+    int4       so are these, here int8 in [-8, 7]; each ``group`` neighbours have a scale beside that (see ``Dense``),
+               in integer layers, too: group_scale uint8, behind the multiplier. Of a convolution, whose C/groups it
+               divides, it is (O, KH * KW * C/groups / group), in the order of (KH, KW, C/groups).
+    float16    weights alone are rounded
 
     Sums of floats are taken in any order, so they are equal within float tolerance.
     """

@@ -24,22 +24,22 @@ def weight_error(chain: Chain, plan: QuantPlan) -> float:
     stored = format_of(layer.format).weights
     if "float" in stored:
         return _distance(array(chain.weight).astype(stored), array(chain.weight))
-    return 0.0 if planned is None else _codes_error(chain.weight, planned, weight_axis(chain), 1)
+    return 0.0 if planned is None else _codes_error(chain.weight, planned, weight_axis(chain))
 
 
 def _table_error(table: relax.Expr | None, planned: TensorPlan | None) -> float:
     """Of a table (..., R, D), which has scales by row."""
     if table is None or planned is None:
         return 0.0
-    return _codes_error(table, planned, len(shape_of(table)) - 2, 0)
+    return _codes_error(table, planned, len(shape_of(table)) - 2)
 
 
-def _codes_error(constant: relax.Expr, planned: TensorPlan, axis: int, group_axis: int) -> float:
+def _codes_error(constant: relax.Expr, planned: TensorPlan, axis: int) -> float:
     weight, scale = array(constant), np.array(planned.scale, np.float32)
     moves = planned.rounding(weight.shape)
     if planned.group:
         steps = np.frombuffer(planned.group_scale, np.uint8).reshape(scale.size, -1)
-        rounded = quantize_groups(weight, scale, steps, planned.group, group_axis, moves)
+        rounded = quantize_groups(weight, scale, steps, planned.group, axis, moves)
     else:
         rounded = quantize_weight(weight, scale, axis, moves)
     along = [1] * rounded.codes.ndim

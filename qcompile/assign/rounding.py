@@ -13,7 +13,7 @@ from qcompile.calibrate.learn_codes import error, learn_codes, moments
 from qcompile.model import Model
 from qcompile.passes.base import array, refused, shape_of
 from qcompile.passes.chain import WEIGHTED, Chain, find_chains
-from qcompile.passes.group_weights import QMAX, QMIN, quantize_groups
+from qcompile.passes.group_weights import QMAX, QMIN, of_rows, quantize_groups
 from qcompile.passes.weights import (
     INT32_MAX,
     groups_of_scales,
@@ -81,8 +81,9 @@ def _moves(chain: Chain, inputs: LayerInputs, tensors: Mapping[str, TensorPlan],
     moves = from_rows(chain, learnt)
     scale = np.array(plan.scale, np.float32)
     if plan.group:
-        groups = np.frombuffer(plan.group_scale, np.uint8).reshape(weight.shape[1], -1)
-        quantized = quantize_groups(weight, scale, groups, plan.group, 1, moves)
+        axis = weight_axis(chain)
+        groups = np.frombuffer(plan.group_scale, np.uint8).reshape(weight.shape[axis], -1)
+        quantized = quantize_groups(weight, scale, groups, plan.group, axis, moves)
     else:
         quantized = quantize_weight(weight, scale, weight_axis(chain), moves)
     total = largest_sum(quantized, quantize_bias(chain, q, scale), groups_of_scales(chain))
@@ -93,7 +94,7 @@ def _steps(chain: Chain, plan: TensorPlan) -> np.ndarray:
     """The step of each weight's codes, float64 of the weight's shape."""
     axis, shape = weight_axis(chain), shape_of(chain.weight)
     scale = np.broadcast_to(np.array(plan.scale, np.float64), (shape[axis],))
-    if plan.group:  # of a dense layer (K, N), along K
-        steps = np.frombuffer(plan.group_scale, np.uint8).reshape(shape[1], -1)
-        return (scale[:, None] * np.repeat(steps, plan.group, axis=1)).T
+    if plan.group:
+        steps = np.frombuffer(plan.group_scale, np.uint8).reshape(shape[axis], -1)
+        return of_rows(scale[:, None] * np.repeat(steps, plan.group, axis=1), shape, axis)
     return np.broadcast_to(scale.reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape)

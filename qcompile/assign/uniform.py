@@ -74,7 +74,7 @@ def plan_uniform(
         return QuantPlan(_given_ends(structure, given), layers, given.integer_inputs, given.integer_outputs, method)
 
     if not FORMATS[precision].codes:
-        tensors, layers = weight_only_plans(structure, precision, excluded)
+        tensors, layers = weight_only_plans(structure, precision, excluded, group_size)
         ends = _given_ends(structure, given)
         return QuantPlan({**tensors, **ends}, layers, given.integer_inputs, given.integer_outputs, method)
 

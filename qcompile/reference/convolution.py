@@ -17,7 +17,8 @@ from qcompile.reference.arithmetic import centered, exact_int32, finish, scaled
 def conv2d(spec: Conv2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray) -> np.ndarray:
     """x (N, C, H, W) or (N, C, W); weight (O, C/groups, KH, KW) or without KH.
 
-    rest: multiplier if the weights are integers, residual if any.
+    rest: multiplier if the weights are integers, group_scale (O, KH * KW * C/groups / group) if spec.group, residual if
+    any.
     """
     images, filters = _image(_numbers(spec, x)), _image(weight)
     top, left, bottom, right = spec.padding
@@ -28,7 +29,9 @@ def conv2d(spec: Conv2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *r
     ow = (width - spec.dilation[1] * (kw - 1) - 1) // spec.strides[1] + 1
 
     images = images.reshape(n, spec.groups, per_group, height, width)
-    filters = filters.astype(np.float64).reshape(spec.groups, o // spec.groups, per_group, kh, kw)
+    factors, rest = _factors(spec, filters.transpose(0, 2, 3, 1).reshape(o, -1), rest)
+    filters = factors.reshape(o, kh, kw, per_group).transpose(0, 3, 1, 2)
+    filters = filters.reshape(spec.groups, o // spec.groups, per_group, kh, kw)
     total = np.zeros((n, spec.groups, o // spec.groups, oh * ow))
     for i in range(kh):
         for j in range(kw):
@@ -70,12 +73,19 @@ def conv_transpose2d(
 
 def dense(spec: Dense, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray) -> np.ndarray:
     """x (..., K); weight (N, K); rest: multiplier, group_scale (N, K / group) if spec.group, residual if any."""
-    factors = weight.astype(np.float64)
-    if spec.group:
-        multiplier, group_scale, *residual = rest
-        factors, rest = factors * np.repeat(group_scale, spec.group, axis=1), (multiplier, *residual)
+    factors, rest = _factors(spec, weight, rest)
     total = _numbers(spec, x) @ factors.T
     return _layer(spec, total, bias, rest, channel=total.ndim - 1)
+
+
+def _factors(
+    spec: Conv2d | Dense, weight: np.ndarray, rest: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Weights (O, K) in float64, times the scales of their groups; ``rest`` without those."""
+    if not spec.group:
+        return weight.astype(np.float64), rest
+    multiplier, group_scale, *residual = rest
+    return weight.astype(np.float64) * np.repeat(group_scale, spec.group, axis=1), (multiplier, *residual)
 
 
 def _layer(

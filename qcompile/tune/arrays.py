@@ -35,17 +35,20 @@ def constants_of(workload: Workload) -> Constants:
     rng = _rng(workload, "constants")
     spec, outputs, terms = workload.spec, workload.weight[0], prod(workload.weight[1:])
     if spec.x is None and spec.scaled:
-        weight = rng.integers(-127, 128, workload.weight, np.int8)
-        scale = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(74 * terms**0.5)
-        return Constants(weight, rng.standard_normal(outputs, np.float32), scale)
+        bias = rng.standard_normal(outputs, np.float32)
+        size = np.float32((4.6 * 147 if spec.group else 74) * terms**0.5)  # of the sums
+        scale = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / size
+        if spec.group:
+            weight, group_scale = _groups(workload, rng)
+            return Constants(weight, bias, scale, group_scale)
+        return Constants(rng.integers(-127, 128, workload.weight, np.int8), bias, scale)
     if spec.x is None:
         weight = rng.standard_normal(workload.weight, np.float32) / np.float32(terms**0.5)
         weight = rounded(weight) if spec.weights == "bfloat16" else weight.astype(spec.weights)
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)
     group_scale = None
     if workload.group:
-        weight = rng.integers(-8, 9, workload.weight, np.int8).clip(-8, 7)  # of a mean near 0
-        group_scale = rng.integers(1, 256, (outputs, terms // workload.group), np.uint8)
+        weight, group_scale = _groups(workload, rng)
         spread = 4.6 * 147
     else:
         weight, spread = rng.integers(-128, 128, workload.weight, np.int8), 74.0
@@ -54,6 +57,12 @@ def constants_of(workload: Workload) -> Constants:
     multiplier = rng.uniform(0.5, 1.5, outputs) * 64 / deviation
     bias = np.rint(rng.uniform(0.5, 1.5, outputs) * middle / multiplier)
     return Constants(weight, bias.astype(np.int32), multiplier.astype(np.float32), group_scale)
+
+
+def _groups(workload: Workload, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """An int4 weight of a mean near 0, and the scales of its groups."""
+    weight = rng.integers(-8, 9, workload.weight, np.int8).clip(-8, 7)
+    return weight, rng.integers(1, 256, (workload.weight[0], prod(workload.weight[1:]) // workload.group), np.uint8)
 
 
 def feed_of(workload: Workload) -> Feed:

@@ -120,7 +120,7 @@ def dense_problem(
     """weight_shape: (N, K)."""
     outputs, inputs = weight_shape
     runs = Runs(group_of(spec, target), exact=spec.x is None)
-    reduction = dense_reduction(x.numel // inputs, inputs, outputs, residual is not None, runs)
+    reduction = dense_reduction(x.numel // inputs, inputs, outputs, residual is not None, runs, spec.group)
     return _problem(reduction, spec, weight_shape, x, out, target)
 
 
@@ -207,16 +207,21 @@ def _kernel(
         arrays["weight"] = to_bits(arrays["weight"])
     dtypes = dtypes_of(spec, out, residual)
     nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue, dtypes)
+    note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * lanes}"
+    llvm = "".join(dict.fromkeys(v.dot.llvm for v in (vector, last) if v.dot))
+    return layer_kernel(name, arrays, x, out, residual, with_border(nest.emit, out), note, llvm)
 
-    def emit(args: dict[str, b.Buffer]) -> None:
+
+def with_border(emit: Callable[[dict[str, b.Buffer]], None], out: Storage) -> Callable[[dict[str, b.Buffer]], None]:
+    """A loop nest that writes ``out``, and its border before that."""
+
+    def both(args: dict[str, b.Buffer]) -> None:
         if any(out.border):
             with b.loop(out.image[0]) as n, b.loop(out.blocks) as block:
                 b.fill_border(args["y"], out, n, block)
-        nest.emit(args)
+        emit(args)
 
-    note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * lanes}"
-    llvm = "".join(dict.fromkeys(v.dot.llvm for v in (vector, last) if v.dot))
-    return layer_kernel(name, arrays, x, out, residual, emit, note, llvm)
+    return both
 
 
 def dtypes_of(spec: Conv2d | Dense, out: Storage, residual: Storage | None) -> dict[str, str]:

@@ -36,12 +36,14 @@ class Segment:
     """Part of the reduction: from ``start`` on, nested loops of (extent, stride), then ``steps`` adjacent groups.
 
     missing: elements at the end of each group that are not to be read: there, memory may hold NaN.
+    inner: of weights by groups, how many of the innermost loops run within a group.
     """
 
     start: int
     loops: tuple[tuple[int, int], ...]
     steps: int
     missing: int = 0
+    inner: int = 0
 
     @property
     def length(self) -> int:
@@ -181,8 +183,12 @@ def conv_reduction(
     if pointwise and all(s.contiguous_pixels for s in (x, out, residual) if s is not None):
         height, width = 1, height * width
     runs = Runs(group, exact=spec.x is None)
-    channels = _blocked_channels if x.block == BLOCK else _few_channels
-    segments, index = channels(inputs, (kh, kw), spec.dilation, x, runs)
+    if spec.group:
+        segments, index = _grouped_channels(inputs, (kh, kw), spec.dilation, x, spec.group, group)
+    elif x.block == BLOCK:
+        segments, index = _blocked_channels(inputs, (kh, kw), spec.dilation, x, runs)
+    else:
+        segments, index = _few_channels(inputs, (kh, kw), spec.dilation, x, runs)
     pixel = spec.strides[1] * x.block
     return Reduction(
         batch=batch,
@@ -201,9 +207,11 @@ def conv_reduction(
     )
 
 
-def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, runs: Runs) -> Reduction:
-    """(rows, inputs) x (inputs, outputs), all plain."""
+def dense_reduction(rows: int, inputs: int, outputs: int, residual: bool, runs: Runs, weights: int = 0) -> Reduction:
+    """(rows, inputs) x (inputs, outputs), all plain. weights: of a group that shares a scale, 0 if none does."""
     segments, index = runs.cut(0, (), np.arange(inputs))
+    if weights:
+        segments = [Segment(0, ((inputs // weights, weights),), weights // runs.group)]
     return Reduction(
         batch=1,
         height=1,
@@ -245,6 +253,24 @@ def _blocked_channels(
         more = runs.cut(whole * x.plane, taps, position[whole * BLOCK :].transpose(1, 2, 0))
         segments, index = segments + more[0], index + more[1]
     return segments, index
+
+
+def _grouped_channels(
+    inputs: int, window: tuple[int, int], dilation: tuple[int, int], x: Storage, weights: int, group: int
+) -> tuple[list[Segment], list[np.ndarray]]:
+    """Window row, window column, groups of ``weights`` channels: whole blocks, or equal parts of one.
+
+    Here the weights of an output channel are (KH, KW, I), so that groups lie side by side.
+    """
+    kh, kw = window
+    taps = ((kh, dilation[0] * x.row), (kw, dilation[1] * x.block))
+    index = [np.arange(kh * kw * inputs).reshape(-1, group)]
+    if weights < BLOCK:
+        loops = (*taps, (inputs // BLOCK, x.plane), (BLOCK // weights, weights))
+        return [Segment(0, loops, weights // group)], index
+    blocks = weights // BLOCK
+    loops = (*taps, (inputs // weights, blocks * x.plane), (blocks, x.plane))
+    return [Segment(0, loops, BLOCK // group, inner=1)], index
 
 
 def _few_channels(

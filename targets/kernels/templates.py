@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from qcompile.ops import Conv2d
-from qcompile.targets.kernels import conv, dense_int4, depthwise, tiling
+from qcompile.targets.kernels import conv, depthwise, int4, tiling
 from qcompile.targets.kernels.depthwise import Strip
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.kernels.workload import Workload
@@ -95,16 +95,16 @@ def _tile_cycles(workload: Workload, target: Target, tile: Tile) -> float:
 
 
 def _int4_tiles(workload: Workload, target: Target) -> Iterator[Tile]:
-    for tile, channels_outer in itertools.product(dense_int4.legal_tiles_of(_problem(workload, target)), (True, False)):
+    for tile, channels_outer in itertools.product(int4.legal_tiles_of(_problem(workload, target)), (True, False)):
         yield replace(tile, channels_outer=channels_outer)
 
 
 def _int4_default(workload: Workload, target: Target) -> Tile:
-    return dense_int4.default_tile(_problem(workload, target), workload.group)
+    return int4.default_tile(_problem(workload, target), workload.group)
 
 
 def _int4_cycles(workload: Workload, target: Target, tile: Tile) -> float:
-    return dense_int4.cycles(_problem(workload, target), workload.group, tile)
+    return int4.cycles(_problem(workload, target), workload.group, tile)
 
 
 def _default_strip(workload: Workload, target: Target) -> Strip:
@@ -125,7 +125,8 @@ def _strip_cycles(workload: Workload, target: Target, strip: Strip) -> float:
 TEMPLATES: dict[str, Template] = {
     "conv2d": Template(1, Tile, conv.conv2d, _default_tile, _tiles, _tile_cycles),
     "dense": Template(1, Tile, conv.dense, _default_tile, _tiles, _tile_cycles),
-    "dense_int4": Template(1, Tile, dense_int4.dense_int4, _int4_default, _int4_tiles, _int4_cycles),
+    "dense_int4": Template(1, Tile, int4.dense_int4, _int4_default, _int4_tiles, _int4_cycles),
+    "conv2d_int4": Template(1, Tile, int4.conv2d_int4, _int4_default, _int4_tiles, _int4_cycles),
     "depthwise_conv2d": Template(1, Strip, depthwise.depthwise_conv2d, _default_strip, _strips, _strip_cycles),
 }
 

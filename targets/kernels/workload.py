@@ -21,7 +21,7 @@ from qcompile.targets.storage import Storage
 class Workload:
     """One layer with weights.
 
-    operator: "conv2d", "depthwise_conv2d", "dense" or "dense_int4": the name of its schedule template.
+    operator: "conv2d", "depthwise_conv2d", "conv2d_int4", "dense" or "dense_int4": the name of its schedule template.
     spec: with scales of 1 and zero points of 0. weight: (O, I / groups, KH, KW) or (N, K).
     x, out, residual: images of a convolution as (N, C, H, W), also of a sequence; matrices of ``dense`` as
     (batch, rows, K or N). threads: what the kernel is compiled for.

@@ -7,11 +7,15 @@ import pytest
 from tvm import relax
 
 from qcompile.assign.uniform import plan_uniform
+from qcompile.compile import runnable
 from qcompile.errors import QCompileError
 from qcompile.graph import MainBuilder
-from qcompile.plan import QuantPlan
+from qcompile.passes.insert_qdq import insert_qdq
+from qcompile.plan import LayerPlan, QuantPlan
+from qcompile.reference.interpreter import run
+from qcompile.targets.select import select_target
 from tests.passes.float_modules import const, module, weight
-from tests.passes.quantized_modules import model_of, plan_of
+from tests.passes.quantized_modules import assert_bodies_agree, feeds_of, integer_of, model_of, plan_of, specs_of
 
 op = relax.op
 
@@ -29,7 +33,7 @@ def test_products_with_constants_have_them():
 
     plan = plan_of(module(write, x=(1, 4, 4, 4)), precision="w4a8")
     assert told(plan) == {
-        "c": ("int8", "w4a8 is for matrix products with a constant and for tables, not conv"),
+        "c": ("int8", "4 input channels are not a multiple of 16"),
         "y": ("w4a8", ""),
         "z": ("int8", "24 inputs are not a multiple of the group size 32"),
     }
@@ -96,3 +100,60 @@ def test_infinite_weights_name_the_layer():
 
     with pytest.raises(QCompileError):
         plan_of(module(write, x=(3, 32)), precision="w4a8")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "groups", "wish", "format", "group"),
+    [
+        (64, 1, 32, LayerPlan("w4a8"), 32),
+        (48, 1, 32, LayerPlan("w4a8"), 16),  # what divides both
+        (16, 1, 64, LayerPlan("w4a8"), 16),
+        (16, 1, 8, LayerPlan("w4a8"), 8),
+        (32, 2, 32, LayerPlan("w4a8"), 16),
+        (24, 1, 32, LayerPlan("int8", "24 input channels are not a multiple of 16"), 0),
+        (32, 32, 32, LayerPlan("int8", "1 input channels are not a multiple of 16"), 0),
+    ],
+)
+def test_convolutions(inputs, groups, wish, format, group):
+    def write(b, x):
+        return [b.emit(op.nn.conv2d(x, weight(32, inputs // groups, 3, 3), padding=(1, 1), groups=groups), "y")]
+
+    plan = plan_of(module(write, x=(1, inputs, 4, 4)), precision="w4a8", group_size=wish)
+    assert (plan.layers["y"], plan.tensors["y.weight"].group) == (format, group)
+    if group:
+        assert len(plan.tensors["y.weight"].group_scale) == 32 * 9 * inputs // groups // group
+
+
+def test_beside_float32():
+    def write(b, x):
+        c = b.emit(op.nn.relu(b.emit(op.nn.conv2d(x, weight(32, 16, 1, 1)), "c")), "r")
+        return [b.emit(op.nn.conv2d_transpose(c, weight(32, 2, 1, 1)), "t")]
+
+    mod = module(write, x=(1, 16, 4, 4))
+    plan = plan_uniform(model_of(mod), None, "w4")
+    why = "int4 weights are for convolutions, matrix products with a constant and tables, not conv_transpose"
+    assert plan.layers == {"r": LayerPlan("w4"), "t": LayerPlan("fp32", why)}
+    assert list(plan.tensors) == ["r.weight"] and plan.tensors["r.weight"].group == 16
+
+
+@pytest.mark.parametrize("precision", ["w4", "w4a8"])
+def test_the_composite_of_a_convolution(precision):
+    """The oracle, the body in real numbers and the compiled kernel say the same; near the float layer."""
+
+    def write(b, x):
+        y = b.emit(op.nn.conv2d(x, weight(21, 32, 3, 3), padding=(1, 0, 0, 1)), "y")
+        return [b.emit(op.add(y, weight(1, 21, 1, 1)), "z")]
+
+    mod = module(write, x=(2, 32, 5, 4))
+    plan = plan_of(mod, precision=precision)
+    result = integer_of(mod, plan)
+    (spec,) = specs_of(result)
+    assert (spec.weights, spec.group, spec.activations) == ("int4", 32, "uint8" if precision == "w4a8" else "float32")
+    feeds = feeds_of(mod)
+    want, got = (run(m, feeds, capture=True) for m in (mod, result))
+    assert 0 < np.linalg.norm(got["z"] - want["z"]) < 0.15 * np.linalg.norm(want["z"])
+    qdq = run(insert_qdq(plan)(mod), feeds)["z"]
+    np.testing.assert_allclose(got["z"], qdq, rtol=1e-3, atol=1e-3)
+    assert_bodies_agree(result, got)
+    compiled = next(iter(runnable(result, select_target("x86-avx2"))(feeds).values()))
+    np.testing.assert_allclose(compiled, got["z"], rtol=1e-4, atol=1e-4)

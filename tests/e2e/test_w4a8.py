@@ -9,10 +9,12 @@ import qcompile as qc
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.plan import QuantPlan
 from qcompile.reference.interpreter import run
+from qcompile.simulate.simulate import simulate
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
 from tests.building import samples
 from tests.frontend.onnx_models import model, node, run_onnxruntime, weights
+from tests.simulate.agreement import assert_agree
 
 
 def block():
@@ -36,20 +38,36 @@ def block():
     return model(nodes, {"x": (1, 9, 64)}, constants=constants)
 
 
+def convolutions():
+    """Of any window; the first has too few channels for groups, groups of the second are smaller; a residual."""
+    nodes = [
+        node("Conv", "x w0", "a", "stem", pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("Conv", "b w1", "c", "wide", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Relu", "c", "d"),
+        node("Conv", "d w2", "e", "point"),
+        node("Add", "e d", "y"),
+    ]
+    shapes = {"w0": (16, 3, 3, 3), "w1": (64, 16, 3, 3), "w2": (64, 64, 1, 1)}
+    constants = {name: weights(*shape, seed=i) / 3 for i, (name, shape) in enumerate(shapes.items())}
+    return model(nodes, {"x": (1, 3, 10, 8)}, constants=constants)
+
+
 def planned(imported, **options):
     stats = qc.calibrate(imported, samples(imported))
     return qc.plan_uniform(imported, stats, "w4a8", **options)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_the_bits_of_the_oracle(row, tmp_path):
+@pytest.mark.parametrize(("made", "formats"), [(block, ["w4a8"] * 3), (convolutions, ["int8", "w4a8", "w4a8"])])
+def test_the_bits_of_the_oracle(made, formats, row, tmp_path):
     if not can_run(row):
         pytest.skip(f"this CPU cannot run {row.name}")
-    proto = block()
+    proto = made()
     imported = qc.import_onnx(proto)
     plan = planned(imported)
     artifact = qc.build(imported, plan, target=row, out=tmp_path / "out")
-    assert [layer.format for layer in artifact.manifest.layers if layer.op == "dense"] == ["w4a8"] * 3
+    assert [layer.format for layer in artifact.manifest.layers if layer.macs] == formats
     feeds = samples(imported, 1)[0]
     got = qc.load(artifact.path).run(feeds)["y"]
     form = run_passes(imported.module, form_passes(plan, imported.layers))
@@ -77,3 +95,29 @@ def test_weights_are_smaller_than_those_of_int8(tmp_path):
         for p in ("w4a8", "int8")
     ]
     assert sizes[0] < 0.65 * sizes[1]
+
+
+@pytest.mark.parametrize("made", [block, convolutions])
+def test_float_activations(made, tmp_path):
+    proto = made()
+    imported = qc.import_onnx(proto)
+    artifact = qc.build(imported, qc.plan_uniform(imported, None, "w4"), out=tmp_path / "out")
+    assert [layer.format for layer in artifact.manifest.layers if layer.macs][1:] == ["w4", "w4"]
+    feeds = samples(imported, 1)[0]
+    got = qc.load(artifact.path).run(feeds)["y"]
+    (want,) = run_onnxruntime(proto, feeds)
+    assert 0 < np.linalg.norm(got - want) < 0.15 * np.linalg.norm(want)
+
+
+def test_a_simulation_gives_what_a_build_gives():
+    imported = qc.import_onnx(convolutions())
+    feeds = samples(imported, 2)
+    stats = qc.calibrate(imported, feeds)
+    formats = ("w4a8", "w4", "bf16")
+    simulation = simulate(imported, {each: qc.plan_uniform(imported, stats, each) for each in formats})
+    rng, layers = np.random.default_rng(0), simulation.layers
+    chosen = [{n: each for n in layers if each in simulation.formats(n)} for each in formats]
+    assert len(chosen[0]) == 3 and len(chosen[1]) == 2
+    for each in (*chosen, *({n: str(rng.choice(simulation.formats(n))) for n in layers} for _ in range(2))):
+        assert_agree(imported, simulation, each, feeds[0])
+    assert simulation.weight_bytes("d", "w4") < 0.2 * simulation.weight_bytes("d", "fp32")
