@@ -24,7 +24,7 @@ from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shifted_bias
 from qcompile.targets.kernels.parallel import worth_threads
-from qcompile.targets.storage import Storage
+from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target
 
 _EPILOGUE, _TILE = 4.0, 12.0  # cycles to finish an output vector, and to begin and end a tile
@@ -89,7 +89,7 @@ def depthwise_conv2d(
     """x, out, residual: blocked, x's border at least the padding. weight: (C, 1, KH, KW) or (C, 1, KW)."""
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
     nest = _Nest(spec, weight.shape[2:], x, out, residual, target, tile)
-    channels, filled, lanes = out.image[1], out.blocks * out.block, target.lanes
+    channels, filled, lanes = out.image[1], out.blocks * out.block, nest.lanes
 
     def fill(values: np.ndarray) -> np.ndarray:
         return np.concatenate([values, np.zeros((filled - channels, *values.shape[1:]), values.dtype)])
@@ -107,7 +107,10 @@ def depthwise_conv2d(
 
 
 class _Nest:
-    """Loops over images, channel blocks, vectors of a block, rows and tiles of a row."""
+    """Loops over images, channel blocks, vectors of a block, rows and tiles of a row.
+
+    lanes: channels at a time. parts: vectors of the dot product that hold their sums.
+    """
 
     def __init__(
         self,
@@ -120,8 +123,9 @@ class _Nest:
         tile: Strip | None,
     ):
         self.spec, self.window, self.x, self.out, self.residual = spec, window, x, out, residual
-        self.lanes = target.lanes
         self.dot = target.dot if spec.x else None
+        self.parts = parts_of(spec, target)
+        self.lanes = target.lanes * self.parts
         self.chunks = _chunks(spec, window, target)
         batch, channels, height, width = out.image
         self.columns = (tile or default_strip(spec, window, out, target)).columns
@@ -148,8 +152,8 @@ class _Nest:
                         with b.loop(count) as i:
                             self._tile(n, block, part, row, start + i * size, size, weights, bias, m)
 
-    def _weights(self, vector: b.Index) -> list[Expr]:
-        """The operands of one channel vector, row by row: of each chunk, and each output pixel that it serves."""
+    def _weights(self, vector: b.Index) -> list[list[Expr]]:
+        """The operands of one channel vector, row by row: the parts for each chunk and each output pixel of it."""
         lanes, (height, width) = self.lanes, self.window
         operands = []
         for row in range(height):
@@ -158,11 +162,11 @@ class _Nest:
             if not self.dot:
                 taps = [b.bind(b.decoded(tap, self.spec.weights, lanes)) for tap in taps]
             for chosen in self.chunks.sources(width, self.spec.strides[1]):
-                operands.append(self._gathered(taps, chosen) if self.dot else taps[chosen[0]])
+                operands.append(self._gathered(taps, chosen) if self.dot else [taps[chosen[0]]])
         return operands
 
-    def _gathered(self, taps: list[Expr], chosen: list[int | None]) -> Expr:
-        """[channel][element of the group] out of [tap][channel]."""
+    def _gathered(self, taps: list[Expr], chosen: list[int | None]) -> list[Expr]:
+        """[channel][element of the group] out of [tap][channel], part by part."""
         zero = b.splat(0, "int8", self.lanes)
         vectors = [
             *taps,
@@ -170,9 +174,12 @@ class _Nest:
             *[zero] * (self.chunks.group - len(taps)),
         ]  # a shuffle may not be longer than its sources
         index = [(len(taps) if t is None else t) * self.lanes + lane for lane in range(self.lanes) for t in chosen]
-        return b.bind(self.dot.widen(_shuffle(vectors, index)))
+        size = self.dot.lanes * self.chunks.group
+        return [b.bind(self.dot.widen(_shuffle(vectors, index[i * size : (i + 1) * size]))) for i in range(self.parts)]
 
-    def _tile(self, n, block, part, row, column, size: int, weights: list[Expr], bias: Expr, m: Expr | None) -> None:
+    def _tile(
+        self, n, block, part, row, column, size: int, weights: list[list[Expr]], bias: Expr, m: Expr | None
+    ) -> None:
         lanes, spec = self.lanes, self.spec
         top, left, _, _ = spec.padding
         corner = self.x.pixel(n, block, row * spec.strides[0] - top, column * spec.strides[1] - left) + part * lanes
@@ -183,27 +190,60 @@ class _Nest:
             if self.residual is not None:
                 at = self.residual.pixel(n, block, row, column + p) + part * lanes
                 other = b.real(b.load(self.buffers["residual"], at, lanes), self.residual.dtype, lanes)
-            result = b.stored(b.finish(value, spec.epilogue, lanes, other), self.out.dtype, lanes)
+            result = b.finish(value, spec.epilogue, lanes, other, self.dot.codes if self.dot else None)
+            result = b.stored(result, self.out.dtype, lanes)
             b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
 
-    def _sum(self, corner: b.Index, columns: int, weights: list[Expr], bias: Expr) -> b.Buffer:
+    def _sum(self, corner: b.Index, columns: int, weights: list[list[Expr]], bias: Expr) -> b.Buffer:
         """Accumulators of ``columns`` output pixels whose first window starts at ``corner``."""
         lanes, chunks, spec = self.lanes, self.chunks, self.spec
         acc = b.registers(columns * lanes, "int32" if self.dot else "float32")
         for p in range(columns):
             b.store(acc, p * lanes, bias, lanes)
-        operands = iter(weights)
+        operands, width = iter(weights), lanes // self.parts
         for row in range(self.window[0]):
+            seen: dict[int, Expr] = {}
             for first in chunks.taps:
                 shared = [next(operands) for _ in range(chunks.shared)]
                 for p in range(0, columns, chunks.shared):
                     pixel = p * spec.strides[1] + first * spec.dilation[1]
-                    codes = self._codes(corner + row * spec.dilation[0] * self.x.row + pixel * self.x.block)
-                    for slot, weight in zip(range(p, columns), shared, strict=False):
-                        old = b.load(acc, slot * lanes, lanes)
-                        new = self.dot.accumulate(old, codes, weight) if self.dot else old + codes * weight
-                        b.store(acc, slot * lanes, new, lanes)
+                    start = corner + row * spec.dilation[0] * self.x.row
+                    if self.parts > 1:
+                        codes = self._interleaved(start, pixel, seen)
+                    else:
+                        codes = [self._codes(start + pixel * self.x.block)]
+                    for slot, part_weights in zip(range(p, columns), shared, strict=False):
+                        for part, (operand, weight) in enumerate(zip(codes, part_weights, strict=True)):
+                            place = slot * lanes + part * width
+                            old = b.load(acc, place, width)
+                            new = self.dot.accumulate(old, operand, weight) if self.dot else old + operand * weight
+                            b.store(acc, place, new, width)
         return acc
+
+    def _interleaved(self, start: b.Index, pixel: int, seen: dict[int, Expr]) -> list[Expr]:
+        """``group`` pixels of a whole block, [channel][pixel], part by part: a tree of interleavings of two.
+
+        seen: pairs of pixels of this row that are interleaved already, by the first; neighbouring chunks share them.
+        """
+        lanes, group, step = self.lanes, self.chunks.group, self.spec.dilation[1]
+
+        def pair(first: int) -> Expr:
+            if first not in seen:
+                both = [
+                    b.bind(b.load(self.buffers["x"], start + p * self.x.block, lanes)) for p in (first, first + step)
+                ]
+                seen[first] = b.bind(_shuffle(both, [p * lanes + c for c in range(lanes) for p in range(2)]))
+            return seen[first]
+
+        codes = pair(pixel)
+        if group == 4:
+            halves = [tirx.reinterpret(f"int16x{lanes}", half) for half in (codes, pair(pixel + 2 * step))]
+            words = _shuffle(halves, [p * lanes + c for c in range(lanes) for p in range(2)])
+            codes = b.bind(tirx.reinterpret(f"int8x{4 * lanes}", words))
+        size = lanes * group // self.parts
+        return [
+            b.bind(self.dot.each(_shuffle([codes], [i * size + j for j in range(size)]))) for i in range(self.parts)
+        ]
 
     def _codes(self, at: b.Index) -> Expr:
         """``group`` pixels from ``at`` on, [channel][pixel]."""
@@ -227,6 +267,11 @@ def legal_columns(width: int, target: Target) -> list[int]:
     return list(range(1, min(width, target.vector_registers) + 1))
 
 
+def parts_of(spec: Conv2d, target: Target) -> int:
+    """Vectors of sums that are computed together: those of a block, where a vector of its codes is no longer."""
+    return BLOCK // target.lanes if spec.x and target.vector_bits // 8 <= BLOCK else 1
+
+
 def _chunks(spec: Conv2d, window: tuple[int, ...], target: Target) -> Chunks:
     return Chunks.of(window[1], spec.strides[1], spec.dilation[1], target.dot.group if spec.x else 1)
 
@@ -234,7 +279,7 @@ def _chunks(spec: Conv2d, window: tuple[int, ...], target: Target) -> Chunks:
 def default_strip(spec: Conv2d, window: tuple[int, ...], out: Storage, target: Target) -> Strip:
     """The row in equal parts of at most ``_COLUMNS``, whole chunks each. window: (KH, KW)."""
     width, shared = out.image[3], _chunks(spec, window, target).shared
-    parts = -(-width // _COLUMNS)
+    parts = -(-width // (_COLUMNS // parts_of(spec, target)))
     size = -(-width // parts)
     return Strip(min(-(-size // shared) * shared, width))
 

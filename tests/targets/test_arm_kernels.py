@@ -1,0 +1,104 @@
+"""What ARM kernels do that others do not: whole channel blocks at once, parts of registers, codes that saturate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcompile.ops import Affine, Lookup
+from qcompile.passes.store_activations import stored_spec
+from qcompile.reference.convolution import conv2d as oracle
+from qcompile.targets.arm import ROWS
+from qcompile.targets.kernels import builder as b
+from qcompile.targets.kernels.conv import conv2d
+from qcompile.targets.kernels.depthwise import Strip, depthwise_conv2d
+from qcompile.targets.kernels.elementwise import lookup
+from qcompile.targets.kernels.tiling import Tile
+from qcompile.targets.storage import Storage
+from tests.emulation import run_kernel
+from tests.targets.running import codes
+from tests.targets.weighted import INTEGER, constants_of, conv
+
+each_row = pytest.mark.parametrize("target", ROWS, ids=lambda row: row.name)
+
+
+def check(build, shape, weight, target, epilogue="codes", tile=None, strides=(1, 1), dilation=(1, 1), groups=1):
+    """A convolution of random codes, padded, against the oracle; borders of the result are compared as well."""
+    rng = np.random.default_rng(0)
+    pads = tuple(k // 2 * d for k, d in zip(weight[2:], dilation, strict=True)) * 2
+    spec = conv(INTEGER[epilogue], padding=pads, groups=groups, strides=strides, dilation=dilation)
+    spec = stored_spec(spec, "int8")
+    constants = constants_of(spec, weight, rng)
+    x = Storage(shape, "int8", 16, pads, spec.x.zero_point)
+    size = [(shape[i + 2] + 2 * pads[i] - (weight[i + 2] - 1) * dilation[i] - 1) // strides[i] + 1 for i in range(2)]
+    out_shape = (shape[0], weight[0], *size)
+    out = Storage(out_shape, "int8" if spec.epilogue.out else "float32", 16)
+    residual = Storage(out_shape, "int8", 16) if spec.epilogue.residual else None
+    kernel = build(spec, constants, x, out, residual, target, tile)
+    data = codes(rng, shape, "int8")
+    more = [codes(rng, out_shape, "int8")] if residual else []
+    arrays = [x.store(data), *kernel.constants, *(residual.store(a) for a in more)]
+    got = out.view(run_kernel(kernel.function, arrays, (out.numel, out.dtype), target))
+    want = oracle(spec, data, constants.weight, constants.bias, constants.multiplier, *more)
+    np.testing.assert_array_equal(got, want)
+
+
+DEPTHWISE = {
+    "3x3": (40, (3, 3), {}),
+    "3x3/2, residual": (16, (3, 3), {"strides": (2, 2), "epilogue": "residual", "tile": Strip(3)}),
+    "5x5": (17, (5, 5), {"tile": Strip(5)}),
+    "dilated, floats out": (33, (7, 3), {"strides": (1, 2), "dilation": (2, 2), "epilogue": "floats out"}),
+    "1x4": (48, (1, 4), {"strides": (2, 1), "epilogue": "residual", "tile": Strip(1)}),
+}
+
+
+@pytest.mark.parametrize("target", ROWS[1:], ids=lambda row: row.name)
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_blocks(name, target):
+    channels, window, options = DEPTHWISE[name]
+    check(depthwise_conv2d, (2, channels, 9, 11), (channels, 1, *window), target, groups=channels, **options)
+
+
+CONV = {
+    "blocks": ((1, 32, 5, 7), (32, 32, 3, 3), {"tile": Tile(1, 5, 4), "epilogue": "residual"}),
+    "tiles that begin inside blocks": ((1, 16, 5, 7), (96, 16, 1, 1), {"tile": Tile(2, 2, 3)}),
+    "few steps, odd channels": ((2, 23, 4, 5), (37, 23, 3, 2), {}),
+    "rest of a block": ((1, 24, 3, 4), (44, 24, 1, 1), {"tile": Tile(1, 3, 4), "epilogue": "floats out, residual"}),
+}
+
+
+@each_row
+@pytest.mark.parametrize("name", CONV)
+def test_convolutions(name, target):
+    shape, weight, options = CONV[name]
+    check(conv2d, shape, weight, target, **options)
+
+
+@pytest.mark.parametrize("bounds", [(-128, 127), (-7, 100)])
+@pytest.mark.parametrize("zero_point", [0, -128, 127, 5])
+def test_saturating_is_clipping(zero_point, bounds):
+    """Ties, both ends of the codes, and what neither int16 nor int32 can hold."""
+    target, out = ROWS[1], Affine(1.0, zero_point, "int8")
+    edges = np.array([-128.5, -127.5, -0.5, 0.5, 1.5, 2.5, 126.5, 127.5, 32767, 32768, 1e9, 3e9, np.inf], np.float32)
+    values = np.concatenate([edges, -edges, edges - zero_point, np.float32([0.0] * 9)]).astype(np.float32)
+
+    def body(x, y) -> None:
+        with b.loop(values.size // 16) as i:
+            b.store(y, i * 16, target.dot.codes(b.load(x, i * 16, 16), out, bounds, 16), 16)
+
+    kernel = b.kernel("codes", [("x", "float32", values.size), ("y", "int8", values.size)], body)
+    low, high = (float(bound - zero_point) for bound in bounds)
+    want = (np.clip(np.rint(values), low, high) + zero_point).astype(np.int8)
+    np.testing.assert_array_equal(run_kernel(kernel, [values], (values.size, "int8"), target), want)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_tables(dtype):
+    """Codes in sixteens by permutation, floats one by one; 50 codes: the last vector overlaps the one before."""
+    q = Affine(0.1, 3, "int8")
+    table = codes(np.random.default_rng(1), (256,), "int8").astype(dtype)
+    x = np.concatenate([np.arange(-128, 128), np.arange(-25, 25)]).astype(np.int8)
+    spec = Lookup("f", q, q if dtype == "int8" else None)
+    kernel = lookup(spec, Storage((1, x.size), "int8"), Storage((1, x.size), dtype), ROWS[1])
+    got = run_kernel(kernel, [x, table], (x.size, dtype), ROWS[1])
+    np.testing.assert_array_equal(got, table[x.astype(int) + 128])
