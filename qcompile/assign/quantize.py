@@ -112,5 +112,6 @@ def quantize_formats(
                 chains = [chain for chain in find_chains(graph.read(model.module)) if chain.kind in WEIGHTED]
                 inputs = layer_inputs(chains, run, feeds, stats.samples)
             plan = learn_rounding(model, inputs, plan, steps.bias_correction, count("codes of layers"))
-        plans[name] = correct_biases(model, stats, plan) if steps.bias_correction else plan
+        corrects = steps.bias_correction and FORMATS[name].codes
+        plans[name] = correct_biases(model, stats, plan) if corrects else plan
     return model, plans

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qcompile.targets.target import Target
 
 PRECISIONS = tuple(FORMATS)
+SOFTMAX_STEP = 0.25  # of its input's codes at most: rounding changes the exponentials by an eighth then
 
 
 def plan_uniform(
@@ -78,7 +79,7 @@ def plan_uniform(
         ends = _given_ends(structure, given)
         return QuantPlan({**tensors, **ends}, layers, given.integer_inputs, given.integer_outputs, method)
 
-    refused = {**_without_range(structure, stats), **excluded}
+    refused = {**_too_coarse(structure, stats), **_without_range(structure, stats), **excluded}
     formats = choose_formats(structure, refused, integer_inputs, integer_outputs)
     ranges: dict[str, tuple[float, float]] = {}
 
@@ -112,6 +113,16 @@ def plan_uniform(
                 tensors.update(constants)
     plan = QuantPlan(tensors, layers, integer_inputs, integer_outputs, method, model.channel_scales)
     return correct_biases(model, stats, plan) if bias_correction and stats is not None else plan
+
+
+def _too_coarse(structure: Structure, stats: TensorStats | None) -> dict[str, str]:
+    """Softmaxes whose input no 256 codes resolve, because it spans a mask of -1e4, and why they stay in float32."""
+    reasons = {}
+    for chain in structure.chains:
+        record = stats.records.get(getattr(chain.inputs[0], "name", "")) if stats and chain.kind == "softmax" else None
+        if record is not None and (step := (record.max - record.min) / 255) > SOFTMAX_STEP:
+            reasons[chain.name] = f"codes of {chain.inputs[0].name} would be {step:.2g} apart, too coarse for a softmax"
+    return reasons
 
 
 def _without_range(structure: Structure, stats: TensorStats | None) -> dict[str, str]:
