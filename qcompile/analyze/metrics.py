@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +98,7 @@ def mean(sums: np.ndarray) -> float:
 def hits(output: str, reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
     """Right answers, and their number; labels hold the right class of each row of the output."""
     classes = changed[output].argmax(axis=-1).reshape(-1)
-    right = labels_of(labels, classes.size)
+    right = labels_of(labels, classes.size, changed[output].shape[-1])
     return np.array([(classes == right).sum(), classes.size], np.float64)
 
 
@@ -105,7 +106,7 @@ def surprise(output: str, probabilities: bool, reference: Arrays, changed: Array
     """Negative logarithm of the right classes' probability, and their number; a label below 0 does not count."""
     log_q = log_probabilities(changed[output], probabilities)
     log_q = log_q.reshape(-1, log_q.shape[-1])
-    right = labels_of(labels, len(log_q))
+    right = labels_of(labels, *log_q.shape)
     rows = np.flatnonzero(right >= 0)
     return np.array([-log_q[rows, right[rows]].sum(), rows.size], np.float64)
 
@@ -114,7 +115,8 @@ def perplexity(sums: np.ndarray) -> float:
     return float(np.exp(mean(sums)))
 
 
-def labels_of(labels: Arrays, count: int) -> np.ndarray:
+def labels_of(labels: Arrays, count: int, classes: int) -> np.ndarray:
+    """``count`` integers, one for each row of an output of so many classes. Raises QCompileError if there are none."""
     found = [labels[name] for name in ("labels", "targets") if name in labels] or list(labels.values())
     fitting = [values for values in found if values.size == count and values.dtype.kind in "iu"]
     if not fitting:
@@ -124,14 +126,35 @@ def labels_of(labels: Arrays, count: int) -> np.ndarray:
             node="evaluation data",
             remedy="add an integer array 'labels' to it, one row a sample",
         )
-    return fitting[0].reshape(-1)
+    right = fitting[0].reshape(-1)
+    if right.max() >= classes:
+        reason = f"label {right.max()}, and the model has {classes} classes, from 0"
+        raise QCompileError(reason, node="evaluation data", remedy="number the classes as the model does")
+    return right
 
 
 def own(
     function: Callable[[Arrays, Arrays, Arrays], float], reference: Arrays, changed: Arrays, labels: Arrays
 ) -> np.ndarray:
     """A user's loss of one sample, and 1."""
-    return np.array([float(function(reference, changed, labels)), 1.0], np.float64)
+    return np.array([call_own(function, reference, changed, labels), 1.0], np.float64)
+
+
+def call_own(function: Callable[..., Any], *arguments: Any) -> float:
+    """What a user's function answers. Raises QCompileError, with the place, if it fails or gives no number."""
+    name = getattr(function, "__name__", "metric")
+    try:
+        value = function(*arguments)
+    except QCompileError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} (line {place.lineno} of {place.filename})"
+        raise QCompileError(reason, node=name, remedy="it is called with outputs and labels by name") from error
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise QCompileError(f"it gives {value!r:.60}, not a number", node=name, remedy="return a float") from None
 
 
 NAMES = ("kl", "mse", "sqnr", "cosine", "top1", "perplexity")

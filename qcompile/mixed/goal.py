@@ -19,6 +19,13 @@ class Drop:
         """In units of the metric, whose value for fp32 is ``baseline``."""
         return self.amount / 100 * abs(baseline) if self.percent else self.amount
 
+    def check(self, baseline: float) -> None:
+        """Raises QCompileError for a share of nothing."""
+        if self.percent and self.amount and not baseline:
+            reason = f"fp32 is at 0 by the metric, and {self} of that is nothing"
+            remedy = "give the drop in units of the metric (0.01), or labels for a metric of the task"
+            raise QCompileError(reason, node="largest drop", remedy=remedy)
+
     def __str__(self) -> str:
         return f"{self.amount:g}%" if self.percent else f"{self.amount:g}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,8 @@ import numpy as np
 
 from qcompile.analyze.data import Sample
 from qcompile.analyze.detect import choose_metric, classes_for, find_classes
-from qcompile.analyze.metrics import Arrays, Metric, load_function, mean
+from qcompile.analyze.metrics import Arrays, Metric, call_own, labels_of, load_function, mean
+from qcompile.errors import QCompileError
 from qcompile.mixed import margins
 from qcompile.model import Model, TensorSpec
 
@@ -40,9 +42,10 @@ class Guard:
         return self.metric.better * (self.value(base) - self.value(rows))
 
     def expected_drop(self, rows: np.ndarray, base: np.ndarray) -> float:
-        """The drop to expect on other data of the same kind: what a choice is made by."""
+        """The drop to expect on other data of the same kind: what a choice is made by. Infinite for no number."""
         estimated = self.estimate(rows, base) if self.estimate is not None else None
-        return self.drop(rows, base) if estimated is None else estimated
+        found = self.drop(rows, base) if estimated is None else estimated
+        return math.inf if math.isnan(found) else found
 
 
 def find_guard(name: str | Callable[..., Any] | None, model: Model, sample: Sample) -> Guard:
@@ -50,18 +53,30 @@ def find_guard(name: str | Callable[..., Any] | None, model: Model, sample: Samp
 
     A function (or "module:function") of three arguments is a loss of one sample, as for ``analyze``. One of two is a
     score of the whole data set: it gets the outputs and the labels of all samples, by name, stacked along a new first
-    axis, and more is better unless it has the attribute ``higher_is_better = False``.
+    axis, and more is better unless it has the attribute ``higher_is_better = False``. Arguments with defaults are its
+    own.
+
+    Raises QCompileError for labels that the metric needs and ``sample`` lacks.
     """
     if name is None:
         name = _task_metric(model, sample)
+    if name in ("top1", "perplexity"):
+        output = classes_for(model, str(name)).output
+        *rows, classes = next(spec.shape for spec in model.outputs if spec.name == output)
+        labels_of(sample.labels, math.prod(rows), classes)
     if name == "top1":
         return _of_answers(choose_metric(model, name), model)
     if name is None:
         return _of_sums(choose_metric(model))
     function = name if callable(name) else load_function(name) if ":" in name else None
-    if function is not None and len(inspect.signature(function).parameters) == 2:
+    if function is not None and _count_arguments(function) == 2:
         return _of_data_set(str(getattr(function, "__name__", name)), function, model.outputs, sample)
     return _of_sums(choose_metric(model, name))
+
+
+def _count_arguments(function: Callable[..., Any]) -> int:
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def _task_metric(model: Model, sample: Sample) -> str | None:
@@ -90,7 +105,7 @@ def _of_data_set(name: str, function: Callable[..., Any], outputs: Sequence[Tens
     """A row holds the outputs and labels of a sample, one behind the other."""
     parts = [(True, spec.name, spec.shape, np.dtype(spec.dtype)) for spec in outputs]
     parts += [(False, key, values.shape, values.dtype) for key, values in sample.labels.items()]
-    measure = partial(_all_values, tuple((is_output, key) for is_output, key, _, _ in parts))
+    measure = partial(_all_values, tuple((is_output, key, shape) for is_output, key, shape, _ in parts))
 
     def value(rows: np.ndarray) -> float:
         sides: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {})
@@ -99,12 +114,20 @@ def _of_data_set(name: str, function: Callable[..., Any], outputs: Sequence[Tens
             size = int(np.prod(shape))
             sides[not is_output][key] = rows[:, start : start + size].reshape(-1, *shape).astype(dtype)
             start += size
-        return float(function(*sides))
+        return call_own(function, *sides)
 
     better = 1 if getattr(function, "higher_is_better", True) else -1
     return Guard(Metric(name, measure, mean, better, relative=False), value)
 
 
-def _all_values(parts: Sequence[tuple[bool, str]], reference: Arrays, changed: Arrays, labels: Arrays) -> np.ndarray:
-    found = [(changed if is_output else labels)[key] for is_output, key in parts]
-    return np.concatenate([np.asarray(values, np.float64).reshape(-1) for values in found])
+def _all_values(
+    parts: Sequence[tuple[bool, str, tuple[int, ...]]], reference: Arrays, changed: Arrays, labels: Arrays
+) -> np.ndarray:
+    found = []
+    for is_output, key, shape in parts:
+        values = (changed if is_output else labels).get(key)
+        if values is None or values.shape != shape:
+            reason = f"'{key}' is {shape} in one sample and {'missing' if values is None else values.shape} in another"
+            raise QCompileError(reason, node="evaluation data", remedy="pad the labels of all samples to one shape")
+        found.append(values.reshape(-1).astype(np.float64))
+    return np.concatenate(found)

@@ -22,7 +22,7 @@ def measure(output: str, probabilities: bool, reference: Arrays, changed: Arrays
     """As ``hits``, right answers and their number; then the margin of each."""
     log_p = log_probabilities(changed[output], probabilities)
     log_p = log_p.reshape(-1, log_p.shape[-1])
-    rows, right = np.arange(len(log_p)), labels_of(labels, len(log_p))
+    rows, right = np.arange(len(log_p)), labels_of(labels, *log_p.shape)
     own = log_p[rows, right]
     log_p[rows, right] = -np.inf
     return np.concatenate([hits(output, reference, changed, labels), own - log_p.max(axis=-1)])

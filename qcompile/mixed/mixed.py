@@ -11,12 +11,11 @@ from typing import Any
 from qcompile.analyze.analyze import analyze
 from qcompile.analyze.data import evaluation_data
 from qcompile.analyze.detect import choose_metric
-from qcompile.analyze.whole import measure_configurations
 from qcompile.assign.assignment import Assignment, to_plan
 from qcompile.assign.table import Check, SensitivityTable
 from qcompile.errors import QCompileError
 from qcompile.mixed.goal import Goal
-from qcompile.mixed.guard import Guard, find_guard
+from qcompile.mixed.guard import find_guard
 from qcompile.mixed.halves import Halves
 from qcompile.mixed.interval import CONFIDENCE, paired_interval
 from qcompile.mixed.search import Search
@@ -24,8 +23,7 @@ from qcompile.mixed.trials import Trial, Trials, by_layer
 from qcompile.model import Model
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulate import simulate
-from qcompile.simulate.simulation import Simulation
-from qcompile.targets.select import select_target
+from qcompile.targets.select import can_run, select_target
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import DEFAULT_RECORDS
 
@@ -59,8 +57,8 @@ class MixedPlan:
     """plan: to build. assignment: of groups, with reasons. table: with the checks and pairs that were measured.
 
     chosen: the plan on the half that was searched on; trials: all that were measured there. held: on the other half.
-    seconds: of one call of the build, measured; None where nobody could. unmet: the limits that it does not keep, in
-    words; met if there are none.
+    seconds: of one call of the build, measured; None where nobody could. missed: the limits that it does not keep, by
+    "drop" or "latency", in words; met if there are none.
     """
 
     plan: QuantPlan
@@ -71,11 +69,16 @@ class MixedPlan:
     held: Held
     goal: Goal
     seconds: float | None
-    unmet: tuple[str, ...]
+    missed: Mapping[str, str]
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """What is not kept, in words."""
+        return tuple(self.missed.values())
 
     @property
     def met(self) -> bool:
-        return not self.unmet
+        return not self.missed
 
 
 def plan_mixed(
@@ -124,11 +127,14 @@ def plan_mixed(
     row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
     halves = Halves(evaluation_data(list(data) if isinstance(data, Iterator) else data, model.inputs))
     guarded = find_guard(guard, model, halves.first())
+    if goal.max_drop is not None and guarded.metric.relative:
+        goal.max_drop.check(0.0)  # before an hour of work
     if table is not None:
         _check_table(table, model, row)
         plans = dict(table.plans)
     progress("compiling the simulation", 0)
-    simulation = simulate(model, plans, row.with_threads(1), tuning_records=tuning_records)
+    host = row if can_run(row) else select_target("native")  # which gives the same bits
+    simulation = simulate(model, plans, host.with_threads(1), tuning_records=tuning_records)
     if table is None:
         table = analyze(
             model,
@@ -148,16 +154,16 @@ def plan_mixed(
         )
         keep(table)
     measured = choose_metric(model, table.metric if metric is None else metric)
-    trials = Trials(simulation, halves, guarded, measured, table.samples, workers, progress)
+    trials = Trials(simulation, halves, guarded, measured, table.samples, workers, executor, progress)
     search = Search(table, trials, goal)
     assignment, chosen, seconds = _timed(search, goal, latency)
-    held = _hold(simulation, halves, guarded, by_layer(simulation, search.table, chosen.formats), progress)
+    held = _hold(trials, by_layer(simulation, search.table, chosen.formats))
     checks = tuple(Check(t.name, t.formats, t.predicted.loss, t.loss) for t in trials.done)
     whole = replace(search.table, checks=checks)
     keep(whole)
-    unmet = _unmet(goal, chosen, held, trials.baseline, seconds)
+    missed = _missed(goal, chosen, held, trials.baseline, seconds)
     return MixedPlan(
-        to_plan(assignment, whole), assignment, whole, chosen, tuple(trials.done), held, goal, seconds, unmet
+        to_plan(assignment, whole), assignment, whole, chosen, tuple(trials.done), held, goal, seconds, missed
     )
 
 
@@ -192,32 +198,23 @@ def _timed(search: Search, goal: Goal, latency: Latency | None) -> tuple[Assignm
     return best
 
 
-def _hold(
-    simulation: Simulation,
-    halves: Halves,
-    guard: Guard,
-    formats: Mapping[str, str],
-    progress: Callable[[str, int], None],
-) -> Held:
-    (rows,) = measure_configurations(
-        simulation,
-        [formats],
-        halves.held().samples(),
-        [guard.metric],
-        progress=lambda samples: progress("checking on the other half", samples),
-    )
-    base, own = rows
+def _hold(trials: Trials, formats: Mapping[str, str]) -> Held:
+    guard = trials.guard
+    base, own = trials.held(formats)
     low, high = paired_interval(guard, own, base)
-    return Held(guard.name, len(own), guard.value(base), guard.value(own), guard.drop(own, base), low, high)
+    samples = len(own) * trials.halves.data.batch
+    return Held(guard.name, samples, guard.value(base), guard.value(own), guard.drop(own, base), low, high)
 
 
-def _unmet(goal: Goal, chosen: Trial, held: Held, baseline: float, seconds: float | None) -> tuple[str, ...]:
-    found = []
+def _missed(goal: Goal, chosen: Trial, held: Held, baseline: float, seconds: float | None) -> dict[str, str]:
+    """By limit, what is not kept; a drop that is no number is not."""
+    found = {}
     if goal.max_drop is not None:
-        if chosen.expected > goal.max_drop.allowed(baseline):
-            found.append(f"no plan within the budgets is expected to drop by {goal.max_drop} of {held.metric} at most")
-        elif held.drop > goal.max_drop.allowed(held.baseline):
-            found.append(f"it drops by more than {goal.max_drop} of {held.metric} on the half that was held back")
+        limit = f"{goal.max_drop} of {held.metric}"
+        if not chosen.expected <= goal.max_drop.allowed(baseline):
+            found["drop"] = f"no plan within the budgets is expected to drop by {limit} at most"
+        elif not held.drop <= goal.max_drop.allowed(held.baseline):
+            found["drop"] = f"it drops by more than {limit} on the half that was held back"
     if goal.max_seconds is not None and seconds is not None and seconds > goal.max_seconds:
-        found.append(f"its build takes {1e6 * seconds:.4g} us, the budget is {1e6 * goal.max_seconds:.4g} us")
-    return tuple(found)
+        found["latency"] = f"its build takes {1e6 * seconds:.4g} us, the budget is {1e6 * goal.max_seconds:.4g} us"
+    return found

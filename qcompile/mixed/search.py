@@ -39,9 +39,11 @@ class Search:
     def run(self) -> tuple[Assignment, Trial]:
         """The best plan that holds on the half; the one that drops least if none does.
 
-        Raises QCompileError if no plan keeps the budgets of latency and size.
+        Raises QCompileError if no plan keeps the budgets of latency and size, or the largest drop is a share of 0.
         """
         self._measure({row.name: uniform_formats(self.table, row.name) for row in self.table.formats})
+        if self.goal.max_drop is not None:
+            self.goal.max_drop.check(self.trials.baseline)
         found = [self._levels()]
         for _ in range(ROUNDS):
             suspect = next((trial for trial in (found[-1], *self._cheaper(found[-1])) if not is_additive(trial)), None)

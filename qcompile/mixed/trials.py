@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from qcompile.analyze.metrics import Metric
 from qcompile.analyze.whole import measure_configurations
 from qcompile.assign.table import FLOAT, SensitivityTable
 from qcompile.assign.totals import Totals, totals
+from qcompile.errors import QCompileError
 from qcompile.mixed.guard import Guard
 from qcompile.mixed.halves import Halves
 from qcompile.simulate.simulation import Simulation
@@ -48,6 +50,7 @@ class Trials:
     metric: Metric
     samples: int
     workers: int = 1
+    executor: Executor | None = None
     progress: Callable[[str, int], None] = lambda what, samples: None
     done: list[Trial] = field(default_factory=list)
     baseline: float = float("nan")  # of the guarded metric, for fp32
@@ -63,6 +66,9 @@ class Trials:
             configurations = [by_layer(self.simulation, table, formats) for _, formats in fresh.values()]
             guarded, losses = self._sums(configurations)
             self.baseline = self.guard.value(guarded[0])
+            if not np.isfinite(self.baseline):
+                reason = f"it is {self.baseline} for fp32 itself"
+                raise QCompileError(reason, node=self.guard.name, remedy="choose another metric, or look at the data")
             base = losses[0].sum(axis=0)
             for i, (key, (name, formats)) in enumerate(fresh.items(), 1):
                 loss = self.metric.loss(losses[i].sum(axis=0), base)
@@ -78,9 +84,23 @@ class Trials:
             self.halves.search().samples(),
             [self.guard.metric, self.metric],
             workers=self.workers,
+            executor=self.executor,
             progress=lambda samples: self.progress(f"measuring {len(configurations)} plans", samples),
         )
         return guarded, losses[:, : self.samples]
+
+    def held(self, formats: Formats) -> np.ndarray:
+        """Rows of the guarded metric, of fp32 and of a configuration by layer, (2, samples, n), on the other half."""
+        (rows,) = measure_configurations(
+            self.simulation,
+            [formats],
+            self.halves.held().samples(),
+            [self.guard.metric],
+            workers=self.workers,
+            executor=self.executor,
+            progress=lambda samples: self.progress("checking on the other half", samples),
+        )
+        return rows
 
     def losses(self, configurations: Sequence[Formats]) -> list[float]:
         """In units of the table's metric, of configurations by layer, on the samples that the table is from."""
@@ -90,6 +110,7 @@ class Trials:
             self.halves.search(self.samples).samples(),
             [self.metric],
             workers=self.workers,
+            executor=self.executor,
             progress=lambda samples: self.progress(f"measuring {len(configurations)} pairs", samples),
         )
         base = sums[0].sum(axis=0)

@@ -55,8 +55,11 @@ def verdict(found: MixedPlan) -> list[tuple[str, str]]:
     facts = [("accuracy", text)]
     if found.seconds is not None:
         facts.append(("latency", f"{units.microseconds(found.seconds * 1e6)} us, measured"))
+    elif found.goal.max_seconds is not None:
+        seconds = found.assignment.totals.seconds
+        facts.append(("latency", f"{units.microseconds(seconds * 1e6)} us, predicted: a build could not be timed here"))
     if found.goal.max_drop is not None:
-        facts.append(("max drop", f"{found.goal.max_drop} {'not kept' if found.unmet else 'kept'}"))
+        facts.append(("max drop", f"{found.goal.max_drop} {'not kept' if 'drop' in found.missed else 'kept'}"))
     return facts
 
 

@@ -73,6 +73,9 @@ def test_perplexity_counts_by_its_increase_and_skips_padding():
 def test_labels_that_do_not_fit():
     with pytest.raises(qc.QCompileError, match=r"the metric needs 4 labels a run .* 'labels' int64 \(3,\)"):
         loss("top1", LOGITS, LOGITS, {"labels": np.arange(3)})
+    for name in ("top1", "perplexity"):
+        with pytest.raises(qc.QCompileError, match="label 7, and the model has 7 classes, from 0; number the classes"):
+            loss(name, LOGITS, LOGITS, {"labels": np.array([0, 1, 7, 2])})
     with pytest.raises(qc.QCompileError, match="there are: none"):
         loss("top1", LOGITS, LOGITS)
 
@@ -88,3 +91,13 @@ def test_own_metrics():
         make_metric("no.such.module:f", "y", False)
     with pytest.raises(qc.QCompileError, match="unknown metric 'kll'; did you mean 'kl'"):
         make_metric("kll", "y", False)
+
+
+def test_own_metrics_that_fail():
+    def broken(reference, changed, labels):
+        return labels["none"]
+
+    with pytest.raises(qc.QCompileError, match=r"broken: KeyError: 'none' \(line \d+ of .*test_metrics.py\)"):
+        loss(broken, LOGITS, LOGITS)
+    with pytest.raises(qc.QCompileError, match="it gives None, not a number; return a float"):
+        loss(lambda *arguments: None, LOGITS, LOGITS)

@@ -27,6 +27,14 @@ def test_percent_of_a_negative_value():
     assert Drop(10, True).allowed(-2) == pytest.approx(0.2)
 
 
+def test_a_share_of_nothing():
+    with pytest.raises(QCompileError, match="fp32 is at 0 by the metric, and 0.5% of that is nothing; give"):
+        Drop(0.5, True).check(0.0)
+    Drop(0.5, True).check(0.8)
+    Drop(0.5).check(0.0)
+    Drop(0, True).check(0.0)
+
+
 def test_something_must_be_limited():
     with pytest.raises(QCompileError, match="nothing limits the choice"):
         Goal(objective="latency")

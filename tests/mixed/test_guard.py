@@ -87,6 +87,35 @@ def test_a_function_of_the_data_set(classifier):
         assert guard.drop(own, base) == pytest.approx(want) and want > 0.1
 
 
+def test_arguments_with_defaults_are_the_functions_own(classifier):
+    def score(outputs, labels, bins=10, *, strict=False):
+        return float(bins)
+
+    guard = find_guard(score, classifier, sample(labels=0))
+    assert guard.value(rows_of(guard, np.eye(5, dtype=np.float32), [0] * 5)) == 10
+
+
+def test_labels_of_several_shapes_have_no_data_set(classifier):
+    guard = find_guard(spread, classifier, sample(labels=0))
+    for labels in ({"labels": np.array([0, 1])}, {}):
+        with pytest.raises(qc.QCompileError, match=r"'labels' is \(1,\) in one sample and (\(2,\)|missing) in another"):
+            guard.metric.measure({}, {"y": np.zeros((1, 5), np.float32)}, labels)
+
+
+@pytest.mark.parametrize("name", ["top1", "perplexity"])
+def test_labels_that_a_metric_needs(classifier, name):
+    with pytest.raises(qc.QCompileError, match="the metric needs 1 labels a run of the model, and there are: none"):
+        find_guard(name, classifier, sample())
+    with pytest.raises(qc.QCompileError, match="label 5, and the model has 5 classes, from 0"):
+        find_guard(name, classifier, sample(labels=5))
+
+
+def test_no_number_is_no_drop_to_expect(classifier):
+    guard = find_guard(lambda outputs, labels: float("nan"), classifier, sample(labels=0))
+    rows = rows_of(guard, np.eye(5, dtype=np.float32), [0] * 5)
+    assert guard.expected_drop(rows, rows) == float("inf")
+
+
 def test_a_function_by_its_name(classifier, tmp_path, monkeypatch):
     (tmp_path / "own_scores.py").write_text("def most(outputs, labels):\n    return float(outputs['y'].max())\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from qcompile.assign.totals import totals, uniform_formats
 from qcompile.mixed.goal import Drop, Goal
 from qcompile.mixed.halves import Halves
 from qcompile.mixed.mixed import plan_mixed
+from qcompile.report.mixed import verdict
 from tests.building import cnn, samples
 
 
@@ -76,6 +78,39 @@ def test_a_table_is_used_again(made):
         plan_mixed(model, {}, data, Goal(Drop(1)), "x86-avx2", table=first.table)
 
 
+def test_a_machine_that_cannot_run_here(made):
+    """Losses are those of any machine, times are predicted; nobody can measure a build."""
+    found = mixed(made, Goal(Drop(20, percent=True), max_seconds=1.0), target="cortex-a76", latency=lambda plan: None)
+    assert found.met and found.table.target == "cortex-a76" and found.seconds is None
+    latency = dict(verdict(found))["latency"]
+    assert re.fullmatch(r"[\d.]+ us, predicted: a build could not be timed here", latency)
+
+
+def test_what_cannot_work_is_told_before_the_analysis(made):
+    def fail(what, samples):
+        raise AssertionError(what)
+
+    with pytest.raises(qc.QCompileError, match="0.5% of that is nothing"):
+        mixed(made, Goal(Drop(0.5, percent=True)), guard="kl", progress=fail)
+
+
+def test_a_metric_without_a_value_for_fp32(made):
+    def nothing(outputs, labels):
+        return float("nan")
+
+    with pytest.raises(qc.QCompileError, match="nothing: it is nan for fp32 itself"):
+        mixed(made, Goal(Drop(0.5)), guard=nothing)
+
+
+def test_samples_are_counted_not_runs(made):
+    """Of a model that takes 2 at a time."""
+    _, _, data = made
+    model = qc.import_onnx(cnn(batch=2))
+    plans = {"int8": qc.plan_uniform(model, qc.calibrate(model, [{"x": row["x"]} for row in data[:8]]))}
+    found = plan_mixed(model, plans, data, Goal(Drop(1.0)), num_samples=2, tuning_records="none")
+    assert found.held.metric == "top1" and found.held.samples == 20
+
+
 def test_a_budget_is_kept_by_the_build_not_by_the_prediction(made):
     """What is built takes half as long again as predicted: the search aims lower until the build keeps the budget."""
     asked = []
@@ -97,6 +132,8 @@ def test_a_budget_is_kept_by_the_build_not_by_the_prediction(made):
     assert found.met and found.seconds <= fp32 and asked[0] == 0 < asked[-1]
     slow = mixed(made, Goal(max_seconds=fp32), latency=lambda plan: 9.0, table=table)
     assert slow.unmet == (f"its build takes 9e+06 us, the budget is {1e6 * fp32:.4g} us",) and not slow.met
+    both = mixed(made, Goal(Drop(1.0), max_seconds=fp32), latency=lambda plan: 9.0, table=table)
+    assert set(both.missed) == {"latency"} and ("max drop", "1 kept") in verdict(both)
 
 
 def test_a_drop_beyond_the_limit_on_the_other_half_is_told(made):

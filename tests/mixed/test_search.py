@@ -49,6 +49,14 @@ def run(table, goal, truth=None, rate=1.0):
     return (*search.run(), search)
 
 
+def test_a_share_of_nothing_is_told():
+    table = made_up(5, 2)
+    trials = Known(table)
+    trials.baseline = 0.0
+    with pytest.raises(QCompileError, match="0.5% of that is nothing"):
+        Search(table, trials, Goal(Drop(0.5, percent=True))).run()
+
+
 def test_the_fastest_that_holds():
     table = made_up(30, 3, seed=1)
     free = assign(table, max_loss=1e9, objective="latency")
