@@ -79,15 +79,18 @@ def _moves(chain: Chain, inputs: LayerInputs, tensors: Mapping[str, TensorPlan],
     if not after < before:
         return "on samples held back the nearest codes leave less error"
     moves = from_rows(chain, learnt)
-    scale = np.array(plan.scale, np.float32)
+    scale, axis = np.array(plan.scale, np.float32), weight_axis(chain)
     if plan.group:
-        axis = weight_axis(chain)
-        groups = np.frombuffer(plan.group_scale, np.uint8).reshape(weight.shape[axis], -1)
-        quantized = quantize_groups(weight, scale, groups, plan.group, axis, moves)
+        quantized = quantize_groups(weight, scale, _group_scale(plan, weight.shape[axis]), plan.group, axis, moves)
     else:
-        quantized = quantize_weight(weight, scale, weight_axis(chain), moves)
+        quantized = quantize_weight(weight, scale, axis, moves)
     total = largest_sum(quantized, quantize_bias(chain, q, scale), groups_of_scales(chain))
     return moves if total <= INT32_MAX else f"its sums may reach {total}, beyond int32"
+
+
+def _group_scale(plan: TensorPlan, outputs: int) -> np.ndarray:
+    """(outputs, groups) uint8."""
+    return np.frombuffer(plan.group_scale, np.uint8).reshape(outputs, -1)
 
 
 def _steps(chain: Chain, plan: TensorPlan) -> np.ndarray:
@@ -95,6 +98,6 @@ def _steps(chain: Chain, plan: TensorPlan) -> np.ndarray:
     axis, shape = weight_axis(chain), shape_of(chain.weight)
     scale = np.broadcast_to(np.array(plan.scale, np.float64), (shape[axis],))
     if plan.group:
-        steps = np.frombuffer(plan.group_scale, np.uint8).reshape(shape[axis], -1)
-        return of_rows(scale[:, None] * np.repeat(steps, plan.group, axis=1), shape, axis)
+        groups = _group_scale(plan, shape[axis])
+        return of_rows(scale[:, None] * np.repeat(groups, plan.group, axis=1), shape, axis)
     return np.broadcast_to(scale.reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape)

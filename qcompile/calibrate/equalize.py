@@ -37,7 +37,7 @@ from qcompile.passes.base import array, op_name, refused
 from qcompile.passes.chain import CONV_TRANSPOSE, Chain
 from qcompile.passes.channels import channel_axis
 from qcompile.passes.equalize_channels import Group, find_groups
-from qcompile.passes.group_weights import QMAX, group_refusal
+from qcompile.passes.group_weights import QMAX, fitting_group, group_refusal
 from qcompile.reference.arithmetic import dequantize, quantize
 from qcompile.scaled import scaled
 
@@ -142,9 +142,10 @@ def _readings(found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs
             continue
         rows = inputs.get(layer.name)
         if rows is not None:
-            part = slice(None, None, -(-rows.rows.shape[1] // ROWS))
-            rows = LayerInputs(rows.rows[:, part], rows.sample[part])
-        result.append(_Reading(layer, index, known, rows, group if group_refusal(layer, group) is None else 0))
+            some = slice(None, None, -(-rows.rows.shape[1] // ROWS))
+            rows = LayerInputs(rows.rows[:, some], rows.sample[some])
+        part = fitting_group(layer, group) if group else 0
+        result.append(_Reading(layer, index, known, rows, part if part and group_refusal(layer, part) is None else 0))
     return result
 
 
@@ -220,9 +221,9 @@ def _error(reading: _Reading, numbers: np.ndarray) -> np.ndarray:
     if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
         return error
     weight = weight / scale[None, :, None]
-    levels, group = (QMAX, reading.group) if reading.group else (127, weight.shape[1])
+    levels, group, axes = (QMAX, reading.group, (2,)) if reading.group else (127, weight.shape[1], (2, 3))
     parts = weight.reshape(len(weight), -1, group, weight.shape[2])
-    steps = np.maximum(np.abs(parts).max(axis=(2, 3), keepdims=True), np.finfo(np.float32).tiny) / levels
+    steps = np.maximum(np.abs(parts).max(axis=axes, keepdims=True), np.finfo(np.float32).tiny) / levels
     lost = np.square(np.rint(parts / steps) * steps - parts).reshape(weight.shape).sum(axis=(0, 2))
     return error + float((lost * known.mean_square * scale**2).sum())
 
