@@ -16,6 +16,7 @@ from tvm import relax
 
 from qcompile import graph
 from qcompile.calibrate.stats import TensorStats
+from qcompile.formats import format_of
 from qcompile.model import Model
 from qcompile.passes.base import array, op_name, refused, shape_of
 from qcompile.passes.chain import CONV, CONV_TRANSPOSE, WEIGHTED, Chain, find_chains
@@ -34,7 +35,10 @@ def correct_biases(model: Model, stats: TensorStats, plan: QuantPlan) -> QuantPl
     quantized = {var.name: value for var, value in graph.read(insert_qdq(bare)(model.module)).bindings}
     tensors = dict(bare.tensors)
     for chain in find_chains(graph.read(model.module)):
+        layer = plan.layers.get(chain.name)
         if chain.kind not in WEIGHTED or f"{chain.name}.weight" not in plan.tensors:
+            continue
+        if layer is None or not format_of(layer.format).codes:
             continue
         weight = constant_of(quantized.get(f"{chain.name}.weight"))
         shift = _correction(chain, weight, stats)

@@ -77,7 +77,9 @@ def plan_uniform(
     if not FORMATS[precision].codes:
         tensors, layers = weight_only_plans(structure, precision, excluded, group_size)
         ends = _given_ends(structure, given)
-        return QuantPlan({**tensors, **ends}, layers, given.integer_inputs, given.integer_outputs, method)
+        return QuantPlan(
+            {**tensors, **ends}, layers, given.integer_inputs, given.integer_outputs, method, model.channel_scales
+        )
 
     refused = {**_too_coarse(structure, stats), **_without_range(structure, stats), **excluded}
     formats = choose_formats(structure, refused, integer_inputs, integer_outputs)

@@ -12,15 +12,13 @@ import typer
 
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
-from qcompile.cli.planning import CalibrationWish, Method, calibrated, timed
+from qcompile.cli.planning import CalibrationWish, Method, format_plans, timed
 from qcompile.errors import QCompileError
+from qcompile.formats import GROUP
 from qcompile.report.files import write_whole
 
 if TYPE_CHECKING:
     from qcompile.assign.table import SensitivityTable
-    from qcompile.model import Model
-    from qcompile.plan import QuantPlan
-    from qcompile.targets.target import Target
 
 SHOWN = 20  # groups in the printed table
 
@@ -51,6 +49,16 @@ def analyze(
     percentile: Annotated[
         float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
     ] = None,
+    equalize: Annotated[
+        bool, typer.Option("--equalize/--no-equalize", help="Bring channels to similar magnitudes first.")
+    ] = True,
+    rounding: Annotated[
+        bool, typer.Option("--learn-rounding/--no-learn-rounding", help="Codes of weights by what layers compute.")
+    ] = True,
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
+    ] = True,
+    group_size: Annotated[int, typer.Option("--group-size", help="Of w4a8: int4 weights that share a scale.")] = GROUP,
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude-nodes", metavar="a,b", help="Nodes, layers, types left in float.")
     ] = None,
@@ -97,13 +105,24 @@ def analyze(
         imported = qc.import_onnx(model, input_shapes(shapes or []))
     for note in imported.notes:
         remark(f"note: {note}")
-    wish = CalibrationWish(calib_data, method.value, percentile, None, names(exclude or []), False)
-    plans = _plans(imported, row, names(formats or []), wish, times)
+    wish = CalibrationWish(
+        calib_data,
+        method.value,
+        percentile,
+        None,
+        names(exclude or []),
+        False,
+        group_size=group_size,
+        equalize=equalize,
+        rounding=rounding,
+        bias_correction=bias_correction,
+    )
+    scaled, plans = format_plans(imported, row, names(formats or []) or ("int8",), wish, times)
     data = eval_data or calib_data or list(random_data(imported.inputs))
     start = time.perf_counter()
     with _progress(_count(data, num_samples)) as progress:
         table = run(
-            imported,
+            scaled,
             plans,
             data,
             row,
@@ -130,26 +149,6 @@ def analyze(
     if verbose:
         show("seconds    " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items()))
     show(f"table      {out}")
-
-
-def _plans(
-    model: Model, target: Target, formats: tuple[str, ...], wish: CalibrationWish, times: dict[str, float]
-) -> dict[str, QuantPlan]:
-    """The plan of each format but fp32, of one calibration."""
-    import qcompile as qc
-    from qcompile.calibrate.methods import PERCENTILE
-    from qcompile.formats import format_of
-
-    wanted = [name for name in dict.fromkeys(formats or ("int8",)) if format_of(name).name != "fp32"]
-    if not wanted:
-        raise QCompileError("nothing to compare fp32 with", node="--formats", remedy="give another format: int8")
-    stats = calibrated(model, wish, times)
-    percent = PERCENTILE if wish.percentile is None else wish.percentile
-    with timed("plan", times, "planning"):
-        return {
-            name: qc.plan_uniform(model, stats, name, target, wish.exclude, method=wish.method, percent=percent)
-            for name in wanted
-        }
 
 
 @contextlib.contextmanager

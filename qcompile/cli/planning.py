@@ -15,7 +15,7 @@ from qcompile.errors import QCompileError
 from qcompile.formats import GROUP
 
 if TYPE_CHECKING:
-    from qcompile.calibrate import CalibrationData, TensorStats
+    from qcompile.calibrate import CalibrationData
     from qcompile.model import Model, TensorSpec
     from qcompile.plan import QuantPlan
     from qcompile.targets.target import Target
@@ -132,17 +132,6 @@ def calibration_feeds(model: Model, wish: CalibrationWish) -> CalibrationData:
         return calibration_data(wish.data, model.inputs, wish.num_samples)
     remark(RANDOM_DATA_WARNING)
     return calibration_data(list(random_data(model.inputs)), model.inputs, wish.num_samples)
-
-
-def calibrated(model: Model, wish: CalibrationWish, times: dict[str, float]) -> TensorStats:
-    import qcompile as qc
-
-    data = calibration_feeds(model, wish)
-    with timed("calibrate", times, "calibrating") as update:
-        stats = qc.calibrate(model, data, wish.method, progress=lambda done: update(f"{done} samples"))
-    for note in data.notes:
-        remark(f"note: {note}")
-    return stats
 
 
 def _float_names(specs: Sequence[TensorSpec]) -> list[str]:

@@ -119,3 +119,10 @@ def test_a_shift_that_does_not_fit():
         qc.build(model, broken)
     with pytest.raises(QCompileError, match="shift"):
         insert_qdq(broken)(model.module)
+
+
+def test_weights_under_float_activations_stay_as_they_are():
+    model, _, stats = calibrated(two_layers)
+    plan = qc.plan_uniform(model, stats, "w8")
+    assert any(layer.format == "w8" for layer in plan.layers.values())
+    assert correct_biases(model, stats, plan) == plan

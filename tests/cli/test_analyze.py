@@ -10,6 +10,7 @@ import pytest
 
 from qcompile.assign.table import SensitivityTable
 from qcompile.cli.app import main
+from qcompile.plan import QuantPlan
 from tests.building import cnn
 
 
@@ -52,6 +53,18 @@ def test_with_labels_for_machines(folder, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["metric"] == "top1" and printed["samples"] == 6
     assert all(group["formats"]["int8"]["upto"] is None for group in printed["groups"])
+
+
+@pytest.mark.parametrize("options", [(), ("--no-equalize", "--no-learn-rounding", "--no-bias-correction")])
+def test_plans_are_those_of_a_build(folder, tmp_path, options):
+    out = tmp_path / "t.json"
+    assert analyze(folder, "-o", out, "--formats", "int8,w8", "--no-measure", "--alone", *options) == 0
+    table = SensitivityTable.load(out)
+    assert table.device == "" and not any(e.measured for g in table.groups for e in g.entries.values())
+    assert call("build", folder / "model.onnx", "--calib-data", folder / "c.npz", "-o", tmp_path / "o", *options) == 0
+    built, plan = QuantPlan.load(tmp_path / "o" / "plan.json"), table.plans["int8"]
+    assert (built.layers, built.tensors, built.channel_scales) == (plan.layers, plan.tensors, plan.channel_scales)
+    assert table.plans["w8"].channel_scales == plan.channel_scales  # one model for all formats
 
 
 @pytest.mark.parametrize(
