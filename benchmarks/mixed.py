@@ -17,6 +17,7 @@ from qcompile.analyze.data import evaluation_data as samples_of
 from qcompile.analyze.detect import choose_metric
 from qcompile.assign.assignment import plan_of_formats
 from qcompile.assign.greedy import greedy, hawq
+from qcompile.assign.quantize import quantize_formats
 from qcompile.assign.table import SensitivityTable
 from qcompile.assign.totals import uniform_formats
 from qcompile.bench import Contender, measure
@@ -49,13 +50,12 @@ def mixed(model: BenchModel, builds: Builds, seconds: float) -> dict[str, Any]:
     data = _data(model)
     halves = Halves(data.samples)
     builds.tell(f"{model.name}: calibrating")
-    stats = qc.calibrate(data.model, data.calibration)
-    plans = {name: qc.plan_uniform(data.model, stats, name) for name in CHOICE}
+    scaled, plans = quantize_formats(data.model, data.calibration, CHOICE)
     builds.tell(f"{model.name}: analyzing")
-    table = qc.analyze(data.model, plans, halves.search(SAMPLES), accumulate=False, probes=PROBES)
+    table = qc.analyze(scaled, plans, halves.search(SAMPLES), accumulate=False, probes=PROBES)
     builds.tell(f"{model.name}: searching")
     found = qc.plan_mixed(
-        data.model, plans, data.samples, Goal(MAX_DROP), guard=data.guard, table=table, tuning_records="default"
+        scaled, plans, data.samples, Goal(MAX_DROP), guard=data.guard, table=table, tuning_records="default"
     )
     chosen = found.assignment.totals
     candidates: dict[str, Mapping[str, str]] = {name: uniform_formats(table, name) for name in ("fp32", *CHOICE)}
