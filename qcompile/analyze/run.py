@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -104,6 +105,11 @@ def _submit(measure: Measure[T], task: T, executor: Executor | None) -> Future:
     return done
 
 
+def _end_by_interrupts() -> None:
+    """Ctrl-C reaches all processes of a terminal: workers end at once, without a traceback each."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def executor_of(count: int, executor: Executor | None) -> Iterator[tuple[Executor | None, int]]:
     """The executor to use, None for this process, and how many tasks to send ahead."""
@@ -114,7 +120,7 @@ def executor_of(count: int, executor: Executor | None) -> Iterator[tuple[Executo
         yield None, 0
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks of TVM and LLVM
-    with ProcessPoolExecutor(count, context) as pool:
+    with ProcessPoolExecutor(count, context, _end_by_interrupts) as pool:
         try:
             yield pool, 2 * count
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import tempfile
 import weakref
@@ -49,23 +50,27 @@ def simulate(
         lowered = run_passes(form.module, lowering_passes(row, LoggedSchedules(logs, row), form.variants))
     kernels, constants, module = read_kernels(lowered)
     place = Path(tempfile.mkdtemp(prefix="qcompile-simulation-") if out is None else out)
-    place.mkdir(parents=True, exist_ok=True)
-    write_library(compile_module(module, row, quick=True), place / LIBRARY, row.triple)
-    np.save(place / WEIGHTS, constants)
-    description = Description(
-        model.inputs,
-        model.outputs,
-        form.variants,
-        {name: plan.to_json() for name, plan in space.plans.items()},
-        space.reads,
-        space.residuals,
-        space.passive,
-        kernels,
-        storages_of(lowered),
-        runtime_libraries(module),
-    )
-    (place / DESCRIPTION).write_bytes(pickle.dumps(description))
-    simulation = Simulation(place)
+    with contextlib.ExitStack() as unless_done:
+        if out is None:
+            unless_done.callback(_remove, place)
+        place.mkdir(parents=True, exist_ok=True)
+        write_library(compile_module(module, row, quick=True), place / LIBRARY, row.triple)
+        np.save(place / WEIGHTS, constants)
+        description = Description(
+            model.inputs,
+            model.outputs,
+            form.variants,
+            {name: plan.to_json() for name, plan in space.plans.items()},
+            space.reads,
+            space.residuals,
+            space.passive,
+            kernels,
+            storages_of(lowered),
+            runtime_libraries(module),
+        )
+        (place / DESCRIPTION).write_bytes(pickle.dumps(description))
+        simulation = Simulation(place)
+        unless_done.pop_all()
     if out is None:
         weakref.finalize(simulation, _remove, place)
     return simulation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import qcompile as qc
 from qcompile.analyze.data import evaluation_data
 from qcompile.analyze.detect import choose_metric
+from qcompile.analyze.run import executor_of
 from qcompile.analyze.whole import measure_configurations
 from qcompile.calibrate import random_data
 from qcompile.simulate.simulate import simulate
@@ -55,3 +58,10 @@ def test_no_samples(made):
     model, simulation, _ = made
     with pytest.raises(qc.QCompileError, match="no samples to evaluate on"):
         measure_configurations(simulation, [], [], [choose_metric(model)])
+
+
+def test_workers_end_by_interrupts():
+    """At once and without a word, as Ctrl-C reaches all processes of a terminal."""
+    with executor_of(2, None) as (pool, ahead):
+        assert pool is not None and ahead == 4
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() is signal.SIG_DFL

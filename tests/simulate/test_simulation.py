@@ -178,3 +178,12 @@ def test_refusals(folder):
         simulation.run({"z": feeds[0]["x"]})
     with pytest.raises(qc.QCompileError, match=r"the model takes float32 \(1, 3, 12, 12\)"):
         simulation.run({"x": feeds[0]["x"][0]})
+
+
+def test_nothing_is_left_of_one_that_cannot_be(folder, tmp_path, monkeypatch):
+    """A machine's code that this one cannot load; the temporary folder goes with the error."""
+    imported = qc.import_onnx(cnn())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(qc.QCompileError, match="simulation.so: cannot be loaded"):
+        simulate(imported, qc.plan_uniform(imported, None, "fp32"), "arm-neon")
+    assert not list(tmp_path.iterdir())
