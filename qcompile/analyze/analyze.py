@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qcompile import graph
+from qcompile import __version__, graph
 from qcompile.analyze.checkpoint import Checkpoint
 from qcompile.analyze.configurations import Wish
 from qcompile.analyze.costs import measured_costs, predicted_costs
 from qcompile.analyze.data import evaluation_data
 from qcompile.analyze.detect import choose_metric
+from qcompile.analyze.kept import closing, kept_simulation, simulation_folder
 from qcompile.analyze.measure import Groups, measure, measure_with, prepare, release
 from qcompile.analyze.run import executor_of, measure_all
 from qcompile.analyze.tabulate import Losses, tabulate
@@ -71,7 +71,8 @@ def analyze(
     compares with fp32, so its Hessian is the Gauss-Newton matrix, and L(w) = 0.
     workers: processes. executor: runs the tasks instead; its workers must see the simulation's folder. Results do not
     depend on either.
-    checkpoint: file that sums are kept in while it runs; resume: go on where an earlier run stopped.
+    checkpoint: file that sums are kept in while it runs, with the simulation beside it; resume: go on where an earlier
+    run stopped.
     simulation: of this model and these plans, if there is one; seconds are those of its schedules.
     progress: called with the number of samples done.
     """
@@ -83,24 +84,26 @@ def analyze(
     ties = find_ties(structure, plans) if groups is None else list(groups)
     samples = evaluation_data(data, model.inputs, num_samples).samples()
     first = next(samples)
-    with tempfile.TemporaryDirectory(prefix="qcompile-analysis-") as folder:
+    wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
+    host = (row if can_run(row) else select_target("native")).with_threads(1)
+    where = Path(checkpoint) if checkpoint is not None else None
+    kept = Checkpoint(where, _key(model, plans, wish.digest(), chosen.name), resume) if where is not None else None
+    with simulation_folder(where) as folder, closing(kept):
         if simulation is None:
-            host = row if can_run(row) else select_target("native")
-            simulation = simulate(model, plans, host.with_threads(1), folder, tuning_records)
-        wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
-        task = Groups(str(simulation.folder), wish, chosen)
-        kept = Checkpoint(Path(checkpoint), _fingerprint(model, plans, task), resume) if checkpoint else None
-        finished = False
+            simulation = kept_simulation(
+                folder,
+                _key(model, plans, host.name, __version__),
+                resume,
+                lambda: simulate(model, plans, host, folder, tuning_records),
+            )
         try:
             with executor_of(workers, executor) as (pool, ahead):
                 run = measure if pool is not None else partial(measure_with, prepare(simulation, wish))
+                task = Groups(str(simulation.folder), wish, chosen)
                 every = itertools.chain([first], samples)
                 sums, count = measure_all(run, task, every, pool, ahead, kept, progress)
-            finished = True
         finally:
             release()
-            if kept is not None:
-                kept.close(finished)
         losses = Losses(chosen, simulation, wish, sums)
         if measure_seconds and threads == 1 and can_run(row):
             costs = measured_costs(simulation, first.feed)
@@ -110,9 +113,9 @@ def analyze(
         return tabulate(model, plans, structure, ties, losses, costs, row, count)
 
 
-def _fingerprint(model: Model, plans: Mapping[str, QuantPlan], task: Groups) -> str:
+def _key(model: Model, plans: Mapping[str, QuantPlan], *others: str) -> str:
+    """What something is of, as a hash."""
     hashed = hashlib.blake2b(digest_size=16)
-    texts = [plan.to_json() for plan in plans.values()]
-    for text in (model.source_sha256, task.wish.digest(), task.metric.name, *texts):
+    for text in (model.source_sha256, *others, *(plan.to_json() for plan in plans.values())):
         hashed.update(text.encode())
     return hashed.hexdigest()
