@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qcompile.targets.arm_dots import sdot, smull
+from qcompile.targets.arm_dots import sdot, smmla, smull
 from qcompile.targets.target import Target
 
 _NEON = Target(
@@ -39,6 +39,7 @@ _I8MM = replace(
     description="NEON, dot products and matrix products: Graviton 3 and 4, Grace, phones since 2022, Apple M2",
     mattr=("+neon", "+dotprod", "+i8mm"),
     features=("asimd", "asimddp", "i8mm"),
+    matrix=smmla(),
     l1_bytes=64 << 10,
     l2_bytes=1 << 20,
 )

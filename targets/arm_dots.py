@@ -30,6 +30,11 @@ def smull() -> Dot:
     return _dot("smull", 2, _smull)
 
 
+def smmla() -> Dot:
+    """FEAT_I8MM: two pixels times two channels, eight products each; a vector of four channels takes two of them."""
+    return replace(_dot("smmla", 8, _smmla), pixels=2, ahead=2)
+
+
 def _dot(name: str, group: int, accumulate) -> Dot:
     return Dot(
         name=name,
@@ -104,6 +109,12 @@ def _sdot(acc: Expr, a: Expr, w: Expr) -> Expr:
     from tvm import tirx
 
     return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", acc, w, a)
+
+
+def _smmla(acc: Expr, a: Expr, w: Expr) -> Expr:
+    from tvm import tirx
+
+    return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.smmla.v4i32.v16i8", acc, a, w)
 
 
 def _smull(acc: Expr, a: Expr, w: Expr) -> Expr:

@@ -33,6 +33,7 @@ class Dot:
     instructions that read one part of a register for all lanes, else None.
     codes(values, out, bounds, lanes): a block's 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
     them, where instructions that saturate do it better; else None.
+    pixels: 2 for matrix products, see ``kernels.contract_pairs``; they have no ``spread`` and ``each``.
     sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
     one ``accumulate`` costs. llvm: functions that ``accumulate`` calls, to be compiled along with the kernel.
     """
@@ -49,6 +50,7 @@ class Dot:
     products: int = 1
     llvm: str = ""
     ahead: int = 1
+    pixels: int = 1
     pick: Callable[[Expr, int], Expr] | None = None
     codes: Callable[..., Expr] | None = None
 
@@ -60,6 +62,11 @@ class Dot:
         if self.sums == "float32":
             return acc + (from_bits(weights) * from_bits(codes)).sum(1, dtype=np.float32)
         return acc + (weights.astype(np.int32) * codes.astype(np.int32)).sum(1, dtype=np.int32)
+
+
+def narrowest(dots: tuple[Dot, ...], channels: int) -> Dot | None:
+    """Of a dot product at its widest and narrower, the narrowest that holds so many channels, the widest for more."""
+    return next((dot for dot in reversed(dots) if dot.lanes >= channels), dots[0] if dots else None)
 
 
 # Functions of this module with arguments bound, not closures: a ``Target`` goes to other processes as a pickle.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qcompile.targets.instructions import widened_bfloat16
+from qcompile.targets.instructions import narrowest, widened_bfloat16
 
 if TYPE_CHECKING:
     import tvm
@@ -23,6 +23,7 @@ class Target:
     optional: features that code may use when a row is extended by them (``x86-vnni+avx512_vbmi``), with LLVM's name.
     vector_bits, vector_registers: widest vectors that pay, and how many of them there are.
     dots: the 8-bit dot-product instruction of convolutions and matmuls, at its widest and narrower, for few channels.
+    matrix: what takes the place of ``dots`` in layers with several pixels (rows) of codes, if the row has it.
     bfloat16: the same of bfloat16, if the features that it needs are there; else float32 products do.
     l1_bytes, l2_bytes: data cache sizes that default tiles are chosen for.
     threads: threads that the code is compiled for.
@@ -44,6 +45,7 @@ class Target:
     threads: int = 1
     activation: str = "uint8"
     bfloat16: tuple[Dot, ...] = ()
+    matrix: Dot | None = None
 
     @property
     def lanes(self) -> int:
@@ -66,8 +68,7 @@ class Target:
 
     def dot_for(self, channels: int, activations: str) -> Dot | None:
         """The narrowest dot product that holds this many output channels, the widest for more; None in float32."""
-        dots = self.dots_of(activations)
-        return next((dot for dot in reversed(dots) if dot.lanes >= channels), dots[0] if dots else None)
+        return narrowest(self.dots_of(activations), channels)
 
     def has(self, feature: str) -> bool:
         return feature in self.features

@@ -12,8 +12,10 @@ from tvm import tirx
 from qcompile.formats import ITEM_BYTES
 from qcompile.ops import Conv2d, Dense
 from qcompile.reference.bfloat16 import to_bits
+from qcompile.targets.instructions import Dot, narrowest
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Vector
+from qcompile.targets.kernels.contract_pairs import PairedContraction
 from qcompile.targets.kernels.reduction import (
     Reduction,
     Runs,
@@ -23,7 +25,7 @@ from qcompile.targets.kernels.reduction import (
     pack,
     pad_channels,
 )
-from qcompile.targets.kernels.tiling import Tile, default_tile, order
+from qcompile.targets.kernels.tiling import Product, Tile, default_tile, order
 from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target
 
@@ -78,9 +80,9 @@ class Problem:
         return dot is not None and dot.group == 2 and not dot.needs
 
     @property
-    def ahead(self) -> int:
-        """Steps of a pixel that are loaded at once."""
-        return self.vector.dot.ahead if self.vector.dot else 1
+    def product(self) -> Product:
+        """What tiles must know of the dot product."""
+        return Product(self.vector.dot.ahead, self.vector.dot.pixels) if self.vector.dot else Product()
 
     @property
     def products(self) -> int:
@@ -89,7 +91,7 @@ class Problem:
 
     def default_tile(self) -> Tile:
         r = self.reduction
-        rest = (self.widened, r.overlapping, self.target, self.ahead)
+        rest = (self.widened, r.overlapping, self.target, self.product)
         tile = default_tile(r.height, r.width, self.vectors, r.steps, *rest)
         return order(tile, self.input_bytes, self.weight_bytes, self.target)
 
@@ -105,8 +107,10 @@ def conv2d_problem(
     """weight_shape: (O, I / groups, KH, KW). Groups that ``as_one_group`` cannot tell apart count as one."""
     if as_one_group(spec, weight_shape, x):
         weight_shape, spec = (weight_shape[0], weight_shape[1] * spec.groups, *weight_shape[2:]), _one_group(spec)
-    group = group_of(spec, target)
-    return _problem(conv_reduction(spec, x, weight_shape, out, residual, group), spec, weight_shape, x, out, target)
+    _, _, height, width = out.image
+    dots = dots_for(spec, height * width, target)
+    reduction = conv_reduction(spec, x, weight_shape, out, residual, _group(dots))
+    return _problem(reduction, dots, spec, weight_shape, x, out, target)
 
 
 def dense_problem(
@@ -119,21 +123,36 @@ def dense_problem(
 ) -> Problem:
     """weight_shape: (N, K)."""
     outputs, inputs = weight_shape
-    runs = Runs(group_of(spec, target), exact=spec.x is None)
-    reduction = dense_reduction(x.numel // inputs, inputs, outputs, residual is not None, runs, spec.group)
-    return _problem(reduction, spec, weight_shape, x, out, target)
+    rows = x.numel // inputs
+    dots = dots_for(spec, rows, target)
+    reduction = dense_reduction(
+        rows, inputs, outputs, residual is not None, Runs(_group(dots), exact=spec.x is None), spec.group
+    )
+    return _problem(reduction, dots, spec, weight_shape, x, out, target)
 
 
-def group_of(spec: Conv2d | Dense, target: Target) -> int:
+def dots_for(spec: Conv2d | Dense, pixels: int, target: Target) -> tuple[Dot, ...]:
+    """The dot product of a layer at its widest and narrower; matrix products where there are pixels to pair."""
+    if target.matrix and spec.x is not None and spec.weights == "int8" and pixels > 1:
+        return (target.matrix,)
+    return target.dots_of(spec.activations)
+
+
+def _group(dots: tuple[Dot, ...]) -> int:
     """Products of a reduction step."""
-    dots = target.dots_of(spec.activations)
     return dots[0].group if dots else 1
 
 
 def _problem(
-    reduction: Reduction, spec: Conv2d | Dense, weight_shape: tuple[int, ...], x: Storage, out: Storage, target: Target
+    reduction: Reduction,
+    dots: tuple[Dot, ...],
+    spec: Conv2d | Dense,
+    weight_shape: tuple[int, ...],
+    x: Storage,
+    out: Storage,
+    target: Target,
 ) -> Problem:
-    vector, last = _vectors(reduction.outputs, spec.activations, out.blocked, target)
+    vector, last = _vectors(reduction.outputs, dots, out.blocked, target)
     weight_bytes = int(prod(weight_shape) * ITEM_BYTES[spec.weights])
     return Problem(reduction, vector, last, x.nbytes, weight_bytes, target)
 
@@ -206,7 +225,8 @@ def _kernel(
     if spec.weights == "bfloat16":
         arrays["weight"] = to_bits(arrays["weight"])
     dtypes = dtypes_of(spec, out, residual)
-    nest = Contraction(reduction, tile, vector, last, problem.target.threads, spec.epilogue, dtypes)
+    kind = PairedContraction if dot and dot.pixels > 1 else Contraction
+    nest = kind(reduction, tile, vector, last, problem.target.threads, spec.epilogue, dtypes)
     note = f"{dot.name if dot else 'fma'} {tile.rows}x{tile.columns}x{tile.vectors * lanes}"
     llvm = "".join(dict.fromkeys(v.dot.llvm for v in (vector, last) if v.dot))
     return layer_kernel(name, arrays, x, out, residual, with_border(nest.emit, out), note, llvm)
@@ -229,14 +249,14 @@ def dtypes_of(spec: Conv2d | Dense, out: Storage, residual: Storage | None) -> d
     return {"weight": spec.weights, "y": out.dtype} | ({"residual": residual.dtype} if residual else {})
 
 
-def _vectors(outputs: int, activations: str, blocked: bool, target: Target) -> tuple[Vector, Vector]:
+def _vectors(outputs: int, dots: tuple[Dot, ...], blocked: bool, target: Target) -> tuple[Vector, Vector]:
     """Vectors of output channels (of a group): as wide as the target has them, the last one no wider than it must be.
 
     A plain row ends with its last channel; in a block there is room for a whole vector.
     """
 
     def fitting(channels: int) -> Vector:
-        dot = target.dot_for(channels, activations)
+        dot = narrowest(dots, channels)
         lanes = dot.lanes if dot else next((n for n in (4, 8) if channels <= n < target.lanes), target.lanes)
         return Vector(lanes, dot, lanes if blocked else min(lanes, channels))
 

@@ -82,7 +82,7 @@ def _default_tile(workload: Workload, target: Target) -> Tile:
 def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
     p = _problem(workload, target)
     r = p.reduction
-    tiles = tiling.legal_tiles(r.height, r.width, p.vectors, p.widened, r.overlapping, target, p.ahead)
+    tiles = tiling.legal_tiles(r.height, r.width, p.vectors, p.widened, r.overlapping, target, p.product)
     prefetches = tiling.legal_prefetches(p.vectors, r.steps, target)
     for tile, channels_outer, prefetch in itertools.product(tiles, (True, False), prefetches):
         yield replace(tile, channels_outer=channels_outer, prefetch=prefetch)
@@ -91,7 +91,7 @@ def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
 def _tile_cycles(workload: Workload, target: Target, tile: Tile) -> float:
     p = _problem(workload, target)
     r = p.reduction
-    return r.batch * r.groups * p.products * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps, p.ahead)
+    return r.batch * r.groups * p.products * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps, p.product)
 
 
 def _int4_tiles(workload: Workload, target: Target) -> Iterator[Tile]:
@@ -138,6 +138,8 @@ def instructions(workload: Workload, target: Target) -> str:
     """
     by_channel = workload.operator == "depthwise_conv2d"  # floats are multiplied one by one there
     dots = () if by_channel and not workload.integer else target.dots_of(workload.spec.activations)
+    if target.matrix and workload.integer and not by_channel and not workload.group:
+        dots = (target.matrix,)
     product = dots[0].name if dots and (workload.integer or dots[0].needs) else "fma"
     shuffles = tuple(f for f in target.extras if f in SHUFFLES) if by_channel and workload.integer else ()
     words = (target.mcpu, product, f"{target.vector_registers}x{target.vector_bits}", *shuffles)

@@ -16,6 +16,7 @@ _OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums
 _TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
 _SPARE = 2  # registers that LLVM needs for what it loads early, where pixels and weights have their own
+_PAIRED_SPARE = 4  # and those of weights and of what becomes pairs of pixels
 _AFAR = 2.0  # cycles that a vector of weights from beyond the first-level cache makes its first user wait
 _ASKING = 0.05  # cycles of one prefetch instruction
 
@@ -46,38 +47,53 @@ class Tile:
         return self.pixels * self.vectors
 
 
-def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool, ahead: int = 1) -> int:
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What a tile must know of a dot product with short vectors: ``Dot.ahead`` and ``Dot.pixels``."""
+
+    ahead: int = 1
+    pixels: int = 1
+
+
+_PLAIN = Product()
+
+
+def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool, product: Product = _PLAIN) -> int:
     """How many accumulators a tile may have beside ``vectors`` weight vectors.
 
     LLVM loads ahead of their use, so a fifth of the registers is left to it; with every register taken it spills
     accumulators in the inner loop. overlapping: windows of neighbouring pixels share loads, which it keeps as well.
-    widened: the product needs a register of its own. ahead: steps of a pixel that are loaded at once (``Dot.ahead``):
-    then a register holds each pixel, and what else is loaded early are the weights of a step.
+    widened: the product needs a register of its own. product: if steps of a pixel are loaded at once, a register holds
+    each pixel, and what else is loaded early are the weights of a step (with pairs of pixels, some of them).
     """
-    if ahead > 1:
-        pixels = (target.vector_registers - _SPARE - vectors) // (vectors + 1)
-        return pixels * vectors
+    if product.ahead > 1:
+        weights = vectors if product.pixels == 1 else _PAIRED_SPARE
+        pixels = (target.vector_registers - _SPARE - weights) // (vectors + 1)
+        return pixels // product.pixels * product.pixels * vectors
     early = target.vector_registers // 5 + (target.vector_registers // 4 if overlapping else 0)
     return target.vector_registers - vectors - early - (1 if widened else 0)
 
 
-def _step_cycles(pixels: int, vectors: int, ahead: int = 1) -> float:
+def _step_cycles(pixels: int, vectors: int, product: Product = _PLAIN) -> float:
     """Cycles of one reduction step of a tile: arithmetic ports, load ports, or latency of one accumulator's chain.
 
-    A machine that reads parts of registers (``ahead`` > 1) has short vectors and issues little beside its products, so
-    loads (weights in pairs) count with them.
+    A machine that loads several steps at once has short vectors and issues little beside its products, so loads
+    (weights in pairs) count with them. Pairs of pixels are put together first; one without a partner costs as much, and
+    a vector takes two products of a pair and twice the weights.
     """
-    if ahead > 1:
-        return max((pixels * vectors + pixels / ahead + vectors / 2) / 2, _LATENCY / 1.0)
+    if product.ahead > 1:
+        paired = -(-pixels // product.pixels) * product.pixels
+        loads = pixels / product.ahead + vectors / 2 * product.pixels
+        return max((paired * vectors + loads + (paired / 2 if product.pixels > 1 else 0)) / 2, _LATENCY / 1.0)
     return max(pixels * vectors / 2, (pixels + vectors) / 2, _LATENCY / 1.0)
 
 
-def _epilogue(vectors: int, ahead: int) -> float:
+def _epilogue(vectors: int, product: Product) -> float:
     """Cycles to finish a result vector.
 
     Short vectors (see ``_step_cycles``) of a block are finished together if a tile consists of blocks.
     """
-    if ahead == 1:
+    if product.ahead == 1:
         return _EPILOGUE
     return _TOGETHER if vectors % _PER_BLOCK == 0 else _ALONE
 
@@ -88,7 +104,7 @@ def _sizes(extent: int, size: int) -> list[tuple[int, int]]:
 
 
 def legal_tiles(
-    height: int, width: int, vectors: int, widened: bool, overlapping: bool, target: Target, ahead: int = 1
+    height: int, width: int, vectors: int, widened: bool, overlapping: bool, target: Target, product: Product = _PLAIN
 ) -> list[Tile]:
     """Every tile whose accumulators fit the registers and whose extents fit the layer, smallest first.
 
@@ -97,7 +113,7 @@ def legal_tiles(
     """
     tiles = []
     for count in range(1, min(vectors, _MOST_VECTORS) + 1):
-        limit = accumulators(target, count, widened, overlapping, ahead) // count
+        limit = accumulators(target, count, widened, overlapping, product) // count
         for columns in range(1, min(width, limit) + 1):
             for rows in range(1, min(height, limit // columns) + 1):
                 tiles.append(Tile(rows, columns, count))
@@ -110,7 +126,7 @@ def legal_prefetches(vectors: int, reduction: int, target: Target) -> tuple[int,
     return (0, 64, 128) if weight_bytes > target.l2_bytes // 8 else (0,)
 
 
-def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: int, ahead: int = 1) -> float:
+def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: int, product: Product = _PLAIN) -> float:
     """Predicted cycles of height x width pixels of one image and group, with pixels in the first-level cache.
 
     vectors: vectors of output channels. reduction: steps. Remainders at the right, the bottom and the last channels run
@@ -124,8 +140,8 @@ def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: in
     for v, nv in _sizes(vectors, tile.vectors):
         for h, nh in _sizes(height, tile.rows):
             for w, nw in _sizes(width, tile.columns):
-                inner = reduction * _step_cycles(h * w, v, ahead)
-                cycles += nv * nh * nw * (inner + max(_TILE, _epilogue(v, ahead) * h * w * v - _OVERLAP))
+                inner = reduction * _step_cycles(h * w, v, product)
+                cycles += nv * nh * nw * (inner + max(_TILE, _epilogue(v, product) * h * w * v - _OVERLAP))
     return cycles
 
 
@@ -138,18 +154,18 @@ def default_tile(
     widened: bool,
     overlapping: bool,
     target: Target,
-    ahead: int = 1,
+    product: Product = _PLAIN,
 ) -> Tile:
     """The legal tile with the fewest cycles, smaller ones first among equals; weights asked for where that pays."""
     best, best_cost = Tile(1, 1, 1), float("inf")
-    for tile in legal_tiles(height, width, vectors, widened, overlapping, target, ahead):
+    for tile in legal_tiles(height, width, vectors, widened, overlapping, target, product):
         if tile.rows > 1 and tile.columns < min(width, 8) and tile.columns != width:
             continue  # several rows only where a row is too short to fill the registers
-        cost = tile_cycles(tile, height, width, vectors, reduction, ahead)
+        cost = tile_cycles(tile, height, width, vectors, reduction, product)
         if cost < best_cost * 0.999:
             best, best_cost = tile, cost
     asking = [replace(best, prefetch=prefetch) for prefetch in legal_prefetches(vectors, reduction, target)]
-    return min(asking, key=lambda tile: tile_cycles(tile, height, width, vectors, reduction, ahead))
+    return min(asking, key=lambda tile: tile_cycles(tile, height, width, vectors, reduction, product))
 
 
 def order(tile: Tile, input_bytes: int, weight_bytes: int, target: Target) -> Tile:

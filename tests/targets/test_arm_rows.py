@@ -37,8 +37,30 @@ def assembly(target: Target, window: int = 3, depthwise: bool = False) -> list[s
 @each_row
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_convolutions_consist_of_the_rows_dot_product(target, depthwise):
-    lines = [line for line in assembly(target, 3, depthwise) if re.search(rf"\t{target.dot.name}2?\t", line)]
+    """Of matrix products, if it has them and there are pixels to pair."""
+    product = target.matrix if target.matrix and not depthwise else target.dot
+    lines = [line for line in assembly(target, 3, depthwise) if re.search(rf"\t{product.name}2?\t", line)]
     assert len(lines) >= 8
+
+
+@pytest.mark.parametrize("target", ROWS[:2], ids=lambda target: target.name)
+def test_inner_loops_keep_their_accumulators_in_registers(target):
+    """Default tiles: most of a loop over a reduction are products, and it stores nothing."""
+    product = f"\t{(target.matrix or target.dot).name}\t"
+    loops = [loop for loop in inner_loops(assembly(target)) if sum(product in line for line in loop) > len(loop) / 2]
+    assert loops
+    assert not [line for loop in loops for line in loop if re.search(r"\tstu?[rp]\t[qd]", line)]
+
+
+def inner_loops(lines: list[str]) -> list[list[str]]:
+    """From a label to a branch back to it, with no other label in between: their instructions."""
+    loops, label, start = [], "", 0
+    for i, line in enumerate(lines):
+        if found := re.match(r"(\.LBB\w+):", line):
+            label, start = found[1], i
+        elif label and re.match(rf"\s+(b\.\w+|cbn?z)\s.*{re.escape(label)}\b", line):
+            loops.append([text for text in lines[start + 1 : i + 1] if re.match(r"\t[a-z]", text)])
+    return loops
 
 
 @each_target
