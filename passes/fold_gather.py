@@ -1,4 +1,4 @@
-"""Rows of a table of codes are looked up as codes, and scaled then."""
+"""Rows of a table of codes are looked up as codes, and scaled then; those of a table of float16 as such."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qcompile.passes.chain import Chain, Uses
 from qcompile.passes.composite import Composite, scaled_codes
 from qcompile.passes.fold_layer import Folded, Layer, rewrite
 from qcompile.passes.group_weights import group_refusal, split_groups
-from qcompile.passes.quantized import QuantizedConstant, constant_of
+from qcompile.passes.quantized import QuantizedConstant, constant_of, stored_of
 
 
 def fold_gather(
@@ -26,7 +26,7 @@ def fold_gather(
         e = take(dequantize(table, scales, axis=0), ids)
         y = add(e, dequantize(positions, scales, axis=0))       ->    y = gather(table, scales, ids, positions, scales)
 
-    The result is float32. Refused: tables that are not int8, symmetric, with scales by row.
+    The result is float32. Refused: tables that are neither float16 nor int8, symmetric, with scales by row.
     layers: variable -> ONNX node, for reports. keep: names of layers that stay in float32. groups: layer -> how many
     neighbours in a row share an integer scale; there, int16 codes of the table become int4 codes and that scale.
     """
@@ -51,6 +51,8 @@ def _gather(layer: Layer, groups: Mapping[str, int]) -> Folded | str:
         return table
     if isinstance(addend, str):
         return addend
+    if addend is not None and (addend.codes.dtype == np.float16) != (table.codes.dtype == np.float16):
+        return "one of its tables is float16, the other is not"
     indices = chain.call.args[1]
     codes, steps = table.codes, []
     if group:
@@ -71,8 +73,13 @@ def _gather(layer: Layer, groups: Mapping[str, int]) -> Folded | str:
 
 
 def _rows(layer: Layer, table: relax.Expr, dtype: type[np.integer] = np.int8) -> QuantizedConstant | str:
-    """A table (..., R, D) as (R, D), with R scales."""
-    found = constant_of(layer.definitions.get(table)) if isinstance(table, relax.Var) else None
+    """A table (..., R, D) as (R, D), with R scales; of float16 they are 1."""
+    definition = layer.definitions.get(table) if isinstance(table, relax.Var) else None
+    narrow = stored_of(definition)
+    if narrow is not None and narrow.dtype == np.float16:
+        rows, width = narrow.shape[-2:]
+        return QuantizedConstant(narrow.reshape(rows, width), np.ones(rows, np.float32), np.zeros(rows, np.int8), 0)
+    found = constant_of(definition)
     if found is None or found.codes.dtype != dtype:
         return f"the table is not {dtype.__name__}"
     if found.zero_point.any():
@@ -86,5 +93,7 @@ def _rows(layer: Layer, table: relax.Expr, dtype: type[np.integer] = np.int8) ->
 
 def _real(composite: Composite, table: relax.Var, scale: relax.Var) -> relax.Var:
     """A table of the arguments in real numbers."""
+    if dtype_of(table) == "float16":
+        return composite.emit(relax.op.astype(table, "float32"))
     zeros = relax.const(np.zeros(shape_of(table)[0], dtype_of(table)))
     return composite.emit(relax.op.dequantize(table, scale, zeros, 0))

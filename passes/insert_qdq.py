@@ -221,9 +221,11 @@ class _Inserter:
         if "float" not in row.weights:
             self._constant(chain.anchor, chain.weight, self._codes(chain, chain.weight, weight_axis(chain), name), name)
             return
-        narrow = relax.const(array(chain.weight).astype(row.weights))
-        new = self.builder.emit(relax.op.astype(narrow, "float32"), name)
-        self.constants.setdefault(chain.anchor, {})[chain.weight] = new
+        tables = {"bias": chain.bias} if chain.kind == "gather" and chain.bias is not None else {}
+        for member, (what, old) in zip(chain.members, {"weight": chain.weight, **tables}.items(), strict=False):
+            narrow = relax.const(array(old).astype(row.weights))
+            new = self.builder.emit(relax.op.astype(narrow, "float32"), f"{chain.name}.{what}")
+            self.constants.setdefault(member, {})[old] = new
 
     def _codes(self, chain: Chain, constant: relax.Expr, axis: int, name: str) -> QuantizedConstant:
         """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""

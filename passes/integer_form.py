@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import tvm
 
+from qcompile.formats import format_of
 from qcompile.model import Layer
 from qcompile.passes.fold_channel_shuffle import fold_channel_shuffle
 from qcompile.passes.fold_data_movement import fold_data_movement
@@ -34,7 +35,7 @@ def integer_form(plan: QuantPlan, layers: Mapping[str, Layer] | None = None) -> 
         fold_requantize(nodes),
         fold_channel_shuffle(nodes),
         # Each kind of layer by itself.
-        fold_gather(nodes, keep, groups),
+        fold_gather(nodes, {name for name in keep if format_of(plan.layers[name].format).weights == "float32"}, groups),
         fold_weighted(nodes, keep, groups),
         fold_pooling(nodes, keep),
         fold_elementwise(nodes, keep),

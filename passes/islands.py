@@ -54,7 +54,7 @@ def _float_operator(var: relax.Var, value: relax.Expr, module: IRModule) -> str 
     if op_name(value) in ("quantize", "dequantize", "concat"):
         return None
     tensors = [a for a in value.args if isinstance(a.ty, relax.TensorType)]
-    if dtype_of(var) != "float32" or any(dtype_of(tensor) in ("uint8", "int8") for tensor in tensors):
+    if dtype_of(var) != "float32" or any(dtype_of(t) in ("uint8", "int8", "float16") for t in tensors):
         return None
     if isinstance(value.op, GlobalVar):
         spec = ops.spec_of(module[value.op]) if isinstance(module[value.op], relax.Function) else None

@@ -50,7 +50,7 @@ def _gather(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Gath
     source, out = plain(indices), plain(var)
     addend = more[1:] if spec.group else more
     rows = shape_of(addend[0])[0] if addend else 0
-    kernel = gather.gather(shape_of(table), rows, source, out, lowering.target, spec.group)
+    kernel = gather.gather(shape_of(table), rows, source, out, lowering.target, spec.group, dtype_of(table))
     codes = gather.pack_rows(array(table), spec.group) if spec.group else array(table)
     constants = tuple(np.ascontiguousarray(c).reshape(-1) for c in (codes, *(array(a) for a in (scale, *more))))
     lowering.emit(var, kernel, [lowering.place(indices, source)], out, "gather", constants=constants)

@@ -32,12 +32,13 @@ def groups_of_scales(chain: Chain) -> int:
 
 def storage_refusal(chain: Chain, row: Format) -> str | None:
     """Why the weight of a layer that computes on floats cannot be stored as a format says; None if it can."""
-    if chain.kind not in ("dense", "conv", "conv_transpose"):
+    tables = row.weights == "float16"
+    if chain.kind not in ("dense", "conv", "conv_transpose") and not (tables and chain.kind == "gather"):
         return f"{row.name} is for convolutions and matrix products with a constant, not {chain.kind}"
-    weight = array(chain.weight)
-    if weight is None:
+    if array(chain.weight) is None:
         return "the weight is not a constant"
-    if row.weights == "float16" and np.abs(weight).max(initial=0) > _FLOAT16_MAX:
+    constants = [chain.weight, *([chain.bias] if chain.kind == "gather" and chain.bias is not None else [])]
+    if row.weights == "float16" and max(np.abs(array(c)).max(initial=0) for c in constants) > _FLOAT16_MAX:
         return f"a weight is beyond {_FLOAT16_MAX:g}, the largest number of float16"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
 
 from tvm import relax
@@ -19,7 +20,7 @@ from qcompile.passes.layer_names import layer_name
 from qcompile.passes.lower_layers import kernel_notes
 from qcompile.plan import QuantPlan
 
-_CODES = ("uint8", "int8")
+_CODES = {"uint8", "int8"}
 
 
 def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: IRModule) -> tuple[LayerInfo, ...]:
@@ -39,7 +40,9 @@ def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: I
             LayerInfo(
                 name=ops.layer_of(integer[value.op]) if spec else layer_name(var.name, nodes),
                 op=spec.op if spec else op_name(value),
-                format=_format(spec, any(_is_code(t) for t in (var, *_operands(value)))),
+                format=_format(
+                    spec, {dtype_of(t) for t in (var, *_operands(value)) if isinstance(t.ty, relax.TensorType)}
+                ),
                 kernel=f"{note.op} {note.note}".strip() if note else "",
                 schedule=note.schedule.source if note and note.schedule else "",
                 inputs=tuple(shape_of(t) for t in tensors),
@@ -68,16 +71,14 @@ def _operands(call: relax.Call) -> list[relax.Expr]:
     return [field for arg in call.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
 
 
-def _is_code(tensor: relax.Expr) -> bool:
-    """Whether a tensor or constant holds codes; a constant may be a table that is looked up."""
-    return isinstance(tensor.ty, relax.TensorType) and dtype_of(tensor) in _CODES
-
-
-def _format(spec: ops.Spec | None, codes: bool) -> str:
-    """The name of the format in which a layer ended up."""
+def _format(spec: ops.Spec | None, dtypes: Collection[str]) -> str:
+    """The name of the format in which a layer ended up. dtypes: of its tensors and constants, as a table may be one."""
     if isinstance(spec, (ops.Conv2d, ops.ConvTranspose2d, ops.Dense)):
         return format_with(spec.activations, spec.weights).name
+    if isinstance(spec, ops.Gather) and "float16" in dtypes:
+        return format_with("float32", "float16").name
     grouped = isinstance(spec, ops.Gather) and spec.group > 0
+    codes = not _CODES.isdisjoint(dtypes)
     weights = "int4" if grouped else "int8" if codes else "float32"
     return format_with("uint8" if codes else "float32", weights).name
 

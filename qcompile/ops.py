@@ -306,6 +306,8 @@ class Gather:
         y[i] = f32(table[v]) * scale[v]                                                 v = indices[i] mod V
         y[i] = f32(table[v]) * scale[v] + f32(addend[i mod R]) * addend_scale[i mod R]
 
+    The table, and with it the constant that is added, may be float16 instead; the scales are 1 then.
+
     With ``group`` the table is int4, here int8 in [-8, 7], and ``table[v]`` above stands for its codes times the scale
     of their group: ``table[v, d] * group_scale[v, d / group]``.
 

@@ -46,16 +46,17 @@ def plan_uniform(
     Parameters
     ----------
     model: tidied.
-    stats: of the same model's tensors; may be None for "fp32".
-    precision: "int8" (activations uint8 per tensor, weights int8 by output channel), "w4a8" (weights int4 by groups
-    along the reduction where a layer can have them, else int8), "w8" (weights of matrix products and tables int8, all
-    else float32; needs no ``stats``) or "fp32".
+    stats: of the same model's tensors; may be None for formats whose layers compute on floats.
+    precision: a name in ``qcompile.formats``: "int8" (activations uint8 per tensor, weights int8 by output channel),
+    "w4a8" (weights int4 by groups along the reduction where a layer can have them, else int8); of those that compute on
+    floats, where layers that cannot have them are float32, "bf16", "w8", "w4" (by groups), "fp16" (weights alone) and
+    "fp32".
     target: the machine; every target so far takes the same plan.
     exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
     integer_inputs, integer_outputs: model inputs and outputs that are given and returned as codes, besides those
     that a pre-quantized model has so; these keep the meaning of their codes.
     method: how a range is chosen from the statistics. percent: for the method "percentile".
-    group_size: of "w4a8", how many weights share an integer scale.
+    group_size: of "w4a8" and "w4", how many weights share an integer scale.
     bias_correction: whether biases make up for what rounding the weights shifts the means of outputs by.
 
     Raises

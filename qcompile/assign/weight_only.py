@@ -39,6 +39,11 @@ def weight_only_plans(
         reason = reason or refusal(chain)
         if reason is not None:
             layers[chain.name] = LayerPlan("fp32", reason)
+        elif "float" in row.weights:
+            tensors[f"{chain.name}.weight"] = TensorPlan((1.0,), (0,), row.weights)
+            if chain.kind == "gather" and chain.bias is not None:
+                tensors[f"{chain.name}.bias"] = TensorPlan((1.0,), (0,), row.weights)
+            layers[chain.name] = LayerPlan(name)
         elif chain.kind == "gather":
             plans = constant_plans(chain, tensors)
             assert isinstance(plans, dict)
@@ -47,9 +52,6 @@ def weight_only_plans(
             if row.grouped and group_refusal(chain, group) is None:
                 tensors[f"{chain.name}.weight"] = stored_groups(chain, group)
                 layers[chain.name] = LayerPlan("w4a8", "rows of codes, looked up as float32")
-        elif "float" in row.weights:
-            tensors[f"{chain.name}.weight"] = TensorPlan((1.0,), (0,), row.weights)
-            layers[chain.name] = LayerPlan(name)
         elif row.grouped:
             tensors[f"{chain.name}.weight"] = stored_groups(chain, group)
             layers[chain.name] = LayerPlan(name)

@@ -197,7 +197,7 @@ def build(
         found = mixed_plan(imported, row.with_threads(threads), calibration, mixed, records, times)
         chosen = found.plan
     elif not format_of(precision).codes:
-        chosen = qc.plan_uniform(imported, None, precision, row, calibration.exclude)
+        chosen = qc.plan_uniform(imported, None, precision, row, calibration.exclude, group_size=calibration.group_size)
     else:
         chosen = integer_plan(imported, row, calibration, times)
     if trials is not None:

@@ -1,4 +1,4 @@
-"""Rows of a table of codes, scaled."""
+"""Rows of a table of codes, scaled; or of float16."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from qcompile.targets.target import Target
 
 
 def gather(
-    table: tuple[int, ...], addend_rows: int, indices: Storage, out: Storage, target: Target, group: int = 0
+    table: tuple[int, ...],
+    addend_rows: int,
+    indices: Storage,
+    out: Storage,
+    target: Target,
+    group: int = 0,
+    dtype: str = "int8",
 ) -> tirx.PrimFunc:
     """``ops.Gather``: buffers indices, table, scale, [group_scale], [addend, addend_scale], y; all plain.
 
     table: its shape (V, D). addend_rows: R, 0 for no addend. group: of int4 codes, in the order of ``pack_rows``.
+    dtype: of table and addend, int8 or float16.
     """
     rows, width = table
     count = prod(indices.shape)
@@ -58,11 +65,11 @@ def gather(
                             finish(g * group + number * half + at, value, lanes)
 
     size = rows * width // (2 if group else 1)
-    buffers = [("indices", indices.dtype, count), ("table", "int8", size), ("scale", "float32", rows)]
+    buffers = [("indices", indices.dtype, count), ("table", dtype, size), ("scale", "float32", rows)]
     if group:
         buffers.append(("group_scale", "uint8", rows * width // group))
     if addend_rows:
-        buffers += [("addend", "int8", addend_rows * width), ("addend_scale", "float32", addend_rows)]
+        buffers += [("addend", dtype, addend_rows * width), ("addend_scale", "float32", addend_rows)]
     return kernel("gather", [*buffers, ("y", "float32", out.numel)], body)
 
 

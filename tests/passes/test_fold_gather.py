@@ -155,3 +155,20 @@ def test_a_table_of_positions_has_no_groups():
     bias = replace(plan.tensors["z.bias"], group=40, group_scale=bytes([1]) * 6 * 25)
     with pytest.raises(QCompileError, match="z.bias: no weights by groups here: it is not the layer's weight"):
         insert_qdq(QuantPlan({**plan.tensors, "z.bias": bias}, plan.layers))(module)
+
+
+@pytest.mark.parametrize("positions", [(), LONG], ids=["table", "positions"])
+def test_rows_of_float16(positions):
+    module = embedding(width=1000, positions=positions)
+    plan = plan_uniform(model_of(module), None, "fp16")
+    name = "z" if positions else "y"
+    assert plan.layers[name].format == "fp16" and {t.dtype for t in plan.tensors.values()} == {"float16"}
+    qdq, result = insert_qdq(plan)(module), integer_of(module, plan)
+    assert kinds(result) == ["GATHER"] and not islands(result, plan)
+    ids = {"ids": IDS % 130}
+    before, expected, actual = (run(m, ids, capture=True) for m in (module, qdq, result))
+    np.testing.assert_array_equal(actual[name], expected[name])
+    assert 0 < np.abs(actual[name] - before[name]).max() < 2e-3 * np.abs(before[name]).max()
+    assert_bodies_agree(result, actual)
+    compiled = runnable(result, select_target("x86-avx2"))(ids)
+    np.testing.assert_array_equal(next(iter(compiled.values())), actual[name])

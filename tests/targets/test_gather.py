@@ -29,6 +29,20 @@ def test_gather(width, addend_rows, dtype, target):
 
 
 @each_target
+@pytest.mark.parametrize(("width", "addend_rows"), [(1, 0), (47, 3), (64, 6)])
+def test_float16(width, addend_rows, target):
+    rng, indices = np.random.default_rng(width), np.array([[0, 10, -1], [-11, 11, 12345]])
+    table = rng.standard_normal((11, width)).astype(np.float16)
+    addend = [rng.standard_normal((addend_rows, width)).astype(np.float16), np.ones(addend_rows, np.float32)]
+    args = [np.ones(11, np.float32), *(addend if addend_rows else [])]
+    expected = oracle(Gather(), table, args[0], indices, *args[1:])
+    np.testing.assert_array_equal(expected[0, 1], table[10].astype(np.float32) + (addend[0][1] if addend_rows else 0))
+    source, out = Storage(indices.shape, "int64"), Storage(expected.shape, "float32")
+    kernel = gather(table.shape, addend_rows, source, out, target, dtype="float16")
+    np.testing.assert_array_equal(run(kernel, [(source, indices), table, *args], out, target), expected)
+
+
+@each_target
 @pytest.mark.parametrize(("width", "addend_rows", "group"), [(8, 0, 8), (64, 3, 32), (96, 1, 48), (128, 2, 128)])
 def test_int4_by_groups(width, addend_rows, group, target):
     rng = np.random.default_rng(width)
