@@ -13,9 +13,8 @@ import typer
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, format_plans, timed
-from qcompile.errors import QCompileError
 from qcompile.formats import GROUP
-from qcompile.report.files import write_whole
+from qcompile.report.files import check_place, write_whole
 
 if TYPE_CHECKING:
     from qcompile.assign.table import SensitivityTable
@@ -97,8 +96,7 @@ def analyze(
 
     if report is not None:
         check_report(report, out)
-    if not out.parent.is_dir():
-        raise QCompileError("no such folder", node=str(out.parent), remedy="make it first")
+    check_place(out)
     row = select_target(target)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):

@@ -18,6 +18,7 @@ from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
 from qcompile.errors import QCompileError, nearest
 from qcompile.formats import FORMATS, GROUP, format_of
 from qcompile.plan import QuantPlan
+from qcompile.report.files import check_place
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
@@ -157,14 +158,16 @@ def build(
     wanted = {"--eval-data": eval_data, "--max-drop": max_drop, "--latency-budget": latency, "--size-budget": size}
     wanted |= {"--objective": objective, "--metric": metric, "--formats": formats, "--table": table, "--report": report}
     given = [option for option, value in wanted.items() if value is not None]
-    if given and (precision != MIXED or plan is not None):
+    if given and precision != MIXED:
         raise QCompileError("it is for mixed precision", node=given[0], remedy="give --precision mixed")
     mixed = None
-    if precision == MIXED and plan is None:
+    if precision == MIXED:
+        if plan is not None:
+            raise QCompileError("--plan and --precision mixed contradict each other", remedy="give one of them")
         goal = objective.value if objective else None
         mixed = mixed_wish(max_drop, latency, size, goal, names(formats or []), eval_data, metric, table, workers)
-    if table is not None and not table.parent.is_dir():
-        raise QCompileError("no such folder", node=str(table.parent), remedy="make it first")
+    if table is not None:
+        check_place(table)
     if report is not None:
         from qcompile.report.page import check_report
 

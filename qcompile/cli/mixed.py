@@ -69,6 +69,7 @@ def mixed_plan(
 ) -> MixedPlan:
     """The plan, and what it was measured at; the table of sensitivities is read from ``wish.table`` or left there."""
     import qcompile as qc
+    from qcompile.mixed.mixed import halves_and_guard
     from qcompile.scaled import model_for
 
     if calibration.integer_io:
@@ -79,13 +80,14 @@ def mixed_plan(
         raise QCompileError(
             "nothing to measure plans on", node="--eval-data", remedy="give samples, with labels if any"
         )
+    halves, _ = halves_and_guard(model, data, wish.goal, wish.metric)
     if wish.data is None:
         remark("warning: without --eval-data plans are measured on the data that they were calibrated on")
     table: SensitivityTable | None = None
     plans: dict[str, QuantPlan] = {}
     if wish.table is not None and wish.table.is_file():
         table = qc.SensitivityTable.load(wish.table)
-        remark(f"note: sensitivities from {wish.table}")
+        remark(f"note: sensitivities from {wish.table}, of {', '.join(row.name for row in table.formats)}")
         model = model_for(model, next(iter(table.plans.values())))
     else:
         model, plans = format_plans(model, target, wish.formats, calibration, times)
@@ -93,7 +95,7 @@ def mixed_plan(
         return qc.plan_mixed(
             model,
             plans,
-            data,
+            halves.data,
             wish.goal,
             target,
             guard=wish.metric,

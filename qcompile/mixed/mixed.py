@@ -15,7 +15,7 @@ from qcompile.assign.assignment import Assignment, to_plan
 from qcompile.assign.table import Check, SensitivityTable
 from qcompile.errors import QCompileError
 from qcompile.mixed.goal import Goal
-from qcompile.mixed.guard import find_guard
+from qcompile.mixed.guard import Guard, find_guard
 from qcompile.mixed.halves import Halves
 from qcompile.mixed.interval import CONFIDENCE, paired_interval
 from qcompile.mixed.search import Search
@@ -125,10 +125,7 @@ def plan_mixed(
     drops too much is no error: see ``MixedPlan.unmet``.
     """
     row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
-    halves = Halves(evaluation_data(list(data) if isinstance(data, Iterator) else data, model.inputs))
-    guarded = find_guard(guard, model, halves.first())
-    if goal.max_drop is not None and guarded.metric.relative:
-        goal.max_drop.check(0.0)  # before an hour of work
+    halves, guarded = halves_and_guard(model, data, goal, guard)
     if table is not None:
         _check_table(table, model, row)
         plans = dict(table.plans)
@@ -165,6 +162,17 @@ def plan_mixed(
     return MixedPlan(
         to_plan(assignment, whole), assignment, whole, chosen, tuple(trials.done), held, goal, seconds, missed
     )
+
+
+def halves_and_guard(
+    model: Model, data: Any, goal: Goal, guard: str | Callable[..., Any] | None
+) -> tuple[Halves, Guard]:
+    """What plans are measured on, and by what. Raises QCompileError if they do not go together."""
+    halves = Halves(evaluation_data(list(data) if isinstance(data, Iterator) else data, model.inputs))
+    guarded = find_guard(guard, model, halves.first())
+    if goal.max_drop is not None and guarded.metric.relative:
+        goal.max_drop.check(0.0)
+    return halves, guarded
 
 
 def _check_table(table: SensitivityTable, model: Model, target: Target) -> None:

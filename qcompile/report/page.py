@@ -15,7 +15,7 @@ from qcompile.assign.table import FLOAT, SensitivityTable
 from qcompile.errors import QCompileError
 from qcompile.report import colors, units
 from qcompile.report.assignment import number
-from qcompile.report.files import write_whole
+from qcompile.report.files import check_place, write_whole
 from qcompile.report.pareto import Rivals, mixture, remark
 from qcompile.report.sensitivity import metric_in_words
 from qcompile.report.templating import environment
@@ -29,8 +29,7 @@ def check_report(path: Path, beside: Path | None = None) -> None:
     """
     if beside is not None and path.resolve() == beside.resolve():
         raise QCompileError("two results in one file", node=str(path), remedy="give the report another name")
-    if not path.parent.is_dir():
-        raise QCompileError("no such folder", node=str(path.parent), remedy="make it first")
+    check_place(path)
     missing = [] if is_json(path) else [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         remedy = "pip install 'qcompile[report]', or name a .json file"
