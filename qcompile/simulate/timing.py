@@ -22,7 +22,7 @@ from qcompile.simulate.simulation import Simulation
 from qcompile.simulate.slices import own_calls
 
 CASTS = ("quantize", "dequantize", "cast")  # operators of the calls between the formats of layers
-ROUNDS = 20  # at least
+ROUNDS = 40  # at least
 
 
 @dataclass(frozen=True, slots=True)
