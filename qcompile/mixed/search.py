@@ -25,6 +25,9 @@ LEVELS = (
 )  # of the objective, beyond the least, that are tried at first
 FINER = 3  # between the first level that holds and the last that does not
 ROUNDS = 2  # of repair by pairs
+# Of the objective that is given for less loss once a plan holds: a drop that a few hundred samples show is too coarse to
+# tell near plans apart, the loss is not, and what loses less is likelier to hold on other data.
+SPARE = 0.08
 
 
 class Search:
@@ -73,6 +76,9 @@ class Search:
         if self.holds(best) and missed:
             ratio = (self._cost(best) / max(missed)) ** (1 / (FINER + 1))
             best = self._best([best, *self._try([max(missed) * ratio**i for i in range(1, FINER + 1)])])
+        if self.holds(best):
+            safer = [trial for trial in self._try([self._cost(best) * (1 + SPARE)]) if self.holds(trial)]
+            best = self._best([best, *safer], key=lambda trial: trial.loss)
         return best
 
     def _cheaper(self, best: Trial) -> list[Trial]:

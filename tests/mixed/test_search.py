@@ -12,7 +12,7 @@ from qcompile.assign.totals import totals, uniform_formats
 from qcompile.errors import QCompileError
 from qcompile.mixed.goal import Drop, Goal
 from qcompile.mixed.pairs import is_additive
-from qcompile.mixed.search import LEVELS, Search
+from qcompile.mixed.search import SPARE, Search
 from qcompile.mixed.trials import Trial, Trials, key_of
 from tests.assign.tables import made_up
 
@@ -64,7 +64,7 @@ def test_the_fastest_that_holds():
     assert chosen.expected <= free.totals.loss / 5
     best = assign(table, max_loss=free.totals.loss / 5, objective="latency")
     # Between two levels of loss something faster may lie: the search is as near to the optimum as its levels are.
-    assert best.totals.seconds <= assignment.totals.seconds <= 1.15 * best.totals.seconds
+    assert best.totals.seconds <= assignment.totals.seconds <= 1.2 * best.totals.seconds
     assert dict(assignment.formats) == dict(chosen.formats) and set(assignment.why) >= set(free.why)
 
 
@@ -72,7 +72,7 @@ def test_everything_goes_where_nothing_is_lost():
     table = made_up(12, 3, seed=2)
     assignment, chosen, _ = run(table, Goal(Drop(1.0)), rate=0.0)
     fastest = assign(table, max_loss=1e9, objective="latency").totals.seconds
-    assert assignment.totals.seconds <= (1 + LEVELS[0]) * fastest
+    assert assignment.totals.seconds <= (1 + SPARE + 1e-3) * fastest
 
 
 def test_nothing_goes_where_all_is_lost():
