@@ -25,8 +25,8 @@ LEVELS = (
 )  # of the objective, beyond the least, that are tried at first
 FINER = 3  # between the first level that holds and the last that does not
 ROUNDS = 2  # of repair by pairs
-# Of the objective that is given for less loss once a plan holds: a drop that a few hundred samples show is too coarse to
-# tell near plans apart, the loss is not, and what loses less is likelier to hold on other data.
+# Of the objective, given for less loss once a plan holds: a drop that a few hundred samples show is too coarse to tell
+# near plans apart, the loss is not, and what loses less is likelier to hold on other data.
 SPARE = 0.08
 
 
