@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompile import graph
 from qcompile.assign.bias_correction import correct_biases
+from qcompile.assign.range_choice import narrow_ranges
 from qcompile.assign.rounding import learn_rounding
 from qcompile.assign.uniform import plan_uniform
 from qcompile.calibrate.collect import calibrate
@@ -17,6 +18,7 @@ from qcompile.calibrate.equalize import learn_channel_scales
 from qcompile.calibrate.executor import Executor, default_executor, scaled_executor
 from qcompile.calibrate.layer_inputs import LayerInputs, layer_inputs
 from qcompile.calibrate.methods import PERCENTILE
+from qcompile.calibrate.stats import TensorStats
 from qcompile.formats import FORMATS, GROUP
 from qcompile.model import Model
 from qcompile.passes.chain import WEIGHTED, find_chains
@@ -26,13 +28,16 @@ from qcompile.scaled import scaled
 if TYPE_CHECKING:
     from qcompile.targets.target import Target
 
+BY_ERROR = "error"  # how ranges are chosen
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
     """What is done for accuracy, in this order.
 
     equalize: channels are brought to similar magnitudes (``qcompile.calibrate.equalize``).
-    ranges: how the range of a tensor is chosen (``qcompile.calibrate.methods``).
+    ranges: how the range of a tensor is chosen: by the error that it leaves in what layers compute ("error", see
+    ``narrow_ranges``), or by a method of ``qcompile.calibrate.methods``.
     rounding: codes of weights learn from data (``learn_rounding``).
     bias_correction: biases make up for what shifts the means of layers (``correct_biases``).
     """
@@ -100,17 +105,24 @@ def quantize_formats(
         grouped = all(FORMATS[name].grouped for name in precisions)
         scales = learn_channel_scales(model, feeds, run, group_size if grouped else 0)
         run, model = scaled_executor(run, model, scales), scaled(model, scales)
-    stats = calibrate(model, feeds, steps.ranges, executor=run, progress=count("ranges"))
-    inputs: dict[str, LayerInputs] | None = None
+    method = "minmax" if steps.ranges == BY_ERROR else steps.ranges
+    stats = calibrate(model, feeds, method, executor=run, progress=count("ranges"))
+    inputs: dict[str, LayerInputs] = {}
+    if (steps.rounding or steps.ranges == BY_ERROR) and any(FORMATS[name].codes for name in precisions):
+        progress("inputs of layers")
+        chains = [chain for chain in find_chains(graph.read(model.module)) if chain.kind in WEIGHTED]
+        inputs = layer_inputs(chains, run, feeds, stats.samples)
     plans = {}
     for name in precisions:
-        ends = (target, exclude, integer_inputs, integer_outputs)
-        plan = plan_uniform(model, stats, name, *ends, steps.ranges, percent, group_size, bias_correction=False)
+
+        def planned(stats: TensorStats, name: str = name) -> QuantPlan:
+            ends = (target, exclude, integer_inputs, integer_outputs)
+            return plan_uniform(model, stats, name, *ends, method, percent, group_size, bias_correction=False)
+
+        plan = planned(stats)
+        if steps.ranges == BY_ERROR and FORMATS[name].codes:
+            plan = replace(planned(narrow_ranges(model, stats, inputs, plan)), method=BY_ERROR)
         if steps.rounding and FORMATS[name].codes:
-            if inputs is None:
-                progress("inputs of layers")
-                chains = [chain for chain in find_chains(graph.read(model.module)) if chain.kind in WEIGHTED]
-                inputs = layer_inputs(chains, run, feeds, stats.samples)
             plan = learn_rounding(model, inputs, plan, steps.bias_correction, count("codes of layers"))
         corrects = steps.bias_correction and FORMATS[name].codes
         plans[name] = correct_biases(model, stats, plan) if corrects else plan

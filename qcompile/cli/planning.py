@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
+    error = "error"
     auto = "auto"
     minmax = "minmax"
     percentile = "percentile"
