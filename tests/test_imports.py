@@ -24,6 +24,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"manifest"},
     {"artifact"},
     {"runtime"},
+    {"package"},
     {"reference"},
     {"targets"},
     {"passes", "frontend"},

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import qcompile
-from qcompile.cli import analyze, assign, bench, build, debug, inspect, log, pareto, run, targets, tune
+from qcompile.cli import analyze, assign, bench, build, debug, inspect, log, package, pareto, run, targets, tune
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.command("build")(build.build)
 app.command("run")(run.run)
+app.command("package")(package.package)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.command("debug")(debug.debug)
@@ -56,6 +57,7 @@ def root(
       qcompile build model.onnx --calib-data samples.npz -o out/
       qcompile tune model.onnx --time-budget 60s
       qcompile run out/ --inputs x.npz --outputs y.npz
+      qcompile package out/ -o model.tar.gz
       qcompile bench out/ --model model.onnx --vs onnxruntime,openvino
       qcompile inspect out/ --layers
     """

@@ -21,7 +21,7 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
 
 DESCRIPTION = "model.txt"
-_SOURCES = Path(__file__).parent / "native"
+SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O2", "-s")
 
 
@@ -68,7 +68,7 @@ def counter() -> Path:
 
 def _compiled(program: str, arch: str, flags: Sequence[str]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcompile"
-    source = _SOURCES / f"{program}.c"
+    source = SOURCES / f"{program}.c"
     binary = cache / f"{program}-{arch}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not binary.exists():
         try:
@@ -85,11 +85,15 @@ def _compiled(program: str, arch: str, flags: Sequence[str]) -> Path:
 def _compile(arch: str, source: Path, binary: Path, flags: Sequence[str]) -> None:
     new, zig = binary.with_suffix(".new"), str(binary.parent / "zig")
     environment = {"ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
-    compiler = _compiler(arch)
-    if arch == platform.machine():
-        flags = [flag for flag in flags if flag != "-static"]  # not every machine has the static libraries
-    command = [*compiler, *_FLAGS, *flags, "-o", str(new), str(source), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    command = [*_compiler(arch), *_FLAGS, "-o", str(new), str(source), "-lm"]
+
+    def compiled(flags: Sequence[str]) -> subprocess.CompletedProcess:
+        environ = {**os.environ, **environment}
+        return subprocess.run([*command, *flags], capture_output=True, text=True, check=False, env=environ)
+
+    done = compiled(flags)
+    if done.returncode and arch == platform.machine():  # not every machine has the static libraries
+        done = compiled([flag for flag in flags if flag != "-static"])
     if done.returncode:
         raise QCompileError(f"compiling {source.name} failed: {done.stderr.strip()}", node=command[0])
     new.replace(binary)

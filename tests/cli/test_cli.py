@@ -38,6 +38,7 @@ def test_help(cli, arguments):
     assert [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()] == [
         "build",
         "run",
+        "package",
         "bench",
         "inspect",
         "debug",
@@ -51,7 +52,8 @@ def test_help(cli, arguments):
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "run", "bench", "inspect", "debug", "tune", "analyze", "assign", "pareto", "targets", "log"]
+    "command",
+    ["build", "run", "package", "bench", "inspect", "debug", "tune", "analyze", "assign", "pareto", "targets", "log"],
 )
 def test_every_command_has_help(cli, command):
     code, out, err = cli(command, "-h")
