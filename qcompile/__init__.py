@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from qcompile.importing import import_onnx as import_onnx
     from qcompile.importing import import_relax as import_relax
     from qcompile.manifest import Manifest as Manifest
+    from qcompile.mixed.goal import Drop as Drop
     from qcompile.mixed.goal import Goal as Goal
     from qcompile.mixed.mixed import plan_mixed as plan_mixed
     from qcompile.model import Model as Model
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": "artifact",
     "Assignment": "assign.assignment",
+    "Drop": "mixed.goal",
     "Goal": "mixed.goal",
     "Manifest": "manifest",
     "Model": "model",
@@ -96,6 +98,8 @@ _HOMES = {
 __all__ = [
     "Artifact",
     "Assignment",
+    "Drop",
+    "Goal",
     "Manifest",
     "Model",
     "QCompileError",
@@ -118,6 +122,7 @@ __all__ = [
     "load",
     "pareto",
     "plan_imported",
+    "plan_mixed",
     "plan_uniform",
     "quantize",
     "quantize_formats",
