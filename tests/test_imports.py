@@ -113,6 +113,10 @@ def test_public_names_exist(name):
     assert name in dir(qc)
 
 
+def test_public_names_are_all_listed():
+    assert set(qc.__all__) == set(qc._HOMES)
+
+
 def test_functions_are_not_hidden_by_modules_of_their_name():
     import qcompile.calibrate  # noqa: F401
 

@@ -14,7 +14,8 @@ from tests.emulation import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-QUICK = {"bench": "--vs none --duration 0.05", "build": "--num-samples 8", "tune": "--trials 4"}  # the same with less to do
+# The same with less to do.
+QUICK = {"bench": "--vs none --duration 0.05", "build": "--num-samples 8", "tune": "--trials 4"}
 
 
 @pytest.fixture
