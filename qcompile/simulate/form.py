@@ -90,12 +90,15 @@ def _strangers(layers: Sequence[str], space: Space) -> list[list[str]]:
 
 def _alone(layers: Sequence[str], format: str, space: Space) -> list[tuple[Variant, QuantPlan]]:
     """Plans in which these layers have a format and none else has, so that their results are float32."""
-    plan = replace(space, residuals={}, passive=()).plan(dict.fromkeys(layers, format))
-    names = [name for layer in layers for name in space.residuals.get(layer, ())]
-    if not names:
+    bare = replace(space, residuals={}, passive=())
+    plan = bare.plan(dict.fromkeys(layers, format))
+    adding = [layer for layer in layers if layer in space.residuals]
+    if not adding:
         return [(Variant(format), plan)]
+    names = [name for layer in adding for name in space.residuals[layer]]
     more = {name: space.plans[format].tensors[name] for name in names if name in space.plans[format].tensors}
-    added = replace(plan, tensors={**plan.tensors, **more})
+    added = bare.plan(dict.fromkeys(adding, format))
+    added = replace(added, tensors={**added.tensors, **more})
     return [(Variant(format), plan), (Variant(format, residual=True), added)]
 
 
