@@ -6,11 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from tvm import tirx
 from tvm.ir import IRModule
+from tvm.script.ir_builder import tirx as T
 
 from qcompile.compile import compile_module
 from qcompile.passes.store_activations import stored_spec
 from qcompile.targets.arm import CORES, ROWS
+from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import conv2d
 from qcompile.targets.kernels.depthwise import depthwise_conv2d
 from qcompile.targets.storage import Storage
@@ -70,6 +73,18 @@ def test_no_instructions_beyond_the_features(target):
     assert not re.search(r"\bz\d+\.|\bp\d+/[mz]", code)
     assert target.has("asimddp") or not re.search(r"\t[su]dot\t", code)
     assert target.has("i8mm") or not re.search(r"\tu?s?mmla\t|\tusdot\t", code)
+
+
+@each_row
+def test_the_clock_is_one_that_programs_may_read(target):
+    """LLVM could mean PMCCNTR_EL0 by the cycle counter, which traps."""
+
+    def body(y) -> None:
+        T.buffer_store(y, tirx.call_llvm_intrin("int64", "llvm.readcyclecounter"), [0])
+
+    function = b.kernel("clock", [("y", "int64", 1)], body).with_attr("global_symbol", "main")
+    code = compile_module(IRModule({"main": function}), target).mod.inspect_source("asm")
+    assert "CNTVCT_EL0" in code and "PMCCNTR" not in code
 
 
 @each_target
