@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qcompile.cli.console import remark, show, show_json
-from qcompile.cli.options import input_shapes, names
+from qcompile.cli.options import (
+    BiasCorrection,
+    CalibMethod,
+    Equalize,
+    LearnRounding,
+    Percentile,
+    input_shapes,
+    names,
+)
 from qcompile.cli.planning import CalibrationWish, Method, format_plans, timed
 from qcompile.formats import GROUP
 from qcompile.report.files import check_place, write_whole
@@ -44,19 +52,11 @@ def analyze(
         ),
     ] = None,
     num_samples: Annotated[int | None, typer.Option("--num-samples", min=1, help="Measure on the first N.")] = None,
-    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.minmax,
-    percentile: Annotated[
-        float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
-    ] = None,
-    equalize: Annotated[
-        bool, typer.Option("--equalize/--no-equalize", help="Bring channels to similar magnitudes first.")
-    ] = True,
-    rounding: Annotated[
-        bool, typer.Option("--learn-rounding/--no-learn-rounding", help="Codes of weights by what layers compute.")
-    ] = True,
-    bias_correction: Annotated[
-        bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
-    ] = True,
+    method: CalibMethod = Method.minmax,
+    percentile: Percentile = None,
+    equalize: Equalize = True,
+    rounding: LearnRounding = True,
+    bias_correction: BiasCorrection = True,
     group_size: Annotated[int, typer.Option("--group-size", help="Of w4a8: int4 weights that share a scale.")] = GROUP,
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude-nodes", metavar="a,b", help="Nodes, layers, types left in float.")

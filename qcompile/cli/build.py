@@ -13,7 +13,15 @@ import typer
 from qcompile.cli.assign import Objective
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.mixed import CHOICE, MIXED, mixed_plan, mixed_wish
-from qcompile.cli.options import input_shapes, names
+from qcompile.cli.options import (
+    BiasCorrection,
+    CalibMethod,
+    Equalize,
+    LearnRounding,
+    Percentile,
+    input_shapes,
+    names,
+)
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
 from qcompile.errors import QCompileError, nearest
 from qcompile.formats import FORMATS, GROUP, format_of
@@ -50,19 +58,11 @@ def build(
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples: .npz by input name, or a folder of .npy/.npz.")
     ] = None,
-    method: Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")] = Method.minmax,
-    percentile: Annotated[
-        float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")
-    ] = None,
-    equalize: Annotated[
-        bool, typer.Option("--equalize/--no-equalize", help="Bring channels to similar magnitudes first.")
-    ] = True,
-    rounding: Annotated[
-        bool, typer.Option("--learn-rounding/--no-learn-rounding", help="Codes of weights by what layers compute.")
-    ] = True,
-    bias_correction: Annotated[
-        bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
-    ] = True,
+    method: CalibMethod = Method.minmax,
+    percentile: Percentile = None,
+    equalize: Equalize = True,
+    rounding: LearnRounding = True,
+    bias_correction: BiasCorrection = True,
     num_samples: Annotated[int | None, typer.Option("--num-samples", help="Use the first N samples only.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan.json instead of calibration.")] = None,
     eval_data: Annotated[

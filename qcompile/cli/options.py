@@ -1,11 +1,25 @@
-"""Parsing of option values that are more than one word."""
+"""Options that several commands have, and values that are more than one word."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Annotated
 
+import typer
+
+from qcompile.cli.planning import Method
 from qcompile.errors import QCompileError
+
+CalibMethod = Annotated[Method, typer.Option("--calib-method", help="How ranges are chosen.")]
+Percentile = Annotated[float | None, typer.Option("--percentile", help="Percent kept by that method (99.99).")]
+Equalize = Annotated[bool, typer.Option("--equalize/--no-equalize", help="Bring channels to similar magnitudes first.")]
+LearnRounding = Annotated[
+    bool, typer.Option("--learn-rounding/--no-learn-rounding", help="Codes of weights by what layers compute.")
+]
+BiasCorrection = Annotated[
+    bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
+]
 
 _SHAPE = re.compile(r"\s*(?P<name>.+?)\s*:\s*\[(?P<dims>[\d\s,]*)\]\s*")
 
