@@ -27,7 +27,7 @@ def smull() -> Dot:
     128 * 128 fits int16, the sum of two such products does not: so no smlal before sadalp, which gains a third where
     no weight is -128.
     """
-    return _dot("smull", 2, _smull)
+    return replace(_dot("smull", 2, _smull), ahead=4, pick=_pair)
 
 
 def smmla() -> Dot:
@@ -99,6 +99,14 @@ def _quarter(codes: Expr, i: int) -> Expr:
     words = tirx.reinterpret("int32x4", codes)
     quarter = tirx.Shuffle([words], [tirx.IntImm("int32", i)] * _LANES)
     return tirx.reinterpret("int8x16", quarter)
+
+
+def _pair(codes: Expr, i: int) -> Expr:
+    """One of four pairs in every lane: ``dup v0.4h, v1.h[i]``."""
+    from tvm import tirx
+
+    pairs = tirx.reinterpret("int16x4", codes)
+    return tirx.reinterpret("int8x8", tirx.Shuffle([pairs], [tirx.IntImm("int32", i)] * _LANES))
 
 
 def _as_it_is(value: Expr) -> Expr:

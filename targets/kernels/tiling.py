@@ -16,6 +16,7 @@ _OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums
 _TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
 _SPARE = 2  # registers that LLVM needs for what it loads early, where pixels and weights have their own
+_WIDENED = 2  # registers of a product that is widened before it is added
 _PAIRED_SPARE = 4  # and those of weights and of what becomes pairs of pixels
 _AFAR = 2.0  # cycles that a vector of weights from beyond the first-level cache makes its first user wait
 _ASKING = 0.05  # cycles of one prefetch instruction
@@ -68,6 +69,7 @@ def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool,
     """
     if product.ahead > 1:
         weights = vectors if product.pixels == 1 else _PAIRED_SPARE
+        weights += _WIDENED if widened else 0
         pixels = (target.vector_registers - _SPARE - weights) // (vectors + 1)
         return pixels // product.pixels * product.pixels * vectors
     early = target.vector_registers // 5 + (target.vector_registers // 4 if overlapping else 0)
