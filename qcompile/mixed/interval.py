@@ -17,12 +17,12 @@ def paired_interval(
 
     Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): samples are drawn
     with replacement, the same for both sides, so what makes a sample hard for both does not count as uncertainty. The
-    draws are the same every time.
+    draws are the same every time; those that the metric has no number for (a correlation with a constant) do not count.
     """
     rng = np.random.default_rng(0)
     drops = []
     for _ in range(resamples):
         drawn = rng.integers(0, len(rows), len(rows))
         drops.append(guard.drop(rows[drawn], base[drawn]))
-    low, high = np.quantile(drops, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.nanquantile(drops, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -111,7 +111,8 @@ def plan_mixed(
     Parameters
     ----------
     plans: by format, the plan with every layer in it that can be.
-    data: as for ``analyze``; with labels, the guarded metric is that of the task.
+    data: as for ``analyze``; read several times, so what can be read only once is kept in memory. With labels, the
+    guarded metric is that of the task.
     guard: the metric that ``goal.max_drop`` is about, see ``find_guard``. metric: of sensitivities, as for ``analyze``.
     num_samples: that sensitivities are measured on. table: sensitivities measured before (its plans are taken).
     latency: seconds of one call of a build of a plan, None for what cannot run here; asked for if there is a budget of
@@ -168,6 +169,8 @@ def halves_and_guard(
     model: Model, data: Any, goal: Goal, guard: str | Callable[..., Any] | None
 ) -> tuple[Halves, Guard]:
     """What plans are measured on, and by what. Raises QCompileError if they do not go together."""
+    if hasattr(data, "get_next"):
+        data = iter(data.get_next, None)
     halves = Halves(evaluation_data(list(data) if isinstance(data, Iterator) else data, model.inputs))
     guarded = find_guard(guard, model, halves.first())
     if goal.max_drop is not None and guarded.metric.relative:

@@ -137,6 +137,17 @@ def test_the_interval_is_paired_and_repeatable(classifier):
     assert paired_interval(guard, base, base) == (0, 0)
 
 
+def test_draws_without_a_number_do_not_count(classifier):
+    """With three samples, one draw in nine has only one label: there is no correlation with that."""
+    guard = find_guard(spread, classifier, sample(labels=0))
+    outputs = np.zeros((3, 5), np.float32)
+    outputs[:, 0] = [0, 1, 2]
+    rows = rows_of(guard, outputs, [0, 1, 2])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = paired_interval(guard, rows + [1e-3, *[0] * 5], rows)
+    assert np.isfinite([low, high]).all()
+
+
 def test_the_interval_covers_the_truth(classifier):
     """Of drawn data sets whose true drop is known, some 95 % of intervals hold it: neither far fewer nor all."""
     guard = find_guard("top1", classifier, sample(labels=0))

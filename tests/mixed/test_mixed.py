@@ -14,7 +14,7 @@ from qcompile.analyze.data import evaluation_data
 from qcompile.assign.totals import totals, uniform_formats
 from qcompile.mixed.goal import Drop, Goal
 from qcompile.mixed.halves import Halves
-from qcompile.mixed.mixed import plan_mixed
+from qcompile.mixed.mixed import halves_and_guard, plan_mixed
 from qcompile.report.mixed import verdict
 from tests.building import cnn, samples
 
@@ -46,6 +46,24 @@ def test_halves_share_no_sample(made):
     assert len(search) == len(held) == 20 and not {*search} & {*held} and first == search[:3]
     with pytest.raises(qc.QCompileError, match="one sample cannot be both"):
         Halves(evaluation_data(data[:1], model.inputs)).first()
+
+
+class Reader:
+    """As ONNX Runtime's, which can be read once."""
+
+    def __init__(self, feeds):
+        self.feeds = iter(feeds)
+
+    def get_next(self):
+        return next(self.feeds, None)
+
+
+def test_data_that_can_be_read_once(made):
+    model, _, data = made
+    for once in (iter(data), Reader(data)):
+        halves, guard = halves_and_guard(model, once, Goal(Drop(1.0)), None)
+        assert guard.name == "top1"
+        assert [len(list(part.samples())) for part in (halves.search(), halves.held(), halves.search())] == [20] * 3
 
 
 def test_a_drop_that_is_kept(made):
