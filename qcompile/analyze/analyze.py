@@ -85,16 +85,15 @@ def analyze(
     samples = evaluation_data(data, model.inputs, num_samples).samples()
     first = next(samples)
     wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
-    host = (row if can_run(row) else select_target("native")).with_threads(1)
     where = Path(checkpoint) if checkpoint is not None else None
     kept = Checkpoint(where, _key(model, plans, wish.digest(), chosen.name), resume) if where is not None else None
     with simulation_folder(where) as folder, closing(kept):
         if simulation is None:
             simulation = kept_simulation(
                 folder,
-                _key(model, plans, host.name, __version__),
+                _key(model, plans, row.name, __version__),
                 resume,
-                lambda: simulate(model, plans, host, folder, tuning_records),
+                lambda: simulate(model, plans, row.with_threads(1), folder, tuning_records),
             )
         try:
             with executor_of(workers, executor) as (pool, ahead):

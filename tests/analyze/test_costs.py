@@ -46,6 +46,18 @@ def test_predicted_seconds(tables):
     assert all(group.entries["fp32"].seconds > 0 for group in table.groups if group.entries["fp32"].bytes)
 
 
+def test_another_machine_is_predicted_by_the_same_losses(tmp_path, tables):
+    onnx.save(cnn(), tmp_path / "model.onnx")
+    imported = qc.import_onnx(tmp_path / "model.onnx")
+    feeds = list(random_data(imported.inputs, 2))
+    plan = qc.plan_uniform(imported, qc.calibrate(imported, feeds), "int8")
+    table = analyze(imported, plan, feeds, "cortex-a76", accumulate=False, tuning_records="none")
+    assert table.target == "cortex-a76" and table.device == ""
+    assert not any(entry.measured for group in table.groups for entry in group.entries.values())
+    for group, native in zip(table.groups, tables[False].groups, strict=True):
+        assert group.entries["int8"].alone == native.entries["int8"].alone
+
+
 def test_casts_are_fitted_by_a_line():
     sizes = (100, 1000, 10_000, 100_000)
     bandwidth, overhead = fit_casts([CastTime("int8", n, 2e-6 + n * 5 / 1e11) for n in sizes])
