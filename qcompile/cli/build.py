@@ -93,7 +93,7 @@ def build(
     table: Annotated[
         Path | None, typer.Option("--table", help="Mixed: sensitivities to use; if it is not there, left there.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Mixed: processes that measure.")] = 1,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Mixed: processes that measure (1).")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Mixed: a page with all that was found.")] = None,
     exclude: Annotated[
         list[str] | None,
@@ -155,8 +155,9 @@ def build(
         raise QCompileError("only weights that are planned as int4 have groups", remedy="give --precision w4a8")
     if group_size is not None and (group_size < 8 or group_size % 8):
         raise QCompileError(f"--group-size {group_size} is not a multiple of 8", remedy="32 and 64 are usual")
-    wanted = {"--eval-data": eval_data, "--max-drop": max_drop, "--latency-budget": latency, "--size-budget": size}
-    wanted |= {"--objective": objective, "--metric": metric, "--formats": formats, "--table": table, "--report": report}
+    wanted = {"--workers": workers, "--eval-data": eval_data, "--max-drop": max_drop, "--latency-budget": latency}
+    wanted |= {"--size-budget": size, "--objective": objective, "--metric": metric, "--formats": formats}
+    wanted |= {"--table": table, "--report": report}
     given = [option for option, value in wanted.items() if value is not None]
     if given and precision != MIXED:
         raise QCompileError("it is for mixed precision", node=given[0], remedy="give --precision mixed")
@@ -164,8 +165,11 @@ def build(
     if precision == MIXED:
         if plan is not None:
             raise QCompileError("--plan and --precision mixed contradict each other", remedy="give one of them")
+        if locked is not None:
+            reason = "an earlier build's schedules are those of its plan"
+            raise QCompileError(reason, node="--locked", remedy="give that build's plan.json by --plan")
         goal = objective.value if objective else None
-        mixed = mixed_wish(max_drop, latency, size, goal, names(formats or []), eval_data, metric, table, workers)
+        mixed = mixed_wish(max_drop, latency, size, goal, names(formats or []), eval_data, metric, table, workers or 1)
     if table is not None:
         check_place(table)
     if report is not None:

@@ -80,6 +80,8 @@ def test_a_table_outlives_a_budget_that_nothing_keeps(folder, tmp_path, capsys):
         (("--max-drop", "1", "--metric", "top1"), "the metric needs 1 labels a run of the model"),
         (("--max-drop", "1", "--eval-data", "none.npz"), "none.npz"),
         (("--max-drop", "1%", "--plan", "plan.json"), "--plan and --precision mixed contradict each other"),
+        (("--max-drop", "1%", "--locked", "out"), "--locked: an earlier build's schedules are those of its plan"),
+        (("--workers", "2", "--precision", "int8"), "--workers: it is for mixed precision"),
         (("--max-drop", "1%", "--precision", "int8"), "--max-drop: it is for mixed precision"),
         (("--precision", "int7"), "unknown precision 'int7'; did you mean 'int8'"),
     ],
