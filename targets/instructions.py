@@ -34,6 +34,8 @@ class Dot:
     codes(values, out, bounds, lanes): a block's 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
     them, where instructions that saturate do it better; else None.
     pixels: 2 for matrix products, see ``kernels.contract_pairs``; they have no ``spread`` and ``each``.
+    narrow(sums): from ``lanes`` float32 to bfloat16 in one instruction, for which numbers below 2^-126 count as 0; None
+    where there is none.
     sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
     one ``accumulate`` costs. llvm: functions that ``accumulate`` calls, to be compiled along with the kernel.
     """
@@ -49,6 +51,7 @@ class Dot:
     needs: str = ""
     products: int = 1
     llvm: str = ""
+    narrow: Callable[[Expr], Expr] | None = None
     ahead: int = 1
     pixels: int = 1
     pick: Callable[[Expr, int], Expr] | None = None
@@ -160,7 +163,9 @@ def vdpbf16ps(bits: int) -> Dot:
         accumulate=partial(_dot_bfloat16, bits),
         sums="float32",
         needs="avx512_bf16",
-        llvm=_DPBF16PS.format(bits=bits, lanes=lanes, pairs=2 * lanes),
+        llvm=_DPBF16PS.format(bits=bits, lanes=lanes, pairs=2 * lanes)
+        + (_CVTNEPS2BF16.format(bits=bits, lanes=lanes) if bits > 128 else ""),
+        narrow=partial(_to_bfloat16, bits) if bits > 128 else None,
     )
 
 
@@ -174,6 +179,22 @@ define <{lanes} x float> @qcompile.dpbf16ps.{bits}(<{lanes} x float> %acc, <{lan
   ret <{lanes} x float> %sum
 }}
 """  # noqa: E501
+
+
+_CVTNEPS2BF16 = """
+declare <{lanes} x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.{bits}(<{lanes} x float>)
+define <{lanes} x i16> @qcompile.cvtneps2bf16.{bits}(<{lanes} x float> %x) {{
+  %y = call <{lanes} x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.{bits}(<{lanes} x float> %x)
+  %bits = bitcast <{lanes} x bfloat> %y to <{lanes} x i16>
+  ret <{lanes} x i16> %bits
+}}
+"""
+
+
+def _to_bfloat16(bits: int, sums: Expr) -> Expr:
+    from tvm import tirx
+
+    return tirx.call_pure_extern(f"uint16x{bits // 32}", f"qcompile.cvtneps2bf16.{bits}", sums)
 
 
 def _broadcast_pair(lanes: int, pair: Expr) -> Expr:

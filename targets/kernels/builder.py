@@ -128,10 +128,15 @@ def decoded(weights: Expr, dtype: str, lanes: int) -> Expr:
     return real(weights, dtype, lanes) if dtype in ("float32", "bfloat16") else cast("float32", weights, lanes)
 
 
-def stored(value: Expr, dtype: str, lanes: int) -> Expr:
-    """float32 as elements of a storage of floats: to bfloat16, to nearest, ties to even, NaN to NaN."""
+def stored(value: Expr, dtype: str, lanes: int, narrow: Callable[[Expr], Expr] | None = None) -> Expr:
+    """float32 as elements of a storage of floats: to bfloat16, to nearest, ties to even, NaN to NaN.
+
+    narrow: the instruction that does so, see ``Dot``.
+    """
     if dtype != "bfloat16":
         return value
+    if narrow is not None:
+        return narrow(value)
     bits = bind(tirx.reinterpret(vector("uint32", lanes), bind(value)))
     magnitude = bits & splat(0x7FFFFFFF, "uint32", lanes)
     odd = (bits >> splat(16, "uint32", lanes)) & splat(1, "uint32", lanes)

@@ -271,7 +271,7 @@ class Contraction:
             place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)
             other = b.real(b.load(self.buffers["residual"], place, v.lanes), self.dtypes["residual"], v.lanes)
         result = b.finish(value, self.epilogue, v.lanes, other, v.dot.codes if v.dot else None)
-        result = b.stored(result, self.dtypes["y"], v.lanes)
+        result = b.stored(result, self.dtypes["y"], v.lanes, v.dot.narrow if v.dot else None)
         place = self._origin(self.r.out, at, dy, dx) + self._channel(self.r.out, at.vector + j)
         if v.stored == v.lanes:
             b.store(self.buffers["y"], place, result, v.lanes)

@@ -103,13 +103,15 @@ def depthwise_conv2d(
         arrays["weight"] = to_bits(arrays["weight"])
     if constants.multiplier is not None:
         arrays["multiplier"] = fill(constants.multiplier.astype(np.float32))
-    return layer_kernel("depthwise_conv2d", arrays, x, out, residual, nest.emit, nest.note)
+    llvm = nest.rounding.llvm if nest.rounding else ""
+    return layer_kernel("depthwise_conv2d", arrays, x, out, residual, nest.emit, nest.note, llvm)
 
 
 class _Nest:
     """Loops over images, channel blocks, vectors of a block, rows and tiles of a row.
 
-    lanes: channels at a time. parts: vectors of the dot product that hold their sums.
+    lanes: channels at a time. parts: vectors of the dot product that hold their sums. rounding: what rounds results to
+    bfloat16 in one instruction, if there is one.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class _Nest:
         self.parts = parts_of(spec, target)
         self.lanes = target.lanes * self.parts
         self.chunks = _chunks(spec, window, target)
+        fitting = (dot for dot in target.dots_of("bfloat16") if dot.narrow and dot.lanes == self.lanes)
+        self.rounding = next(fitting, None) if out.dtype == "bfloat16" else None
         batch, channels, height, width = out.image
         self.columns = (tile or default_strip(spec, window, out, target)).columns
         steps = batch * channels * height * width * window[0] * len(self.chunks.taps) / self.lanes
@@ -191,7 +195,7 @@ class _Nest:
                 at = self.residual.pixel(n, block, row, column + p) + part * lanes
                 other = b.real(b.load(self.buffers["residual"], at, lanes), self.residual.dtype, lanes)
             result = b.finish(value, spec.epilogue, lanes, other, self.dot.codes if self.dot else None)
-            result = b.stored(result, self.out.dtype, lanes)
+            result = b.stored(result, self.out.dtype, lanes, self.rounding.narrow if self.rounding else None)
             b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
 
     def _sum(self, corner: b.Index, columns: int, weights: list[list[Expr]], bias: Expr) -> b.Buffer:

@@ -136,8 +136,8 @@ def instructions(workload: Workload, target: Target) -> str:
 
     "x86-64-v4 vpdpbusd.512 32x512": what LLVM tunes for, dot product or FMA, registers.
     """
-    by_channel = workload.operator == "depthwise_conv2d"  # floats are multiplied one by one there
-    dots = () if by_channel and not workload.integer else target.dots_of(workload.spec.activations)
+    by_channel = workload.operator == "depthwise_conv2d"
+    dots = target.dots_of(workload.spec.activations)
     if target.matrix and workload.integer and not by_channel and not workload.group:
         dots = (target.matrix,)
     product = dots[0].name if dots and (workload.integer or dots[0].needs) else "fma"

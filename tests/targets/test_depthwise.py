@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qcompile.passes.assign_storage import needed_border
 from qcompile.targets.kernels.depthwise import Chunks, Strip, depthwise_conv2d, is_depthwise, legal_columns
 from qcompile.targets.storage import Storage
-from tests.targets.running import AVX2, VNNI, each_row, stored
+from tests.targets.running import AVX2, FLOAT_ROWS, VNNI, each_row, stored
 from tests.targets.weighted import FLOAT, INTEGER, OUT, X, check, constants_of, conv
 
 
@@ -68,12 +68,14 @@ def test_stored_weights(name, weights, row):
     assert kernel.constants[0].dtype == weights
 
 
-@pytest.mark.parametrize("stores", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("row", "stores"), [(AVX2, "float32"), (AVX2, "bfloat16"), (FLOAT_ROWS[0], "bfloat16")], ids=lambda a: str(a)[:30]
+)
 @pytest.mark.parametrize("name", CASES)
-def test_bfloat16(name, stores):
+def test_bfloat16(name, row, stores):
     shape, window, options = CASES[name]
     options = {**options, "integer": False, "weights": "bfloat16", "stores": stores}
-    check_depthwise(AVX2, shape, window, FLOAT["float, residual"], **options)
+    check_depthwise(row, shape, window, FLOAT["float, residual"], **options)
 
 
 @pytest.mark.parametrize("row", [VNNI, AVX2], ids=lambda row: row.name)

@@ -8,7 +8,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import IRModule
 
-from qcompile.reference.bfloat16 import to_bits
+from qcompile.reference.bfloat16 import from_bits, rounded, to_bits
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
@@ -143,3 +143,24 @@ def test_a_row_has_narrower_dot_products_for_few_channels(row):
     lanes = [dot.lanes for dot in row.dots]
     assert lanes == sorted(lanes, reverse=True) and len({dot.group for dot in row.dots}) == 1
     assert [row.dot_for(channels, "uint8").lanes for channels in (1, 4, 5, 8, 64)] == [4, 4, 8, 8, row.lanes]
+
+
+def test_rounding_to_bfloat16_is_one_instruction():
+    """As the oracle rounds, ties and NaN too, but for numbers below 2^-126."""
+    row = FLOAT_ROWS[0]
+    if not can_run(row):
+        pytest.skip(f"this CPU cannot run {row.name}")
+    for dot in row.dots_of("bfloat16"):
+        if dot.narrow is None:
+            continue
+
+        def body(x, y, dot=dot):
+            b.store(y, 0, dot.narrow(b.load(x, 0, dot.lanes)), dot.lanes)
+
+        function = b.kernel("main", [("x", "float32", dot.lanes), ("y", "uint16", dot.lanes)], body, dot.llvm)
+        call = tvm.compile(IRModule({"main": function.with_attr("global_symbol", "main")}), row.tvm_target())["main"]
+        x = np.random.default_rng(0).standard_normal(dot.lanes).astype(np.float32)
+        x[:7] = [1 + 2**-8, 1 + 3 * 2**-8, np.inf, -np.inf, -0.0, 3.4e38, np.nan]
+        y = tvm.runtime.empty((dot.lanes,), "uint16")
+        call(tvm.runtime.tensor(x), y)
+        np.testing.assert_array_equal(from_bits(y.numpy()), rounded(x))
