@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 if TYPE_CHECKING:
@@ -341,6 +342,7 @@ def to_json(spec: Spec) -> str:
     return json.dumps({"op": spec.op, **dataclasses.asdict(spec)}, sort_keys=True)
 
 
+@lru_cache(maxsize=4096)  # every pass asks for every layer's; specs are values
 def from_json(text: str) -> Spec:
     fields = json.loads(text)
     return _decode(SPECS[fields.pop("op")], fields)
