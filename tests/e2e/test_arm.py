@@ -96,6 +96,20 @@ def test_the_bits_of_the_oracle(name, target, tmp_path):
             np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "w8", "w4a8"])
+def test_other_formats(precision, tmp_path):
+    """Codes to the bit; floats, summed in another order, to their rounding."""
+    target = select_target("arm")
+    skip_without(target)
+    imported, _, feeds, _ = planned("mlp")
+    plan = qc.plan_uniform(imported, qc.calibrate(imported, {"x": feeds[0]["x"]}), precision)
+    module = run_passes(imported.module, form_passes(plan, imported.layers))
+    emulator = Emulator(qc.build(imported, plan, target, out=tmp_path / "out", tuning_records="none").path)
+    (want,), (got,) = (list(r.values()) for r in (interpreter.run(module, feeds[0]), emulator.run(feeds[0])))
+    tolerance = 0 if precision == "w4a8" else 1e-6 * np.abs(want).max()
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_so_has_the_x86_build(name, tmp_path):
     """Of the same plan."""

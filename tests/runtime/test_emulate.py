@@ -143,6 +143,19 @@ def test_kernels_of_arm_run(target):
     np.testing.assert_array_equal(run_kernel(kernel, [x], (60, "float32"), target), x + np.float32(1.5))
 
 
+def test_parallel_loops_run_on_arm():
+    """Their tasks one after the other: the runner has no threads."""
+    skip_without(ARM)
+
+    def body(x, y) -> None:
+        with b.loop(16, parallel=True) as i:
+            b.store(y, i * 4, b.load(x, i * 4, 4) + b.splat(1.0, "float32", 4), 4)
+
+    kernel = b.kernel("add", [("x", "float32", 64), ("y", "float32", 64)], body)
+    result = run_kernel(kernel, [X.reshape(-1)], (64, "float32"), ARM.with_threads(2))
+    np.testing.assert_array_equal(result, X.reshape(-1) + 1)
+
+
 def test_instructions_of_a_call_are_counted():
     """Of a loop of 1000 steps: what both the runner and loading do is not in it."""
     skip_without(ARM)
