@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import tvm
+import tvm_ffi
 from tvm import relax
+from tvm.s_tir.pipeline import default_s_tir_pipeline
 
-from qcompile.compile import runnable
+from qcompile.compile import _CONFIG, _NEEDLESS, runnable
+from qcompile.passes.emit_entry import emit_entry
+from qcompile.passes.pipeline import lowering_passes, run_passes
 from qcompile.reference import interpreter
 from tests.passes.float_modules import module, weight
 from tests.passes.quantized_modules import feeds_of, integer_of
@@ -45,3 +51,22 @@ def test_a_float_form():
     got = runnable(form, AVX2)(feeds)
     for name, value in interpreter.run(before, feeds).items():
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_passes_that_are_left_out_change_nothing(threads):
+    """Of a convolution, what islands are made of (a division), and threads."""
+
+    def write(b, x):
+        c = b.emit(op.nn.conv2d(x, weight(8, 4, 3, 3), padding=(1, 1)), "c")
+        return [b.emit(op.divide(b.emit(op.nn.softmax(c, 1), "s"), b.emit(op.exp(c), "e")), "y")]
+
+    target = AVX2.with_threads(threads)
+    entry = emit_entry(run_passes(integer_of(module(write, x=(1, 4, 9, 9))), lowering_passes(target)))
+    machine = target.tvm_target()
+    bound = tvm.tirx.transform.BindTarget(machine.with_host(machine))(entry.module)
+    made = []
+    for left_out in ((), _NEEDLESS):
+        with tvm.transform.PassContext(config=_CONFIG, disabled_pass=list(left_out)):
+            made.append(default_s_tir_pipeline()[0](bound))
+    assert tvm_ffi.structural_equal(*made)
