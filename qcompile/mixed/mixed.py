@@ -23,7 +23,7 @@ from qcompile.mixed.trials import Trial, Trials, by_layer
 from qcompile.model import Model
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulate import simulate
-from qcompile.targets.select import can_run, select_target
+from qcompile.targets.select import select_target
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import DEFAULT_RECORDS
 
@@ -131,8 +131,7 @@ def plan_mixed(
         _check_table(table, model, row)
         plans = dict(table.plans)
     progress("compiling the simulation", 0)
-    host = row if can_run(row) else select_target("native")  # which gives the same bits
-    simulation = simulate(model, plans, host.with_threads(1), tuning_records=tuning_records)
+    simulation = simulate(model, plans, row.with_threads(1), tuning_records=tuning_records)
     if table is None:
         table = analyze(
             model,
