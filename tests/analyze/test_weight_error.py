@@ -55,10 +55,12 @@ def test_products(made):
 @pytest.mark.parametrize(("format", "dtype"), [("bf16", ml_dtypes.bfloat16), ("fp16", np.float16)])
 def test_narrow_floats(made, format, dtype):
     chains, plans = made
-    w = CONSTANTS["w"].astype(np.float64)
-    wanted = ((CONSTANTS["w"].astype(dtype).astype(np.float64) - w) ** 2).sum()
-    assert weight_error(chains["y"], plans[format]) == pytest.approx(wanted)
-    assert weight_error(chains["x"], plans[format]) == 0
+
+    def wanted(*names: str) -> float:
+        return sum(((CONSTANTS[n].astype(dtype).astype(np.float64) - CONSTANTS[n]) ** 2).sum() for n in names)
+
+    assert weight_error(chains["y"], plans[format]) == pytest.approx(wanted("w"))
+    assert weight_error(chains["x"], plans[format]) == pytest.approx(wanted(*("t", "p") if format == "fp16" else ()))
 
 
 def test_moved_codes_are_farther_away(made):
