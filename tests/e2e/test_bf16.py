@@ -10,14 +10,12 @@ import pytest
 
 import qcompile as qc
 from qcompile.cli import main
-from qcompile.simulate.simulate import simulate
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
 from tests.building import cnn, samples
 from tests.e2e.small_models import MODELS
 from tests.e2e.test_w4a8 import block
 from tests.frontend.onnx_models import model, node, run_onnxruntime, weights
-from tests.simulate.agreement import assert_agree
 
 ROUNDING = 2**-8  # of one bfloat16 number
 
@@ -59,25 +57,6 @@ def test_close_to_onnx_runtime(name, row, tmp_path):
         got = results[spec.name]
         if got.dtype == np.float32:
             assert np.linalg.norm(got - want) <= 4 * ROUNDING * np.linalg.norm(want)
-
-
-@pytest.mark.parametrize("name", MADE)
-def test_a_simulation_gives_what_a_build_gives(name):
-    """Beside int8 and weights alone, in one simulation: each alone, and mixed."""
-    imported = qc.import_onnx(MADE[name]())
-    feeds = samples(imported, 2)
-    stats = qc.calibrate(imported, feeds)
-    formats = ("bf16", "int8", "w8")
-    simulation = simulate(imported, {each: qc.plan_uniform(imported, stats, each) for each in formats})
-    rng, layers = np.random.default_rng(0), simulation.layers
-    chosen = [{n: each for n in layers if each in simulation.formats(n)} for each in formats]
-    chosen += [{n: str(rng.choice(simulation.formats(n))) for n in layers} for _ in range(3)]
-    assert chosen[0] and (name != "block of a transformer" or chosen[2])
-    for each in chosen:
-        assert_agree(imported, simulation, each, feeds[0], islands=name == "block of a transformer")
-    for layer in chosen[0]:
-        ratio = simulation.weight_bytes(layer, "bf16") / simulation.weight_bytes(layer, "fp32")
-        assert 0.5 <= ratio < 0.8
 
 
 def test_the_command_needs_no_data(tmp_path, capsys):

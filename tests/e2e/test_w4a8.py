@@ -9,12 +9,10 @@ import qcompile as qc
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.plan import QuantPlan
 from qcompile.reference.interpreter import run
-from qcompile.simulate.simulate import simulate
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
 from tests.building import samples
 from tests.frontend.onnx_models import model, node, run_onnxruntime, weights
-from tests.simulate.agreement import assert_agree
 
 
 def block():
@@ -107,17 +105,3 @@ def test_float_activations(made, tmp_path):
     got = qc.load(artifact.path).run(feeds)["y"]
     (want,) = run_onnxruntime(proto, feeds)
     assert 0 < np.linalg.norm(got - want) < 0.15 * np.linalg.norm(want)
-
-
-def test_a_simulation_gives_what_a_build_gives():
-    imported = qc.import_onnx(convolutions())
-    feeds = samples(imported, 2)
-    stats = qc.calibrate(imported, feeds)
-    formats = ("w4a8", "w4", "bf16")
-    simulation = simulate(imported, {each: qc.plan_uniform(imported, stats, each) for each in formats})
-    rng, layers = np.random.default_rng(0), simulation.layers
-    chosen = [{n: each for n in layers if each in simulation.formats(n)} for each in formats]
-    assert len(chosen[0]) == 3 and len(chosen[1]) == 2
-    for each in (*chosen, *({n: str(rng.choice(simulation.formats(n))) for n in layers} for _ in range(2))):
-        assert_agree(imported, simulation, each, feeds[0])
-    assert simulation.weight_bytes("d", "w4") < 0.2 * simulation.weight_bytes("d", "fp32")

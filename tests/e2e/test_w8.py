@@ -8,14 +8,12 @@ import pytest
 
 import qcompile as qc
 from qcompile.cli import main
-from qcompile.simulate.simulate import simulate
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
 from tests.building import samples
 from tests.e2e.test_bf16 import kinds_of_convolutions
 from tests.e2e.test_w4a8 import block
 from tests.frontend.onnx_models import run_onnxruntime
-from tests.simulate.agreement import assert_agree
 
 ERRORS = {"w8": 0.02, "fp16": 1e-3}  # relative, of a few layers
 
@@ -34,19 +32,6 @@ def test_close_to_onnx_runtime(made, precision, row, tmp_path):
     got = qc.load(artifact.path).run(feeds)["y"]
     (want,) = run_onnxruntime(proto, feeds)
     assert 0 < np.linalg.norm(got - want) < ERRORS[precision] * np.linalg.norm(want)
-
-
-def test_a_simulation_gives_what_a_build_gives():
-    imported = qc.import_onnx(kinds_of_convolutions())
-    feeds = samples(imported, 2)
-    stats = qc.calibrate(imported, feeds)
-    formats = (*ERRORS, "int8")
-    simulation = simulate(imported, {each: qc.plan_uniform(imported, stats, each) for each in formats})
-    rng, layers = np.random.default_rng(0), simulation.layers
-    chosen = [{n: each for n in layers if each in simulation.formats(n)} for each in formats]
-    assert len(chosen[0]) == len(chosen[1]) == 4
-    for each in (*chosen, *({n: str(rng.choice(simulation.formats(n))) for n in layers} for _ in range(2))):
-        assert_agree(imported, simulation, each, feeds[0])
 
 
 def test_the_command_needs_no_data(tmp_path, capsys):
