@@ -15,6 +15,8 @@ from qcompile.calibrate.data import CalibrationData, Feed, convert
 from qcompile.errors import QCompileError
 from qcompile.model import TensorSpec
 
+LABELS = ("labels", "targets")  # arrays that are meant for metrics, by their names
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -50,6 +52,7 @@ class EvaluationData(CalibrationData):
         for where, chunk in self._chunks():
             matched = self._matched(where, chunk)
             count = next(iter(matched.values())).shape[0]
+            _check_labels({name: chunk[name] for name in LABELS if name in chunk and name not in names}, count)
             others = {name: rows for name, rows in chunk.items() if name not in names and rows.shape[:1] == (count,)}
             streams = [rows.read() for rows in (*(matched[spec.name] for spec in self._inputs), *others.values())]
             for i, row in enumerate(zip(*streams, strict=True)):
@@ -61,6 +64,13 @@ class EvaluationData(CalibrationData):
         return super()._matched(where, _only(chunk, {spec.name for spec in self._inputs}))
 
 
+def _check_labels(labels: Mapping[str, Rows], count: int) -> None:
+    for name, rows in labels.items():
+        if rows.shape[:1] != (count,):
+            reason = f"'{name}' has shape {rows.shape}, and there are {count} samples"
+            raise QCompileError(reason, node=rows.where, remedy=f"give {count} rows")
+
+
 def _only(chunk: Mapping[str, Rows], names: set[str]) -> dict[str, Rows]:
     return {name: rows for name, rows in chunk.items() if name in names}
 
@@ -69,6 +79,6 @@ def evaluation_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int 
     """Samples from any source that ``calibration_data`` takes.
 
     An array that is no input, with as many rows as the inputs have, is passed on to metrics under its name: "labels",
-    "targets". Any other array is passed over.
+    "targets", which are an error if they have others. Any other array is passed over.
     """
     return source if isinstance(source, EvaluationData) else EvaluationData.of(source, inputs, num_samples)

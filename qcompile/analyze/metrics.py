@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qcompile.analyze.data import LABELS
 from qcompile.errors import QCompileError, nearest
 
 Arrays = Mapping[str, np.ndarray]
@@ -117,7 +118,7 @@ def perplexity(sums: np.ndarray) -> float:
 
 def labels_of(labels: Arrays, count: int, classes: int) -> np.ndarray:
     """``count`` integers, one for each row of an output of so many classes. Raises QCompileError if there are none."""
-    found = [labels[name] for name in ("labels", "targets") if name in labels] or list(labels.values())
+    found = [labels[name] for name in LABELS if name in labels] or list(labels.values())
     fitting = [values for values in found if values.size == count and values.dtype.kind in "iu"]
     if not fitting:
         shown = ", ".join(f"'{name}' {values.dtype} {values.shape}" for name, values in labels.items()) or "none"
