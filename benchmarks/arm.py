@@ -13,12 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 import qcompile as qc
+from benchmarks.arm_peer import onnxruntime_count
 from benchmarks.models import find
 from benchmarks.run import BENCH
 from qcompile.report.tables import table
 from qcompile.runtime.emulate import Emulator
 
-NUMBERS = ("instructions", "products", "of all", "MACs each")
+SAMPLES = 8  # of calibration
+NUMBERS = ("instructions", "products", "of all", "MACs each", "onnxruntime", "ratio")
 PRODUCTS = ("sdot", "smmla", "smull", "smull2", "fmla")
 
 
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--models", default="ic_resnet8,kws_dscnn,vww_mnv1", help="names, separated by commas")
     parser.add_argument("--targets", default="arm-dotprod", help="rows, separated by commas")
     parser.add_argument("--mnemonics", type=int, default=0, help="also print the most frequent ones")
+    parser.add_argument("--onnxruntime", type=Path, help="an arm64 root (benchmarks/arm_root.sh): its int8 is counted")
     options = parser.parse_args()
     models, notes = find(options.models.split(","), Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
     for note in notes:
@@ -34,19 +37,22 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
-            imported = qc.import_onnx(model.onnx)
-            plan = qc.plan_uniform(imported, qc.calibrate(imported, model.calibration[:8]), "int8")
+            imported, peer = qc.import_onnx(model.onnx), 0.0
+            plan = qc.plan_uniform(imported, qc.calibrate(imported, model.calibration[:SAMPLES]), "int8")
             for name in options.targets.split(","):
                 artifact = qc.build(imported, plan, name, out=Path(folder) / f"{model.name}-{name}")
                 counts = Emulator(artifact.path).count(model.feed)
                 total, macs = sum(counts.values()), sum(layer.macs for layer in artifact.manifest.layers)
+                if options.onnxruntime and not peer:
+                    peer = onnxruntime_count(model, SAMPLES, macs, options.onnxruntime)
                 products = sum(counts.get(word, 0) for word in PRODUCTS)
                 rows.append([model.name, name, f"{total:,}", f"{products:,}", f"{products / total:.0%}"])
                 rows[-1].append(f"{macs / total:.2f}")
+                rows[-1] += [f"{peer:,.0f}", f"{total / peer:.2f}"] if peer else ["", ""]
                 if options.mnemonics:
                     often = sorted(counts.items(), key=lambda item: -item[1])[: options.mnemonics]
                     print(model.name, name, *(f"{word} {number:,}" for word, number in often))
-    Console().print(table(["model", "target", *NUMBERS], rows, right=NUMBERS))
+    Console(width=120).print(table(["model", "target", *NUMBERS], rows, right=NUMBERS))
 
 
 if __name__ == "__main__":
