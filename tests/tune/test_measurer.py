@@ -143,6 +143,8 @@ def test_full_disk_is_said_in_words(monkeypatch):
 
 
 _SESSION = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from pathlib import Path
 from qcompile.targets.x86 import ROWS
 from qcompile.tune import machine
