@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -12,22 +13,13 @@ from qcompile.mixed.goal import Goal
 from qcompile.mixed.pairs import is_additive, with_pairs
 from qcompile.mixed.trials import Formats, Key, Trial, Trials, key_of
 
-LEVELS = (
-    0.001,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.2,
-    0.4,
-    0.8,
-    1.6,
-)  # of the objective, beyond the least, that are tried at first
+# Of the objective, beyond the least, that are tried at first.
+LEVELS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 FINER = 3  # between the first level that holds and the last that does not
 ROUNDS = 2  # of repair by pairs
-# Of the objective, given for less loss once a plan holds: a drop that a few hundred samples show is too coarse to tell
-# near plans apart, the loss is not, and what loses less is likelier to hold on other data.
-SPARE = 0.08
+# Of the objective, given for less loss where a plan holds but might not on other data: a drop that a few hundred
+# samples show is too coarse to tell near plans apart, and the loss is not.
+SPARE = 0.05
 
 
 class Search:
@@ -61,8 +53,11 @@ class Search:
         return self._assignment(best), best
 
     def holds(self, trial: Trial) -> bool:
+        return trial.expected <= self._allowed()
+
+    def _allowed(self) -> float:
         drop = self.goal.max_drop
-        return drop is None or trial.expected <= drop.allowed(self.trials.baseline)
+        return math.inf if drop is None else drop.allowed(self.trials.baseline)
 
     def _levels(self) -> Trial:
         """Measures what loses least within ever more of the objective, and finer where it starts to hold."""
@@ -76,7 +71,7 @@ class Search:
         if self.holds(best) and missed:
             ratio = (self._cost(best) / max(missed)) ** (1 / (FINER + 1))
             best = self._best([best, *self._try([max(missed) * ratio**i for i in range(1, FINER + 1)])])
-        if self.holds(best):
+        if self.holds(best) and self.trials.at_most(best) > self._allowed():
             safer = [trial for trial in self._try([self._cost(best) * (1 + SPARE)]) if self.holds(trial)]
             best = self._best([best, *safer], key=lambda trial: trial.loss)
         return best

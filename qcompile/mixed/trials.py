@@ -15,6 +15,7 @@ from qcompile.assign.totals import Totals, totals
 from qcompile.errors import QCompileError
 from qcompile.mixed.guard import Guard
 from qcompile.mixed.halves import Halves
+from qcompile.mixed.interval import paired_interval
 from qcompile.simulate.simulation import Simulation
 
 Formats = Mapping[str, str]  # group -> format
@@ -54,6 +55,7 @@ class Trials:
     progress: Callable[[str, int], None] = lambda what, samples: None
     done: list[Trial] = field(default_factory=list)
     baseline: float = float("nan")  # of the guarded metric, for fp32
+    _rows: dict[Key, np.ndarray] = field(default_factory=dict)  # of the guarded metric, of a trial and of fp32
 
     def measure(self, table: SensitivityTable, candidates: Mapping[str, Formats]) -> list[Trial]:
         """The trials of ``candidates`` (name -> formats); all that are new are measured in one pass over the data."""
@@ -75,7 +77,12 @@ class Trials:
                 drop, expected = (find(guarded[i], guarded[0]) for find in (self.guard.drop, self.guard.expected_drop))
                 known[key] = Trial(name, dict(formats), totals(table, formats), loss, drop, expected)
                 self.done.append(known[key])
+                self._rows[key] = guarded[[i, 0]]
         return [replace(known[key_of(f)], predicted=totals(table, f)) for f in candidates.values()]
+
+    def at_most(self, trial: Trial) -> float:
+        """The upper end of the interval of a trial's drop on the half that is searched on."""
+        return paired_interval(self.guard, *self._rows[key_of(trial.formats)])[1]
 
     def _sums(self, configurations: Sequence[Formats]) -> tuple[np.ndarray, np.ndarray]:
         guarded, losses = measure_configurations(

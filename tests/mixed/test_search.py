@@ -32,6 +32,15 @@ class Known(Trials):
         by_key = {key_of(trial.formats): trial for trial in self.done}
         return [replace(by_key[key_of(f)], predicted=totals(table, f)) for f in candidates.values()]
 
+    def at_most(self, trial):
+        """Nothing is sure; but of ``Sure`` all is."""
+        return 2.0
+
+
+class Sure(Known):
+    def at_most(self, trial):
+        return trial.expected
+
 
 class KnownPairs(Known):
     """Pairs are measured where ``Trials`` would: with only two groups in other formats than fp32."""
@@ -73,6 +82,14 @@ def test_everything_goes_where_nothing_is_lost():
     assignment, chosen, _ = run(table, Goal(Drop(1.0)), rate=0.0)
     fastest = assign(table, max_loss=1e9, objective="latency").totals.seconds
     assert assignment.totals.seconds <= (1 + SPARE + 1e-3) * fastest
+
+
+def test_nothing_is_given_for_less_loss_where_a_plan_is_sure_to_hold():
+    table = made_up(12, 3, seed=2)
+    goal, fastest = Goal(Drop(1.0)), assign(table, max_loss=1e9, objective="latency").totals.seconds
+    sure, unsure = (Search(table, kind(table, 0.0), goal).run()[0].totals for kind in (Sure, Known))
+    assert sure.seconds <= 1.002 * fastest < unsure.seconds <= (1 + SPARE + 2e-3) * fastest
+    assert unsure.loss < sure.loss
 
 
 def test_nothing_goes_where_all_is_lost():
