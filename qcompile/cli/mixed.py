@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,18 +117,13 @@ def _latency(model: Model, target: Target, records: Sequence[str]) -> Callable[[
         from qcompile.calibrate import random_data
 
         feed = next(iter(random_data(model.inputs, 1)))
-        with _folder() as folder:
-            qc.build(model, plan, target, out=folder / "out", threads=target.threads, tuning_records=list(records))
-            contender = Contender("qcompile", MIXED, folder / "out", target.threads, feed)
+        with tempfile.TemporaryDirectory(prefix="qcompile-mixed-") as folder:
+            out = Path(folder) / "out"
+            qc.build(model, plan, target, out=out, threads=target.threads, tuning_records=list(records))
+            contender = Contender("qcompile", MIXED, out, target.threads, feed)
             try:
                 return measure([contender], _TIMED)[contender].median
             except QCompileError:
                 return None
 
     return measured
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="qcompile-mixed-") as folder:
-        yield Path(folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from qcompile.analyze.data import EvaluationData
 from qcompile.analyze.metrics import Metric
 from qcompile.analyze.whole import measure_configurations
 from qcompile.assign.table import FLOAT, SensitivityTable
@@ -85,43 +86,34 @@ class Trials:
         return paired_interval(self.guard, *self._rows[key_of(trial.formats)])[1]
 
     def _sums(self, configurations: Sequence[Formats]) -> tuple[np.ndarray, np.ndarray]:
-        guarded, losses = measure_configurations(
-            self.simulation,
-            configurations,
-            self.halves.search().samples(),
-            [self.guard.metric, self.metric],
-            workers=self.workers,
-            executor=self.executor,
-            progress=lambda samples: self.progress(f"measuring {len(configurations)} plans", samples),
-        )
+        what = f"measuring {len(configurations)} plans"
+        guarded, losses = self._measured(configurations, self.halves.search(), [self.guard.metric, self.metric], what)
         return guarded, losses[:, : self.samples]
 
     def held(self, formats: Formats) -> np.ndarray:
         """Rows of the guarded metric, of fp32 and of a configuration by layer, (2, samples, n), on the other half."""
-        (rows,) = measure_configurations(
-            self.simulation,
-            [formats],
-            self.halves.held().samples(),
-            [self.guard.metric],
-            workers=self.workers,
-            executor=self.executor,
-            progress=lambda samples: self.progress("checking on the other half", samples),
-        )
+        (rows,) = self._measured([formats], self.halves.held(), [self.guard.metric], "checking on the other half")
         return rows
 
     def losses(self, configurations: Sequence[Formats]) -> list[float]:
         """In units of the table's metric, of configurations by layer, on the samples that the table is from."""
-        (sums,) = measure_configurations(
-            self.simulation,
-            configurations,
-            self.halves.search(self.samples).samples(),
-            [self.metric],
-            workers=self.workers,
-            executor=self.executor,
-            progress=lambda samples: self.progress(f"measuring {len(configurations)} pairs", samples),
-        )
+        what = f"measuring {len(configurations)} pairs"
+        (sums,) = self._measured(configurations, self.halves.search(self.samples), [self.metric], what)
         base = sums[0].sum(axis=0)
         return [self.metric.loss(rows.sum(axis=0), base) for rows in sums[1:]]
+
+    def _measured(
+        self, configurations: Sequence[Formats], data: EvaluationData, metrics: Sequence[Metric], what: str
+    ) -> list[np.ndarray]:
+        return measure_configurations(
+            self.simulation,
+            configurations,
+            data.samples(),
+            metrics,
+            workers=self.workers,
+            executor=self.executor,
+            progress=lambda samples: self.progress(what, samples),
+        )
 
 
 def by_layer(simulation: Simulation, table: SensitivityTable, formats: Formats) -> dict[str, str]:
