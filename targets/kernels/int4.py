@@ -10,15 +10,15 @@ exact multiples of 16, shifted back before they meet the scale of the group; of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 
-from qcompile.ops import Conv2d, Dense, Epilogue
+from qcompile.ops import Conv2d, Dense
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Corner, Vector
 from qcompile.targets.kernels.conv import (
@@ -49,21 +49,21 @@ class GroupedContraction(Contraction):
     Its reduction has one segment; a group is what lies within all of its loops but the ``inner`` ones.
     """
 
-    def __init__(
-        self,
-        reduction: Reduction,
-        tile: Tile,
-        vector: Vector,
-        last: Vector,
-        threads: int,
-        epilogue: Epilogue,
-        dtypes: Mapping[str, str],
-    ):
-        super().__init__(reduction, tile, vector, last, threads, epilogue, dtypes)
-        (segment,) = reduction.segments
-        outer = len(segment.loops) - segment.inner
-        self.outer, self.within = segment.loops[:outer], Segment(0, segment.loops[outer:], segment.steps // 2)
-        self.groups = prod(extent for extent, _ in self.outer)
+    @cached_property
+    def outer(self) -> tuple[tuple[int, int], ...]:
+        """The loops around a group."""
+        (segment,) = self.r.segments
+        return segment.loops[: len(segment.loops) - segment.inner]
+
+    @cached_property
+    def within(self) -> Segment:
+        """Pairs of steps of one group."""
+        (segment,) = self.r.segments
+        return Segment(0, segment.loops[len(self.outer) :], segment.steps // 2)
+
+    @cached_property
+    def groups(self) -> int:
+        return prod(extent for extent, _ in self.outer)
 
     def _sum(
         self, at: Corner, base: b.Index, offsets: list[int], vectors: list[Vector], acc: list[list[b.Buffer]]
