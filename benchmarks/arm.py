@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--targets", default="arm-dotprod", help="rows, separated by commas")
     parser.add_argument("--mnemonics", type=int, default=0, help="also print the most frequent ones")
     parser.add_argument("--onnxruntime", type=Path, help="an arm64 root (benchmarks/arm_root.sh): its int8 is counted")
+    parser.add_argument("--tuning-records", default="default", help="logs of schedules, as of qcompile build")
     options = parser.parse_args()
     models, notes = find(options.models.split(","), Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
     for note in notes:
@@ -40,7 +41,8 @@ def main() -> None:
             imported, peer = qc.import_onnx(model.onnx), 0.0
             plan = qc.plan_uniform(imported, qc.calibrate(imported, model.calibration[:SAMPLES]), "int8")
             for name in options.targets.split(","):
-                artifact = qc.build(imported, plan, name, out=Path(folder) / f"{model.name}-{name}")
+                out = Path(folder) / f"{model.name}-{name}"
+                artifact = qc.build(imported, plan, name, out=out, tuning_records=options.tuning_records)
                 counts = Emulator(artifact.path).count(model.feed)
                 total, macs = sum(counts.values()), sum(layer.macs for layer in artifact.manifest.layers)
                 if options.onnxruntime and not peer:

@@ -16,6 +16,7 @@
  *     output float32 2 1 1000 scores
  *     weights 40064                              bytes
  *     workspace 7985
+ *     entry profile                              function to call, "main" if none is named
  *
  * The library is loaded by the few lines of `load_library`, so a static executable will do: it needs a handful of
  * functions (`known`), and one that needs more is refused by name. Exit status: 0, 1 when the model fails, 2 when it
@@ -329,6 +330,8 @@ static void describe(Argument *a, enum Kind kind, char *rest) {
   memset((char *)a->tensor.data + a->bytes, GUARD_BYTE, GUARD);
 }
 
+static char entry[64] = "__tvm_ffi_main";
+
 static int read_description(const char *path, Argument *arguments) {
   FILE *file = fopen(path, "r");
   if (!file) stop(2, "%s: %s", path, strerror(errno));
@@ -342,6 +345,7 @@ static int read_description(const char *path, Argument *arguments) {
     *rest++ = 0;
     if (!strcmp(line, "format") && atoi(rest) != 1) stop(2, "%s: made by a newer qcompile", path);
     if (!strcmp(line, "target")) snprintf(target, sizeof target, "%s", rest);
+    if (!strcmp(line, "entry")) snprintf(entry, sizeof entry, "__tvm_ffi_%s", rest);
     if (!strcmp(line, "machine") && strcmp(rest, HERE)) stop(2, "built for %s, this machine is %s", rest, HERE);
     if (!strcmp(line, "feature") && !has_feature(rest)) stop(2, "built for %s, and this CPU lacks %s", target, rest);
     if (!strcmp(line, "library")) stop(2, "the model calls %s; load it with TVM's runtime", rest);
@@ -403,7 +407,7 @@ int main(int argc, char **argv) {
   }
   snprintf(path, sizeof path, "%s/model.so", argv[1]);
   Library library = load_library(path);
-  Function run = (Function)(uintptr_t)symbol(&library, path, "__tvm_ffi_main");
+  Function run = (Function)(uintptr_t)symbol(&library, path, entry);
   double best = HUGE_VAL;
   for (int i = 0; i < repeat; i++) {
     Any result = {0, 0, {0}};
