@@ -12,6 +12,7 @@ import typer
 
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import (
+    OUT,
     BiasCorrection,
     CalibMethod,
     Equalize,
@@ -32,9 +33,7 @@ SHOWN = 20  # groups in the printed table
 
 def analyze(
     model: Annotated[Path, typer.Argument(help="The float ONNX model.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", "--output", help="The table of sensitivities, for 'qcompile assign'.")
-    ],
+    out: Annotated[Path, typer.Option(*OUT, help="The table of sensitivities, for 'qcompile assign'.")],
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples for ranges: .npz by input name, or a folder.")
     ] = None,

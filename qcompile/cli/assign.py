@@ -10,6 +10,7 @@ import typer
 
 from qcompile.cli.budgets import nbytes, seconds
 from qcompile.cli.console import remark, show, show_json
+from qcompile.cli.options import OUT
 from qcompile.errors import QCompileError
 from qcompile.report.files import write_whole
 
@@ -28,9 +29,7 @@ class Way(StrEnum):
 
 def assign(
     table: Annotated[Path, typer.Argument(help="Sensitivities, as 'qcompile analyze' writes them.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", "--output", help="The plan, for 'qcompile build --plan'.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(*OUT, help="The plan, for 'qcompile build --plan'.")] = None,
     latency: Annotated[
         str | None, typer.Option("--latency-budget", metavar="5ms", help="Predicted time of one call at most.")
     ] = None,

@@ -14,6 +14,7 @@ from qcompile.cli.assign import Objective
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.mixed import CHOICE, MIXED, mixed_plan, mixed_wish
 from qcompile.cli.options import (
+    OUT,
     BiasCorrection,
     CalibMethod,
     Equalize,
@@ -40,9 +41,7 @@ PRECISIONS = (*FORMATS, MIXED)
 
 def build(
     model: Annotated[Path, typer.Argument(help="The float (or QDQ) ONNX model.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", "--output", help="Artifact folder; an older artifact there is replaced.")
-    ],
+    out: Annotated[Path, typer.Option(*OUT, help="Artifact folder; an older artifact there is replaced.")],
     target: Annotated[str, typer.Option("--target", help="See 'qcompile targets'.")] = "native",
     precision: Annotated[
         str,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qcompile.cli.console import remark, show, show_json, step
+from qcompile.cli.options import OUT
 
 if TYPE_CHECKING:
     from qcompile.tune.record import Task
@@ -74,9 +75,7 @@ def show_log(log: Log = None, target: Row = None, as_json: Json = False, verbose
 @app.command("merge")
 def merge_logs(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs, and exported files.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="The log that takes them all; a new one or one that is there.")
-    ],
+    out: Annotated[Path, typer.Option(*OUT, help="The log that takes them all; a new one or one that is there.")],
     verbose: Verbose = False,
 ) -> None:
     """Add the records of logs to another one.
@@ -93,7 +92,7 @@ def merge_logs(
 @app.command("export")
 def export_log(
     log: Log = None,
-    out: Annotated[str, typer.Option("-o", "--out", help="File to write, or - for the terminal.")] = "-",
+    out: Annotated[str, typer.Option(*OUT, help="File to write, or - for the terminal.")] = "-",
     verbose: Verbose = False,
 ) -> None:
     """Write a log as text, one JSON object a line.

@@ -20,6 +20,7 @@ LearnRounding = Annotated[
 BiasCorrection = Annotated[
     bool, typer.Option("--bias-correction/--no-bias-correction", help="Keep the means of each layer's outputs.")
 ]
+OUT = ("-o", "--out", "--output")  # what a command writes, wherever that is one file or folder
 
 _SHAPE = re.compile(r"\s*(?P<name>.+?)\s*:\s*\[(?P<dims>[\d\s,]*)\]\s*")
 

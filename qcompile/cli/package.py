@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from qcompile.cli.console import show, step
+from qcompile.cli.options import OUT
 
 
 def package(
     path: Annotated[Path, typer.Argument(help="The artifact folder.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The archive to write, .tar.gz.")],
+    out: Annotated[Path, typer.Option(*OUT, help="The archive to write, .tar.gz.")],
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of defects.")] = False,
 ) -> None:
     """Pack a built model with all that running it takes: a static C runner and one in Python, no TVM.

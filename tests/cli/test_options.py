@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
-from qcompile.cli.options import input_shapes, names
+from qcompile.cli.app import app
+from qcompile.cli.options import OUT, input_shapes, names
 from qcompile.errors import QCompileError
 
 
@@ -31,3 +33,13 @@ def test_refuses_other_spellings(value):
 
 def test_names():
     assert names(["a,b", " c ", ""]) == ("a", "b", "c")
+
+
+def test_every_command_spells_its_output_alike():
+    """``run`` has ``--outputs``, beside ``--inputs``."""
+    commands = dict(typer.main.get_command(app).commands)
+    commands |= {f"log {name}": command for name, command in commands.pop("log").commands.items()}
+    spelled = {name: p.opts for name, command in commands.items() for p in command.params if "-o" in p.opts}
+    assert spelled.pop("run") == ["-o", "--outputs"]
+    assert set(spelled) == {"analyze", "assign", "build", "package", "log merge", "log export"}
+    assert all(tuple(opts) == OUT for opts in spelled.values())
