@@ -37,7 +37,7 @@ def link_shared(source: Path, output: Path, triple: str) -> None:
 def _linker(triple: str) -> list[str]:
     arch = triple.split("-")[0]
     here = arch == platform.machine()
-    for name in ("ld", "ld.lld") if here else (f"{arch}-linux-gnu-ld", "ld.lld"):
+    for name in ("ld", "ld.lld") if here else ("ld.lld", f"{arch}-linux-gnu-ld"):
         if path := shutil.which(name):
             return [path, *_FLAGS]
     if path := shutil.which("cc" if here else f"{arch}-linux-gnu-gcc"):
@@ -46,6 +46,6 @@ def _linker(triple: str) -> list[str]:
         return [sys.executable, "-m", "ziglang", "ld.lld", *_FLAGS]
     package = "binutils" if here else f"binutils-{arch.replace('_', '-')}-linux-gnu"
     raise QCompileError(
-        f"no linker for {arch} found (looked for ld.lld, binutils, a C compiler and the ziglang package)",
+        f"no linker for {arch} found (looked for ld.lld, {package}, a C compiler and the ziglang package)",
         remedy=f"install one: \"pip install 'qcompile[arm]'\", or 'apt install {package}'",
     )
