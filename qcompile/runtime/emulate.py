@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +75,47 @@ def count(
     """Instructions of one ``call``, by mnemonic: the difference between a run of two calls and one of a single call."""
     totals = []
     for calls in (1, 2):
-        with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
-            plugin = ["-plugin", str(counter()), "-d", "plugin", "-D", log.name]
-            call([command[0], *plugin, *command[1:]], folder, inputs, outputs, calls)
-            words = [line.split() for line in Path(log.name).read_text().splitlines()]
-        totals.append({mnemonic: int(number) for mnemonic, number in words})
+        lines = _counted(command, folder, inputs, outputs, calls)
+        totals.append({mnemonic: int(number) for mnemonic, number in lines})
     once, twice = totals
     return {word: twice[word] - once.get(word, 0) for word in twice if twice[word] > once.get(word, 0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """An instruction of a program: where it lies, its machine code, and how many times a call executes it."""
+
+    address: int
+    code: int
+    mnemonic: str
+    times: int
+
+
+def trace(
+    command: Sequence[str], folder: Path, inputs: Sequence[np.ndarray], outputs: Sequence[TensorInfo]
+) -> list[list[Executed]]:
+    """What one ``call`` executes between a reading of the virtual counter and the next, by address."""
+    sections: list[dict[int, Executed]] = []
+    for number, address, code, times, mnemonic in _counted(command, folder, inputs, outputs, 1, ",sections=on"):
+        sections += [{} for _ in range(int(number) + 1 - len(sections))]
+        place, section = int(address, 16), sections[int(number)]
+        before = section[place].times if place in section else 0  # code is translated once for each way into it
+        section[place] = Executed(place, int(code, 16), mnemonic, before + int(times))
+    return [[section[place] for place in sorted(section)] for section in sections]
+
+
+def _counted(
+    command: Sequence[str],
+    folder: Path,
+    inputs: Sequence[np.ndarray],
+    outputs: Sequence[TensorInfo],
+    calls: int,
+    options: str = "",
+) -> list[list[str]]:
+    with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
+        plugin = ["-plugin", f"{counter()}{options}", "-d", "plugin", "-D", log.name]
+        call([command[0], *plugin, *command[1:]], folder, inputs, outputs, calls)
+        return [line.split() for line in Path(log.name).read_text().splitlines()]
 
 
 class Emulator:
@@ -118,6 +153,24 @@ class Emulator:
     def count(self, feed: Feed) -> dict[str, int]:
         """Instructions that one call executes, by mnemonic; needs QEMU, and a C compiler for this machine."""
         return count(self._command, Path(self._folder.name), self._checked(feed), self.outputs)
+
+    def trace(self, feed: Feed) -> list[list[Executed]]:
+        """Instructions that one call executes in each of the manifest's ``calls``, by address.
+
+        The few before the first kernel and after the last one are left out. Needs what ``count`` does.
+        """
+        number = len(self.manifest.calls)
+        stamps = TensorInfo("stamps", (number + 1,), "int64")
+        with tempfile.TemporaryDirectory(prefix="qcompile-") as scratch:
+            place = Path(scratch)
+            for name in (LIBRARY, WEIGHTS):
+                (place / name).symlink_to((Path(self._folder.name) / name).resolve())
+            text = f"{description_of(self.manifest)}output int64 1 {number + 1} stamps\nentry profile\n"
+            (place / DESCRIPTION).write_text(text, encoding="utf-8")
+            kernels = trace(self._command, place, self._checked(feed), [*self.outputs, stamps])
+        if len(kernels) != number:
+            raise QCompileError(f"stamps {len(kernels)} kernels, not {number}", node="profile")
+        return kernels
 
     def _checked(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         check_names(feed, self.inputs)

@@ -1,7 +1,11 @@
-/* A plugin of QEMU's user-mode emulation: instructions executed, in all and by mnemonic, on standard error.
+/* A plugin of QEMU's user-mode emulation: counts the instructions that a program executes.
  *
  *     cc -O2 -shared -fPIC -o libicount.so icount.c
- *     qemu-aarch64 -plugin ./libicount.so -d plugin -D counts.txt program...
+ *     qemu-aarch64 -plugin ./libicount.so[,sections=on] -d plugin -D counts.txt program...
+ *
+ * Written are lines "MNEMONIC NUMBER", of the whole run. With sections, a line for each instruction executed between
+ * one reading of the virtual counter (the stamps of a library's `profile` entry) and the next, by its address:
+ * "SECTION ADDRESS CODE NUMBER MNEMONIC", address and code in hexadecimal, sections from 0.
  *
  * The plugin interface (version 1: QEMU 6 to 8) is written out here, so no QEMU source is needed.
  */
@@ -14,11 +18,13 @@ typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
-extern void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int, void *, uint64_t);
+extern void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *, int, void *, uint64_t);
+extern void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, void (*)(unsigned, void *), int, void *);
 extern void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+extern uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 extern char *qemu_plugin_insn_disas(const struct qemu_plugin_insn *);
 extern void qemu_plugin_outs(const char *);
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
@@ -28,13 +34,20 @@ static char names[KINDS][16];
 static int kinds;
 static uint64_t totals[KINDS];
 
-typedef struct Block { /* of translated code */
-  uint64_t runs;
+typedef struct {
+  uint64_t address;
+  uint32_t code;
+  uint16_t kind;
+} Instruction;
+
+typedef struct Run { /* of instructions that are executed one after the other */
+  uint64_t times, before; /* before: when the section began */
   size_t count;
-  uint16_t *kind;
-  struct Block *next;
-} Block;
-static Block *blocks;
+  struct Run *next;
+  Instruction instructions[];
+} Run;
+static Run *runs;
+static int sections, section = -1;
 
 /* Debian 12's disassembler does not know FEAT_DotProd and FEAT_I8MM. */
 static const struct {
@@ -56,32 +69,64 @@ static uint16_t kind_of(const char *text) {
   return (uint16_t)kinds++;
 }
 
+static Instruction read_instruction(const struct qemu_plugin_insn *insn) {
+  uint32_t code;
+  memcpy(&code, qemu_plugin_insn_data(insn), sizeof code);
+  const char *product = NULL;
+  for (size_t k = 0; k < sizeof products / sizeof *products && !product; k++)
+    if ((code & products[k].mask) == products[k].value) product = products[k].name;
+  char *text = product ? NULL : qemu_plugin_insn_disas(insn);
+  Instruction result = {qemu_plugin_insn_vaddr(insn), code, kind_of(product ? product : text ? text : "unknown")};
+  free(text);
+  return result;
+}
+
+static int reads_counter(uint32_t code) { return (code & ~31u) == 0xD53BE040; /* mrs x0, cntvct_el0 */ }
+
+static void next_section(unsigned cpu, void *data) {
+  (void)cpu, (void)data;
+  char line[128];
+  for (Run *run = runs; run; run = run->next) {
+    uint64_t times = run->times - run->before;
+    run->before = run->times;
+    if (section < 0 || !times) continue;
+    for (const Instruction *i = run->instructions; i < run->instructions + run->count; i++) {
+      snprintf(line, sizeof line, "%d %llx %08x %llu %s\n", section, (unsigned long long)i->address, i->code,
+               (unsigned long long)times, names[i->kind]);
+      qemu_plugin_outs(line);
+    }
+  }
+  section++;
+}
+
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   (void)id;
-  Block *block = calloc(1, sizeof *block);
-  block->count = qemu_plugin_tb_n_insns(tb);
-  block->kind = calloc(block->count, sizeof *block->kind);
-  for (size_t i = 0; i < block->count; i++) {
+  size_t count = qemu_plugin_tb_n_insns(tb);
+  Run *run = NULL;
+  for (size_t i = 0; i < count; i++) {
     struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-    uint32_t code;
-    memcpy(&code, qemu_plugin_insn_data(insn), sizeof code);
-    const char *product = NULL;
-    for (size_t k = 0; k < sizeof products / sizeof *products && !product; k++)
-      if ((code & products[k].mask) == products[k].value) product = products[k].name;
-    char *text = product ? NULL : qemu_plugin_insn_disas(insn);
-    block->kind[i] = kind_of(product ? product : text ? text : "unknown");
-    free(text);
+    Instruction instruction = read_instruction(insn);
+    if (sections && reads_counter(instruction.code)) { /* what stands before and after it is counted apart */
+      qemu_plugin_register_vcpu_insn_exec_cb(insn, next_section, 0 /* reads no registers */, NULL);
+      run = NULL;
+      continue;
+    }
+    if (!run) {
+      run = calloc(1, sizeof *run + (count - i) * sizeof *run->instructions);
+      run->next = runs;
+      runs = run;
+      qemu_plugin_register_vcpu_insn_exec_inline(insn, 0 /* add */, &run->times, 1);
+    }
+    run->instructions[run->count++] = instruction;
   }
-  block->next = blocks;
-  blocks = block;
-  qemu_plugin_register_vcpu_tb_exec_inline(tb, 0 /* add */, &block->runs, 1);
 }
 
 static void at_exit(qemu_plugin_id_t id, void *data) {
   (void)id, (void)data;
   char line[64];
-  for (const Block *block = blocks; block; block = block->next)
-    for (size_t i = 0; i < block->count; i++) totals[block->kind[i]] += block->runs;
+  if (sections) return;
+  for (const Run *run = runs; run; run = run->next)
+    for (size_t i = 0; i < run->count; i++) totals[run->instructions[i].kind] += run->times;
   for (int i = 0; i < kinds; i++) {
     snprintf(line, sizeof line, "%s %llu\n", names[i], (unsigned long long)totals[i]);
     qemu_plugin_outs(line);
@@ -90,7 +135,8 @@ static void at_exit(qemu_plugin_id_t id, void *data) {
 
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc,
                                                                char **argv) {
-  (void)info, (void)argc, (void)argv;
+  (void)info;
+  for (int i = 0; i < argc; i++) sections |= !strcmp(argv[i], "sections=on");
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
   qemu_plugin_register_atexit_cb(id, at_exit, NULL);
   return 0;
