@@ -58,7 +58,7 @@ def split(
     whole = float(stamped[fastest].mean())
     call = float(plain[_fastest_quarter(plain)].mean())
     times = tuple(
-        KernelTime(c.kernel, c.layer, float(t), *_work(c, layers)) for c, t in zip(calls, kernels, strict=True)
+        KernelTime(c.kernel, c.layer, float(t), *work_of(c, layers)) for c, t in zip(calls, kernels, strict=True)
     )
     return Profile(times, overhead=whole - float(kernels.sum()), clock=whole - call, call=call)
 
@@ -67,7 +67,7 @@ def _fastest_quarter(durations: np.ndarray) -> np.ndarray:
     return np.argsort(durations, kind="stable")[: max(1, len(durations) // 4)]
 
 
-def _work(call: KernelCall, layers: Sequence[LayerInfo]) -> tuple[int, str]:
+def work_of(call: KernelCall, layers: Sequence[LayerInfo]) -> tuple[int, str]:
     """MACs and format of a call; of a layer's calls, the one that is named for its operator does the work."""
     for layer in layers:
         if layer.macs and layer.name == call.layer and call.kernel.startswith(layer.kernel.split(" ")[0]):
