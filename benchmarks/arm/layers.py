@@ -12,7 +12,7 @@ from benchmarks.arm.loops import hottest_loop, multiplies
 from qcompile.manifest import Manifest
 from qcompile.report.tables import table
 from qcompile.report.units import count
-from qcompile.runtime.emulate import Executed
+from qcompile.runtime.counting import Executed
 from qcompile.runtime.profile import work_of
 from qcompile.targets.target import Target
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from qcompile.runtime.emulate import Executed
+from qcompile.runtime.counting import Executed
 
 PRODUCTS = frozenset({"sdot", "udot", "usdot", "smmla", "ummla", "usmmla"})  # of 8-bit codes, added up in 32 bits
 # What multiplies where there are none: codes widened to 16 bits (ARMv8.0), and floats.

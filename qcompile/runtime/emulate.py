@@ -11,7 +11,6 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ import numpy as np
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
-from qcompile.runtime.executable import DESCRIPTION, counter, description_of, runner_for
+from qcompile.runtime.counting import Executed, plugin, read_counts, read_sections
+from qcompile.runtime.executable import DESCRIPTION, description_of, runner_for
 from qcompile.runtime.runner import Feed, check_array, check_names
 
 # The plainest CPU that has what code needs is emulated, so that an instruction beyond it is seen; the words are those
@@ -48,11 +48,17 @@ def launcher(triple: str, features: Iterable[str]) -> list[str]:
 
 
 def call(
-    command: Sequence[str], folder: Path, inputs: Iterable[np.ndarray], outputs: Sequence[TensorInfo], calls: int = 1
+    command: Sequence[str],
+    folder: Path,
+    inputs: Iterable[np.ndarray],
+    outputs: Sequence[TensorInfo],
+    calls: int = 1,
+    limit: float | None = None,
 ) -> list[np.ndarray]:
     """Runs the C runner on the model in ``folder``, which it calls so many times.
 
-    command: the runner's path, behind its ``launcher``. Raises ``QCompileError`` for what it says went wrong.
+    command: the runner's path, behind its ``launcher``. limit: seconds until it is ended.
+    Raises ``QCompileError`` for what it says went wrong.
     """
     with tempfile.TemporaryDirectory(prefix="qcompile-") as scratch:
         files = []
@@ -61,7 +67,10 @@ def call(
             np.ascontiguousarray(array).tofile(files[-1])
         results = [Path(scratch) / f"output{number}" for number in range(len(outputs))]
         words = [*command, str(folder), "--repeat", str(calls), *map(str, files), *map(str, results)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise QCompileError(f"the runner did not end within {limit:.0f} s", node=str(folder)) from None
         if done.returncode:
             said = done.stderr.strip().removeprefix("error: ")
             stopped = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit status {done.returncode}"
@@ -75,47 +84,34 @@ def count(
     """Instructions of one ``call``, by mnemonic: the difference between a run of two calls and one of a single call."""
     totals = []
     for calls in (1, 2):
-        lines = _counted(command, folder, inputs, outputs, calls)
-        totals.append({mnemonic: int(number) for mnemonic, number in lines})
+        with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
+            call([command[0], *plugin(log.name), *command[1:]], folder, inputs, outputs, calls)
+            totals.append(read_counts(log.name))
     once, twice = totals
     return {word: twice[word] - once.get(word, 0) for word in twice if twice[word] > once.get(word, 0)}
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """An instruction of a program: where it lies, its machine code, and how many times a call executes it."""
-
-    address: int
-    code: int
-    mnemonic: str
-    times: int
 
 
 def trace(
     command: Sequence[str], folder: Path, inputs: Sequence[np.ndarray], outputs: Sequence[TensorInfo]
 ) -> list[list[Executed]]:
     """What one ``call`` executes between a reading of the virtual counter and the next, by address."""
-    sections: list[dict[int, Executed]] = []
-    for number, address, code, times, mnemonic in _counted(command, folder, inputs, outputs, 1, ",sections=on"):
-        sections += [{} for _ in range(int(number) + 1 - len(sections))]
-        place, section = int(address, 16), sections[int(number)]
-        before = section[place].times if place in section else 0  # code is translated once for each way into it
-        section[place] = Executed(place, int(code, 16), mnemonic, before + int(times))
-    return [[section[place] for place in sorted(section)] for section in sections]
+    with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
+        call([command[0], *plugin(log.name, sections=True), *command[1:]], folder, inputs, outputs)
+        return read_sections(log.name)
 
 
-def _counted(
+def count_sections(
     command: Sequence[str],
     folder: Path,
     inputs: Sequence[np.ndarray],
     outputs: Sequence[TensorInfo],
-    calls: int,
-    options: str = "",
-) -> list[list[str]]:
+    limit: float | None = None,
+) -> tuple[list[np.ndarray], list[int]]:
+    """Results of one ``call``, and how many instructions each of ``trace``'s sections has."""
     with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
-        plugin = ["-plugin", f"{counter()}{options}", "-d", "plugin", "-D", log.name]
-        call([command[0], *plugin, *command[1:]], folder, inputs, outputs, calls)
-        return [line.split() for line in Path(log.name).read_text().splitlines()]
+        words = [command[0], *plugin(log.name, sections=True), *command[1:]]
+        results = call(words, folder, inputs, outputs, limit=limit)
+        return results, [sum(i.times for i in section) for section in read_sections(log.name)]
 
 
 class Emulator:

@@ -8,7 +8,7 @@ from benchmarks.arm import mca
 from benchmarks.arm.layers import distinct, layer_counts
 from benchmarks.arm.loops import branch_target, hottest_loop
 from qcompile.manifest import KernelCall, LayerInfo, Manifest
-from qcompile.runtime.emulate import Executed
+from qcompile.runtime.counting import Executed
 
 # From a disassembler, at address 0x1000.
 BRANCHES = {
