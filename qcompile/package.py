@@ -12,27 +12,46 @@ from pathlib import Path
 from qcompile.artifact import LIBRARY, MANIFEST, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
-from qcompile.runtime.executable import DESCRIPTION, SOURCES, description_of, runner_for
+from qcompile.runtime.executable import DESCRIPTION, HEADERS, RUNTIME, SOURCES, description_of, library_for, runner_for
 
 _SUFFIX = ".tar.gz"
+_SOURCES = (*RUNTIME, *HEADERS, "run.c", "example.cpp")
 _README = """\
 {model}, compiled by qcompile {version} for {target} ({machine}, Linux).
 
-The CPU must have: {features}. The program says so if it has not.
+The CPU must have: {features}. What runs the model says so if it has not.
+
+## From the command line
 
     ./run . {files}
-    python3 run.py inputs.npz outputs.npz            (needs numpy)
 
 Files are raw arrays, little-endian and C-contiguous, inputs before outputs:
 
 {tensors}
 
-`--repeat 100` behind the folder calls the model so often, and tells the time of the fastest call.
+`--repeat 100` behind the folder calls the model so often, and tells the time of the fastest call. `--threads 2` shares
+it among threads, of which a model built for one makes no use; results do not depend on it.
 
-run            the runner, a static program; runner.c is its source:  cc -O2 -o run runner.c -lm
-run.py         the same from Python
-model.so       the code of the model. weights.bin: its constants. model.txt: its arguments.
-manifest.json  what it was built from, layer by layer
+## From Python (needs numpy)
+
+    python3 run.py inputs.npz outputs.npz
+
+    from run import Model
+    outputs = Model().run(inputs)       # arrays by name, in this process
+
+## From C++ or C
+
+    qcompile::Model model("folder");    // src/qcompile.hpp; src/qcompile.h for C
+    std::copy(x.begin(), x.end(), model.input(0).data<float>());
+    model.run();
+
+    c++ -std=c++17 -O2 -pthread -o example src/example.cpp {runtime}
+
+## Files
+
+run, libqcompile.so  the same runtime, as a static program and as a shared library for any libc; src has the source
+model.so             the code of the model. weights.bin: its constants. model.txt: its arguments
+manifest.json        what it was built from, layer by layer
 """
 
 
@@ -56,10 +75,11 @@ def package(path: str | Path, out: str | Path) -> Path:
     folder = out.name.removesuffix(_SUFFIX)
     files = {
         "README.md": (_readme(manifest).encode(), 0o644),
-        DESCRIPTION: (description_of(manifest).encode(), 0o644),
+        DESCRIPTION: (f"{description_of(manifest)}threads {manifest.threads}\n".encode(), 0o644),
         "run": (runner_for(manifest.triple).read_bytes(), 0o755),
         "run.py": ((SOURCES / "run.py").read_bytes(), 0o644),
-        "runner.c": ((SOURCES / "runner.c").read_bytes(), 0o644),
+        "libqcompile.so": (library_for(manifest.triple).read_bytes(), 0o644),
+        **{f"src/{name}": ((SOURCES / name).read_bytes(), 0o644) for name in _SOURCES},
         **{name: ((artifact.path / name).read_bytes(), 0o644) for name in (LIBRARY, MANIFEST, WEIGHTS)},
     }
     try:
@@ -99,6 +119,7 @@ def _readme(manifest: Manifest) -> str:
         target=manifest.target,
         machine=manifest.triple.split("-")[0],
         features=", ".join(manifest.features),
+        runtime=" ".join(f"src/{name}" for name in RUNTIME),
         files=" ".join(f"{kind}{number}.bin" for kind, number, _ in tensors),
         tensors="\n".join(line(*tensor) for tensor in tensors),
     )

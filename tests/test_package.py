@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -17,6 +17,8 @@ import qcompile as qc
 from qcompile.cli import main
 from qcompile.package import package
 from qcompile.runtime.emulate import launcher
+from qcompile.runtime.executable import SOURCES
+from qcompile.targets.rows import ROWS
 from qcompile.targets.select import select_target
 from tests.emulation import skip_without
 from tests.frontend.onnx_models import model, node, weights
@@ -40,31 +42,99 @@ def built(tmp_path_factory):
     return handmade.build(tmp_path_factory.mktemp("built") / "out").path
 
 
+@pytest.fixture(scope="module")
+def place(built, tmp_path_factory):
+    """The package, unpacked into an empty folder, with inputs x.npz and input0.bin."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    return with_inputs(unpacked(package(built, folder / "add.tar.gz"), folder / "board"), {"x": X})
+
+
+def with_inputs(place: Path, feed: dict[str, np.ndarray]) -> Path:
+    np.savez(place / "x.npz", **feed)
+    for number, array in enumerate(feed.values()):
+        array.tofile(place / f"input{number}.bin")
+    return place
+
+
+def run(place: Path, *command: str) -> str:
+    """Standard output of a program that sees nothing of this Python, and of this project no file but the package."""
+    done = subprocess.run(command, cwd=place, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 @here
-def test_unpacked_it_runs(built, tmp_path):
-    place = unpacked(package(built, tmp_path / "add.tar.gz"), tmp_path / "elsewhere")
+@pytest.mark.parametrize("options", [(), ("--repeat", "3", "--threads", "2")])
+def test_from_the_command_line(place, options):
     assert place.name == "add"
     assert "./run . input0.bin output0.bin" in (place / "README.md").read_text()
-    X.tofile(place / "input0.bin")
-    clean = {"PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        ["./run", ".", "--repeat", "3", "input0.bin", "output0.bin"],
-        cwd=place,
-        env=clean,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and done.stdout.startswith("3 calls, the fastest took ")
+    said = run(place, "./run", ".", *options, "input0.bin", "output0.bin")
+    assert said.startswith(f"{3 if options else 1} calls, the fastest took ")
     np.testing.assert_array_equal(np.fromfile(place / "output0.bin", np.float32), (X + handmade.WEIGHTS).reshape(-1))
 
 
 @here
-def test_from_python(built, tmp_path):
-    place = unpacked(package(built, tmp_path / "add.tar.gz"), tmp_path / "elsewhere")
-    np.savez(place / "x.npz", x=X)
-    done = subprocess.run([sys.executable, "run.py", "x.npz", "y.npz"], cwd=place, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "y float32 (1, 64) largest at 63\n")
+def test_from_python(place):
+    assert run(place, sys.executable, "run.py", "x.npz", "y.npz") == "y float32 (1, 64) largest at 63\n"
     np.testing.assert_array_equal(np.load(place / "y.npz")["y"], X + handmade.WEIGHTS)
+
+
+PROGRAM = """
+import gc
+import numpy as np
+from run import Model
+model, x = Model(threads=2), np.load("x.npz")["x"]
+place = model.inputs["x"]
+y = model.run({"x": x})["y"]
+place += 1
+model.call()
+assert (y + 1 == model.outputs["y"]).all()  # y is a copy, the others are not
+del model
+gc.collect()
+assert (place == x + 1).all()  # holds the model's memory
+for feed in {"x": x[0]}, {"x": x.astype(int)}, {}, {"x": x, "z": x}:
+    try:
+        Model().run(feed)
+    except ValueError as error:
+        print(error)
+try:
+    Model("nowhere")
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@here
+def test_from_python_in_ones_own_program(place):
+    assert run(place, sys.executable, "-c", PROGRAM).splitlines() == [
+        "x is float32 of (64,), the model has float32 of (1, 64)",
+        "x is int64 of (1, 64), the model has float32 of (1, 64)",
+        "the inputs are x; wrong or missing: x",
+        "the inputs are x; wrong or missing: z",
+        "nowhere/model.txt: No such file or directory",
+    ]
+
+
+@here
+@pytest.mark.skipif(not shutil.which("c++"), reason="needs a C++ compiler")
+def test_from_cpp(place):
+    """By the command that the README of the package has."""
+    (command,) = (line for line in (place / "README.md").read_text().splitlines() if line.startswith("    c++ "))
+    run(place, "sh", "-c", f"{command} -Wall -Wextra -Werror -fsanitize=undefined")
+    assert run(place, "./example", ".", "input0.bin") == "y: largest at 63, 66\n"
+    done = subprocess.run(["./example", "nowhere"], cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: nowhere/model.txt: No such file or directory\n")
+
+
+@here
+def test_threads_give_the_same_bits(tmp_path):
+    """A loop of 64 steps, shared by as many threads as the model was built for, or as one asks for."""
+    path = handmade.build(tmp_path / "out", threads=2).path
+    place = with_inputs(unpacked(package(path, tmp_path / "add.tar.gz"), tmp_path / "board"), {"x": X})
+    assert "threads 2" in (place / "model.txt").read_text().splitlines()
+    for threads in "01235":
+        run(place, "./run", ".", "--threads", threads, "--repeat", "500", "input0.bin", "output0.bin")
+        np.testing.assert_array_equal(np.fromfile(place / "output0.bin", np.float32), (X + handmade.WEIGHTS)[0])
 
 
 @here
@@ -105,22 +175,76 @@ def test_refusals(tmp_path, monkeypatch, changes, out, said):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_package_for_arm_runs_under_an_emulator(tmp_path):
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory):
+    """A package for ARM with dot products, unpacked, with inputs; its outputs in float32."""
     target = select_target("arm")
     skip_without(target)
+    folder = tmp_path_factory.mktemp("arm")
     proto = model([node("Gemm", "x w", "y", transB=1)], {"x": (2, 24)}, constants={"w": weights(20, 24)})
     imported = qc.import_onnx(proto)
     samples = np.random.default_rng(0).standard_normal((4, 24)).astype(np.float32)
     plan = qc.plan_uniform(imported, qc.calibrate(imported, {"x": samples}), "int8")
-    path = qc.build(imported, plan, target, out=tmp_path / "out", tuning_records="none").path
-    place = unpacked(package(path, tmp_path / "gemm.tar.gz"), tmp_path / "board")
+    path = qc.build(imported, plan, target, out=folder / "out", tuning_records="none").path
+    place = unpacked(package(path, folder / "gemm.tar.gz"), folder / "board")
     shutil.rmtree(path)
-    spec = importlib.util.spec_from_file_location("run_of_the_package", place / "run.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    result = program.run({"x": samples[:2]}, tuple(launcher(target.triple, target.features)))
-    want = samples[:2] @ weights(20, 24).T
-    assert np.abs(result["y"] - want).max() < 0.05 * np.abs(want).max()
-    too_old = tuple(launcher(target.triple, ()))
-    with pytest.raises(subprocess.CalledProcessError):
-        program.run({"x": samples[:2]}, too_old)
+    return with_inputs(place, {"x": samples[:2]}), samples[:2] @ weights(20, 24).T
+
+
+def close(result: np.ndarray, want: np.ndarray) -> bool:
+    return np.abs(result.reshape(want.shape) - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_for_arm_from_the_command_line(arm):
+    place, want = arm
+    target = select_target("arm")
+    command = ["./run", ".", "input0.bin", "output0.bin"]
+    run(place, *launcher(target.triple, target.features), *command)
+    assert close(np.fromfile(place / "output0.bin", np.float32), want)
+    done = subprocess.run([*launcher(target.triple, ()), *command], cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: built for arm-dotprod, and this CPU lacks asimddp\n")
+
+
+def test_for_arm_from_python(arm):
+    """By a Python for ARM, which sees the package and its own files."""
+    root = Path(os.environ.get("QCOMPILE_ARM_ROOT", "/nowhere"))
+    if not root.exists():
+        pytest.skip("needs an arm64 Python with numpy: QCOMPILE_ARM_ROOT=folder that benchmarks/arm/root.sh made")
+    place, want = arm
+    target = select_target("arm")
+    python = ["-E", f"PYTHONHOME={root}/usr", "-E", f"PYTHONPATH={root}/site", f"{root}/usr/bin/python3.11"]
+    program = [*python, "run.py", "x.npz", "y.npz"]
+    said = run(place, *launcher(target.triple, target.features), "-L", str(root), *program)
+    assert said.startswith("y float32 (2, 20) largest at ")
+    assert close(np.load(place / "y.npz")["y"], want)
+    too_old = [*launcher(target.triple, ()), "-L", str(root), *program]
+    done = subprocess.run(too_old, cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: built for arm-dotprod, and this CPU lacks asimddp\n")
+
+
+@here
+@pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="needs qemu-x86_64 (apt install qemu-user)")
+@pytest.mark.parametrize(
+    ("cpu", "features", "lacks"),
+    [
+        ("max", ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"), ""),
+        ("Nehalem", ("sse4_2", "avx2"), "avx2"),
+        ("max", ("avx2", "avx512f", "avx512_vnni"), "avx512f"),
+        ("max", ("avx2", "avx_vnni"), "avx_vnni"),
+        ("max", ("sse5",), "sse5"),
+    ],
+)
+def test_for_another_x86(tmp_path, cpu, features, lacks):
+    """What a CPU lacks is asked of itself: /proc/cpuinfo is the host's here."""
+    path = handmade.build(tmp_path / "out", features=features).path
+    place = with_inputs(unpacked(package(path, tmp_path / "add.tar.gz"), tmp_path / "board"), {"x": X})
+    command = ["qemu-x86_64", "-cpu", cpu, "./run", ".", "input0.bin", "output0.bin"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    refusal = f"error: built for x86-avx2, and this CPU lacks {lacks}\n" if lacks else ""
+    assert done.stderr == refusal
+
+
+def test_features_of_every_target_are_known_to_the_runner():
+    known = (SOURCES / "features.c").read_text()
+    words = {word for row in ROWS for word in (*row.features, *(feature for feature, _ in row.optional))}
+    assert {word for word in words if f'"{word}"' not in known} == set()

@@ -1,7 +1,7 @@
-"""The C programs of ``native/``, compiled for a machine: the runner, what it is told of a model, and a plugin of QEMU.
+"""What ``native/`` has in C, compiled for a machine: a runtime without TVM, and a plugin of QEMU.
 
-The runner is a static program without TVM, so it runs on a board with nothing installed, and under an emulator without
-a root file system.
+The runtime comes as a static program, which runs on a board with nothing installed, and under an emulator without a
+root file system; and as a shared library, which needs no symbol of a certain version, so that any libc will do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from qcompile.errors import QCompileError
@@ -22,7 +23,18 @@ from qcompile.manifest import Manifest, TensorInfo
 
 DESCRIPTION = "model.txt"
 SOURCES = Path(__file__).parent / "native"
-_FLAGS = ("-O2", "-s")
+RUNTIME = ("error.c", "features.c", "loader.c", "model.c", "symbols.c", "threads.c")
+HEADERS = ("internal.h", "qcompile.h", "qcompile.hpp")
+_FLAGS = ("-O2", "-s", "-fvisibility=hidden")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """Words of a command; ``static`` and ``shared`` are those for a program and for a library."""
+
+    command: tuple[str, ...]
+    static: tuple[str, ...]
+    shared: tuple[str, ...]
 
 
 def description_of(manifest: Manifest) -> str:
@@ -54,58 +66,71 @@ def describe(
 
 
 def runner_for(triple: str) -> Path:
-    """The runner for a machine; compiled at its first use on this one, and kept in the user's cache.
+    """The program that runs a model, for a machine; compiled at its first use here, and kept in the user's cache.
 
     Raises ``QCompileError`` that says what to install where no C compiler for the machine is there.
     """
-    return _compiled("runner", triple.split("-")[0], ["-static"])
+    return _compiled("run", triple.split("-")[0], ("run.c", *RUNTIME), shared=False)
+
+
+def library_for(triple: str) -> Path:
+    """The runtime as a shared library, with the functions of ``qcompile.h``; as ``runner_for``."""
+    return _compiled("libqcompile", triple.split("-")[0], RUNTIME, shared=True)
 
 
 def counter() -> Path:
     """QEMU's plugin that counts instructions, for this machine; as ``runner_for``."""
-    return _compiled("icount", platform.machine(), ["-shared", "-fPIC"])
+    return _compiled("icount", platform.machine(), ("icount.c",), shared=True)
 
 
-def _compiled(program: str, arch: str, flags: Sequence[str]) -> Path:
+def _compiled(name: str, arch: str, sources: Sequence[str], shared: bool) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcompile"
-    source = SOURCES / f"{program}.c"
-    binary = cache / f"{program}-{arch}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    files = [SOURCES / file for file in sources]
+    texts = b"".join(file.read_bytes() for file in (*files, *(SOURCES / header for header in HEADERS)))
+    binary = cache / f"{name}-{arch}-{hashlib.sha256(texts).hexdigest()[:16]}"
     if not binary.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with (cache / "lock").open("w") as lock:  # compiling a C library takes a while: once is enough
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not binary.exists():
-                    _compile(arch, source, binary, flags)
+                    _compile(arch, files, binary, shared)
         except OSError as error:
             raise QCompileError(f"cannot be written: {error.strerror}", node=str(cache)) from None
     return binary
 
 
-def _compile(arch: str, source: Path, binary: Path, flags: Sequence[str]) -> None:
+def _compile(arch: str, files: Sequence[Path], binary: Path, shared: bool) -> None:
     new, zig = binary.with_suffix(".new"), str(binary.parent / "zig")
-    environment = {"ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
-    command = [*_compiler(arch), *_FLAGS, "-o", str(new), str(source), "-lm"]
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
+    compiler = _compiler(arch)
+    last = ["-o", str(new), *map(str, files), *(() if shared else ("-lm", "-pthread"))]
 
     def compiled(flags: Sequence[str]) -> subprocess.CompletedProcess:
-        environ = {**os.environ, **environment}
-        return subprocess.run([*command, *flags], capture_output=True, text=True, check=False, env=environ)
+        command = [*compiler.command, *flags, *_FLAGS, *last]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
-    done = compiled(flags)
-    if done.returncode and arch == platform.machine():  # not every machine has the static libraries
-        done = compiled([flag for flag in flags if flag != "-static"])
+    done = compiled(compiler.shared if shared else compiler.static)
+    if done.returncode and not shared and arch == platform.machine():  # not every machine has the static libraries
+        done = compiled([flag for flag in compiler.static if flag != "-static"])
     if done.returncode:
-        raise QCompileError(f"compiling {source.name} failed: {done.stderr.strip()}", node=command[0])
+        raise QCompileError(f"compiling {files[0].name} failed: {done.stderr.strip()}", node=compiler.command[0])
     new.replace(binary)
 
 
-def _compiler(arch: str) -> list[str]:
-    if arch == platform.machine() and (path := shutil.which("cc")):
-        return [path]
-    if path := shutil.which(f"{arch}-linux-gnu-gcc"):
-        return [path]
+# What GCC takes atomic operations from on ARM, unless it is told not to, is in a library that is not linked.
+_NO_HELPERS = {"aarch64": ("-mno-outline-atomics",)}
+
+
+def _compiler(arch: str) -> _Compiler:
+    """Shared libraries are for any libc: GCC's name no version of a symbol, Zig's that of glibc 2.17 (2012)."""
+    for name in ("cc",) if arch == platform.machine() else (f"{arch}-linux-gnu-gcc",):
+        if path := shutil.which(name):
+            shared = ("-shared", "-fPIC", "-nostdlib", *_NO_HELPERS.get(arch, ()))
+            return _Compiler((path,), ("-static",), shared)
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-musl"]
+        static, shared = (f"{arch}-linux-musl", "-static"), (f"{arch}-linux-gnu.2.17", "-shared", "-fPIC", "-lm")
+        return _Compiler((sys.executable, "-m", "ziglang", "cc", "-target"), static, shared)
     raise QCompileError(
         f"no C compiler for {arch} found (looked for {arch}-linux-gnu-gcc and the ziglang package)",
         remedy=f"install one: \"pip install 'qcompile[arm]'\", or 'apt install gcc-{arch.replace('_', '-')}-linux-gnu'",

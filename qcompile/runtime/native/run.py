@@ -1,59 +1,117 @@
-"""Runs the model of this folder from Python; needs numpy, and nothing else.
+"""Runs the model of this folder from Python, in this process; needs numpy, and nothing else.
 
 python3 run.py inputs.npz [outputs.npz]        arrays by input name, in the model's shapes
+
+    from run import Model
+    model = Model()
+    outputs = model.run({"image": image})
 """
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
+import ctypes
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-Tensor = tuple[str, tuple[int, ...], str]  # name, shape, dtype
 
 
-def tensors(kind: str) -> list[Tensor]:
-    """The model's tensors of a kind, "input" or "output", from model.txt."""
-    found = []
-    for line in (HERE / "model.txt").read_text(encoding="utf-8").splitlines():
-        word, _, rest = line.partition(" ")
-        if word == kind:
-            dtype, rank, rest = rest.split(" ", 2)
-            *extents, name = rest.split(" ", int(rank))
-            found.append((name, tuple(map(int, extents)), dtype))
-    return found
+class _Tensor(ctypes.Structure):
+    """``qc_tensor`` of qcompile.h."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("rank", ctypes.c_int32),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("bytes", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+    ]
 
 
-def run(feed: Mapping[str, np.ndarray], launcher: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """One run: arrays by input name -> arrays by output name. launcher: words before the program, of an emulator."""
-    with tempfile.TemporaryDirectory() as folder:
-        files: list[Path] = []
-        for name, shape, dtype in tensors("input"):
-            array = np.ascontiguousarray(feed[name], dtype)
-            if array.shape != shape:
-                raise ValueError(f"{name}: shape {array.shape}, the model has {shape}")
-            files.append(Path(folder) / f"input{len(files)}")
-            array.tofile(files[-1])
-        results = [Path(folder) / f"output{i}" for i in range(len(tensors("output")))]
-        subprocess.run(
-            [*launcher, str(HERE / "run"), str(HERE), *map(str, files + results)], check=True, stdout=subprocess.DEVNULL
-        )
-        return {
-            name: np.fromfile(file, dtype).reshape(shape)
-            for file, (name, shape, dtype) in zip(results, tensors("output"), strict=True)
-        }
+def _runtime(path: Path) -> ctypes.CDLL:
+    with contextlib.suppress(OSError):  # where libm is part of libc
+        ctypes.CDLL("libm.so.6", mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(path))
+    library.qc_open.restype, library.qc_open.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+    library.qc_error.restype = ctypes.c_char_p
+    for name in ("qc_run", "qc_close", "qc_inputs", "qc_outputs"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name in ("qc_input", "qc_output"):
+        getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_int]
+        getattr(library, name).restype = ctypes.POINTER(_Tensor)
+    return library
+
+
+class Model:
+    """The model of ``folder``, on ``threads`` threads (0: as many as it was built for); results do not depend on them.
+
+    inputs, outputs: arrays by name, which ``call`` reads and writes in place. One thread at a time may use a model.
+    Raises ``RuntimeError`` if this machine cannot run it.
+    """
+
+    def __init__(self, folder: str | Path = HERE, threads: int = 0):
+        self._runtime = _runtime(HERE / "libqcompile.so")
+        self._model = self._runtime.qc_open(str(folder).encode(), threads)
+        self._check(not self._model)
+        self.inputs = self._tensors(self._runtime.qc_inputs(self._model), self._runtime.qc_input)
+        self.outputs = self._tensors(self._runtime.qc_outputs(self._model), self._runtime.qc_output)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One call: arrays by input name -> arrays by output name, which are the caller's."""
+        if unknown := set(feed) ^ set(self.inputs):
+            raise ValueError(f"the inputs are {', '.join(self.inputs)}; wrong or missing: {', '.join(sorted(unknown))}")
+        for name, place in self.inputs.items():
+            array = np.asarray(feed[name])
+            if array.shape != place.shape or array.dtype != place.dtype:
+                given = f"{array.dtype} of {array.shape}"
+                raise ValueError(f"{name} is {given}, the model has {place.dtype} of {place.shape}")
+            place[...] = array
+        self.call()
+        return {name: place.copy() for name, place in self.outputs.items()}
+
+    def call(self) -> None:
+        """Computes ``outputs`` from ``inputs``."""
+        self._check(self._runtime.qc_run(self._model))
+
+    def __del__(self) -> None:
+        if getattr(self, "_model", None):
+            self._runtime.qc_close(self._model)
+
+    def _check(self, failed: bool) -> None:
+        if failed:
+            raise RuntimeError(self._runtime.qc_error().decode())
+
+    def _tensors(self, count: int, get) -> dict[str, np.ndarray]:
+        found = {}
+        for number in range(count):
+            tensor = get(self._model, number).contents
+            memory = (ctypes.c_uint8 * tensor.bytes).from_address(tensor.data)
+            memory.model = self  # whoever holds the array keeps the model
+            array = np.frombuffer(memory, np.uint8).view(tensor.dtype.decode())
+            found[tensor.name.decode()] = array.reshape(tensor.shape[: tensor.rank])
+        return found
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments:
+        sys.exit(__doc__)
+    try:
+        with np.load(arguments[0]) as inputs:
+            outputs = Model().run(dict(inputs))
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if len(arguments) > 1:
+        np.savez(arguments[1], **outputs)  # type: ignore[arg-type]
+    for name, array in outputs.items():
+        print(name, array.dtype, array.shape, "largest at", int(array.argmax()))
+    return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    outputs = run(np.load(sys.argv[1]))
-    if len(sys.argv) > 2:
-        np.savez(sys.argv[2], **outputs)  # type: ignore[arg-type]
-    for name, array in outputs.items():
-        print(name, array.dtype, array.shape, "largest at", int(array.argmax()))
+    sys.exit(main(sys.argv[1:]))
