@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from tvm import relax
-from tvm.tirx import IntImm
 
 from qcompile.passes.base import dtype_of, op_name, shape_of
+from qcompile.passes.movement_calls import pad_indices, part_start, resize_indices, slice_start
 from qcompile.passes.operand_storage import beside, home, plain
-from qcompile.reference.movement import is_nearest_resize, nearest_index
+from qcompile.reference.movement import is_nearest_resize
 from qcompile.targets.kernels import movement, reindex
 
 if TYPE_CHECKING:
@@ -63,39 +62,19 @@ def _concat(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
 
 
 def _strided_slice(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
-    x, numbers = call.args[0], [_literal(arg) for arg in call.args[1:]]
-    if not isinstance(x, relax.Var) or any(n is None for n in numbers):
+    x, start = call.args[0], slice_start(call)
+    if not isinstance(x, relax.Var) or start is None:
         return False
-    axes, first, _, *steps = numbers
-    begin, strides = [0] * len(shape_of(x)), [1] * len(shape_of(x))
-    for axis, start, step in zip(axes, first, steps[0] if steps else [1] * len(axes), strict=True):
-        extent = shape_of(x)[axis]
-        last = extent - 1 if step < 0 else extent
-        begin[axis] = min(max(start + extent if start < 0 else start, 0), last)
-        strides[axis] = step
-    _slice(lowering, var, x, begin, strides)
+    _slice(lowering, var, x, *start)
     return True
-
-
-def _literal(expr: relax.Expr) -> list[int] | None:
-    if not isinstance(expr, relax.Tuple) or not all(isinstance(f, IntImm) for f in expr.fields):
-        return None
-    return [int(f) for f in expr.fields]
 
 
 def lower_split_part(lowering: Lowering, var: relax.Var, split: relax.Call, part: int) -> bool:
     """One result of a split is a slice."""
-    x, axis, parts = split.args[0], int(split.attrs.axis), split.attrs.indices_or_sections
+    x = split.args[0]
     if not isinstance(x, relax.Var):
         return False
-    extent = shape_of(x)[axis]
-    if isinstance(parts, IntImm):
-        size = -(-extent // int(parts))
-        start = part * size
-    else:
-        start = [0, *(int(i) for i in parts)][part]
-    begin = [0] * len(shape_of(x))
-    begin[axis] = start
+    begin = part_start(split, part)
     _slice(lowering, var, x, begin, [1] * len(begin))
     return True
 
@@ -112,16 +91,9 @@ def _pad(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
     if not isinstance(x, relax.Var) or any(w < 0 for w in widths):
         return False
     source, out, before = home(lowering, x), lowering.home[var], widths[::2]
-    modes: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-    mode = str(attrs.pad_mode)
-    if mode == "constant":
+    if str(attrs.pad_mode) == "constant":
         kernel = movement.pad_constant(before, float(attrs.pad_value), source, out, lowering.target)
-    elif mode in modes:
-        pairs = list(zip(widths[::2], widths[1::2], strict=True))
-        indices = [
-            np.pad(np.arange(n), pair, mode=modes[mode]) if any(pair) else None
-            for n, pair in zip(shape_of(x), pairs, strict=True)
-        ]
+    elif (indices := pad_indices(call)) is not None:
         kernel = movement.take(indices, source, out, lowering.target)
     else:
         return False
@@ -130,15 +102,11 @@ def _pad(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
 
 
 def _resize(lowering: Lowering, var: relax.Var, call: relax.Call) -> bool:
-    x, attrs = call.args[0], call.attrs
+    x = call.args[0]
     if not isinstance(x, relax.Var) or not is_nearest_resize(call):
         return False
-    coordinates, rounding = str(attrs.coordinate_transformation_mode), str(attrs.rounding_method)
-    spatial = [
-        nearest_index(a, b, coordinates, rounding) for a, b in zip(shape_of(x)[2:], shape_of(var)[2:], strict=True)
-    ]
     source, out = home(lowering, x), lowering.home[var]
-    kernel = movement.take([None, None, *spatial], source, out, lowering.target)
+    kernel = movement.take(resize_indices(call, var), source, out, lowering.target)
     lowering.emit(var, kernel, [lowering.place(x, source)], out, op_name(call).rpartition(".")[2])
     return True
 
