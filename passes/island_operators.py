@@ -11,6 +11,7 @@ from qcompile.passes import island_math
 from qcompile.passes.base import dtype_of, shape_of
 from qcompile.targets.kernels.matmul_f32 import matmul_f32
 from qcompile.targets.kernels.scan import scan
+from qcompile.targets.kernels.sort import scratch_elements, sort
 from qcompile.targets.target import Target
 
 Legalize = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -105,19 +106,28 @@ def _permute_dims(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 
 def _topk(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    attrs = call.attrs
-    options = (attrs.k, attrs.axis, attrs.ret_type, not attrs.largest, str(attrs.dtype))
-    return builder.call_te(topi.topk, call.args[0], *options, primfunc_name_hint="topk")
+    kind, positions = call.attrs.ret_type, str(call.attrs.dtype)
+    return _sorted(builder, call, bool(call.attrs.largest), kind != "indices", positions if kind != "values" else "")
 
 
 def _argsort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    options = {"axis": call.attrs.axis, "is_ascend": not call.attrs.descending, "dtype": str(call.attrs.dtype)}
-    return builder.call_te(topi.argsort, call.args[0], **options, primfunc_name_hint="argsort")
+    return _sorted(builder, call, bool(call.attrs.descending), False, str(call.attrs.dtype))
 
 
 def _sort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    options = {"axis": call.attrs.axis, "is_ascend": not call.attrs.descending}
-    return builder.call_te(topi.sort, call.args[0], **options, primfunc_name_hint="sort")
+    return _sorted(builder, call, bool(call.attrs.descending), True, "")
+
+
+def _sorted(
+    builder: relax.BlockBuilder, call: relax.Call, descending: bool, values: bool, positions: str
+) -> relax.Expr:
+    data, types = call.args[0], getattr(call.ty, "fields", [call.ty])
+    shape, axis = shape_of(data), int(call.attrs.axis) % len(shape_of(data))
+    keep = int(types[0].shape[axis])
+    kernel = sort(shape, axis, dtype_of(data), keep, descending, values, positions)
+    scratch = relax.TensorType((scratch_elements(shape[axis]),), "int32")
+    found = relax.call_tir(builder.add_func(kernel, "sort"), [data], [*types, scratch])
+    return found if isinstance(call.ty, relax.TupleType) else relax.TupleGetItem(builder.emit(found), 0)
 
 
 def _scan(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:

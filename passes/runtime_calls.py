@@ -1,4 +1,4 @@
-"""Functions of TVM's runtime that generated code calls by name, and the libraries that have them."""
+"""Functions of TVM's runtime that generated code calls by name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from tvm.ir import Call, IRModule, Op
 
 from qcompile.errors import QCompileError
 
-# Beside libtvm_runtime.so, which generated code always finds.
-LIBRARIES = {"tvm.contrib.sort.": "libtvm_runtime_extra.so"}
 _PACKED = {Op.get("tirx.tvm_call_packed"), Op.get("tirx.tvm_call_cpacked")}
 
 
@@ -25,20 +23,12 @@ def runtime_calls(function: tirx.PrimFunc) -> tuple[str, ...]:
     return tuple(names)
 
 
-def runtime_libraries(module: IRModule) -> tuple[str, ...]:
-    """Names of the files that must be loaded before the code of ``module`` runs.
-
-    QCompileError for a function that is in none of them.
-    """
-    found = set()
+def check_runtime_calls(module: IRModule) -> None:
+    """QCompileError for a kernel that calls the runtime: an artifact has all the code that it needs."""
     for _, function in module.functions_items():
         for name in runtime_calls(function) if isinstance(function, tirx.PrimFunc) else ():
-            library = next((file for prefix, file in LIBRARIES.items() if name.startswith(prefix)), None)
-            if library is None:
-                raise QCompileError(
-                    f"TVM computes it by calling '{name}', which no library that is loaded with a model has",
-                    node=str(function.attrs.get("global_symbol", "")) or None,
-                    remedy="cut the operator off, or please report the model",
-                )
-            found.add(library)
-    return tuple(sorted(found))
+            raise QCompileError(
+                f"TVM computes it by calling '{name}' of its runtime, which is not there where a model is loaded",
+                node=str(function.attrs.get("global_symbol", "")) or None,
+                remedy="cut the operator off, or please report the model",
+            )

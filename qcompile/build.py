@@ -16,7 +16,7 @@ from qcompile.manifest import Manifest, TensorInfo
 from qcompile.model import Model, TensorSpec
 from qcompile.passes.emit_entry import emit_entry
 from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
-from qcompile.passes.runtime_calls import runtime_libraries
+from qcompile.passes.runtime_calls import check_runtime_calls
 from qcompile.plan import QuantPlan
 from qcompile.scaled import model_for
 from qcompile.targets.kernels.templates import Schedules
@@ -71,6 +71,7 @@ def build(
         if isinstance(schedules, LockedSchedules):
             schedules.check(schedules_of(lowered))
     entry = emit_entry(lowered)
+    check_runtime_calls(entry.module)
     executable = compile_entry(entry, row)
     main = read(integer)
     manifest = Manifest(
@@ -84,7 +85,6 @@ def build(
         inputs=tuple(_info(s, p.ty, plan) for s, p in zip(model.inputs, main.params, strict=True)),
         outputs=tuple(_info(s, o.ty, plan) for s, o in zip(model.outputs, main.outputs, strict=True)),
         workspace_bytes=entry.workspace,
-        runtime_libraries=runtime_libraries(entry.module),
         layers=describe_layers(model, plan, integer, lowered),
         calls=calls_of(entry, lowered),
         schedules=schedules_of(lowered),

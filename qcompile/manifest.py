@@ -14,7 +14,7 @@ from qcompile.versioned import FileKind
 
 FORMAT = "qcompile.artifact"
 _KIND = FileKind(
-    version=2,
+    version=3,
     title="the artifact format",
     again="build the model again",
     otherwise="damaged manifest",
@@ -100,7 +100,6 @@ class Manifest:
     model, model_sha256, model_bytes: file name (no folder), hash and size of the ONNX source.
     target, triple, features: row name, LLVM triple, what a CPU must have, in the words of /proc/cpuinfo.
     threads: what parallel loops were compiled for. workspace_bytes: scratch memory of one run.
-    runtime_libraries: files of TVM, beside libtvm_runtime.so, whose functions the library calls.
     calls: the kernels in the order of a run; the library's optional ``profile`` entry stamps them.
     schedules: of the layers whose kernels have knobs; a build locked to this manifest uses them.
     """
@@ -115,7 +114,6 @@ class Manifest:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     workspace_bytes: int
-    runtime_libraries: tuple[str, ...] = ()
     layers: tuple[LayerInfo, ...] = ()
     calls: tuple[KernelCall, ...] = ()
     schedules: tuple[ScheduleInfo, ...] = ()
@@ -135,7 +133,7 @@ class Manifest:
 
 
 def _decode(data: dict[str, Any]) -> Manifest:
-    for key in ("features", "notes", "runtime_libraries"):
+    for key in ("features", "notes"):
         data[key] = tuple(data[key])
     for key in ("inputs", "outputs"):
         data[key] = tuple(_tensor(t) for t in data[key])

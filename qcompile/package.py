@@ -58,20 +58,14 @@ manifest.json        what it was built from, layer by layer
 def package(path: str | Path, out: str | Path) -> Path:
     """Writes the artifact at ``path`` as an archive ``out`` (.tar.gz) of one folder; equal artifacts, equal bytes.
 
-    Raises ``QCompileError`` if the artifact is damaged or calls functions of TVM's runtime, if no compiler for its
-    machine is there, or ``out`` cannot be written; an older file there then stays as it was.
+    Raises ``QCompileError`` if the artifact is damaged, no compiler for its machine is there, or ``out`` cannot be
+    written; an older file there then stays as it was.
     """
     out = Path(out)
     if not out.name.endswith(_SUFFIX):
         raise QCompileError(f"the name of a package ends in {_SUFFIX}", node=str(out))
     artifact = open_artifact(path)
     manifest = artifact.manifest
-    if manifest.runtime_libraries:
-        raise QCompileError(
-            f"calls functions of TVM's runtime ({', '.join(manifest.runtime_libraries)}), which a package has not",
-            node=str(path),
-            remedy="run it where apache-tvm is installed",
-        )
     folder = out.name.removesuffix(_SUFFIX)
     files = {
         "README.md": (_readme(manifest).encode(), 0o644),

@@ -47,7 +47,6 @@ def description_of(manifest: Manifest) -> str:
             f"machine {arch}",
             f"target {manifest.target}",
             *(f"feature {word}" for word in manifest.features),
-            *(f"library {name}" for name in manifest.runtime_libraries),
         ],
         [f"weights {manifest.weights.bytes}", f"workspace {manifest.workspace_bytes}"],
     )

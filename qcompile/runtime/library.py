@@ -8,7 +8,6 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,9 @@ _BIG_CORES = 1  # tvm::runtime::threading::ThreadGroup::kBig: all cores of a mac
 _pool = threading.local()  # TVM keeps one pool a thread; threads: what ours is configured for
 
 
-def load_library(path: Path, runtime_libraries: Sequence[str] = ()) -> Module:
-    """Loads generated code. Neither ``import tvm`` nor its compiler library is needed.
-
-    runtime_libraries: files of TVM, beside libtvm_runtime.so, whose functions the code calls.
-    """
-    for name in (_RUNTIME, *runtime_libraries):
-        _load_runtime(name)
+def load_library(path: Path) -> Module:
+    """Loads generated code. Neither ``import tvm`` nor its compiler library is needed."""
+    _load_runtime()
     import tvm_ffi
 
     try:
@@ -45,16 +40,16 @@ def load_library(path: Path, runtime_libraries: Sequence[str] = ()) -> Module:
 
 
 @cache
-def _load_runtime(name: str) -> None:
-    """Makes the functions of one of TVM's libraries visible to libraries that are loaded later."""
+def _load_runtime() -> None:
+    """Makes the functions of TVM's runtime visible to libraries that are loaded later."""
     try:
         import tvm_ffi  # noqa: F401  (loads libtvm_ffi.so, which the runtime needs)
     except ImportError:
         raise QCompileError("the TVM runtime is missing", remedy="pip install apache-tvm-ffi apache-tvm") from None
     spec = importlib.util.find_spec("tvm")
-    library = Path(spec.origin).parent / "lib" / Path(name).name if spec and spec.origin else None
+    library = Path(spec.origin).parent / "lib" / _RUNTIME if spec and spec.origin else None
     if library is None or not library.exists():
-        raise QCompileError("the TVM runtime is missing", node=name, remedy="pip install apache-tvm")
+        raise QCompileError("the TVM runtime is missing", node=_RUNTIME, remedy="pip install apache-tvm")
     ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 

@@ -59,7 +59,7 @@ class Runner:
         artifact = open_artifact(path, verify)
         self.manifest: Manifest = artifact.manifest
         check_cpu(self.manifest.triple, self.manifest.features, self.manifest.target, str(path))
-        self._library = load_library(artifact.path / LIBRARY, self.manifest.runtime_libraries)
+        self._library = load_library(artifact.path / LIBRARY)
         self._entry = self._library["main"]
         self._weights = map_file(artifact.path / WEIGHTS)
         self._workspace = aligned_empty((self.manifest.workspace_bytes,), np.uint8)

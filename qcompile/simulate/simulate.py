@@ -15,7 +15,7 @@ from qcompile.artifact import write_library
 from qcompile.compile import compile_module
 from qcompile.model import Model
 from qcompile.passes.pipeline import run_passes
-from qcompile.passes.runtime_calls import runtime_libraries
+from qcompile.passes.runtime_calls import check_runtime_calls
 from qcompile.plan import QuantPlan
 from qcompile.simulate.form import simulation_form
 from qcompile.simulate.kernels import read_kernels
@@ -51,6 +51,7 @@ def simulate(
     with open_logs(tuning_records) as logs:
         lowered = run_passes(form.module, lowering_passes(row, LoggedSchedules(logs, row), form.variants))
     kernels, constants, module = read_kernels(lowered)
+    check_runtime_calls(module)
     place = Path(tempfile.mkdtemp(prefix="qcompile-simulation-") if out is None else out)
     with contextlib.ExitStack() as unless_done:
         if out is None:
@@ -68,7 +69,6 @@ def simulate(
             space.passive,
             kernels,
             storages_of(lowered),
-            runtime_libraries(module),
         )
         (place / DESCRIPTION).write_bytes(pickle.dumps(description))
         simulation = Simulation(place)

@@ -43,7 +43,6 @@ class Description:
     passive: tuple[str, ...]
     kernels: Kernels
     storages: Mapping[str, Storage]
-    runtime_libraries: tuple[str, ...] = ()
 
 
 class Simulation:
@@ -69,7 +68,7 @@ class Simulation:
         plans = {name: QuantPlan.from_json(text) for name, text in d.plans.items()}
         self.space = Space(plans, d.reads, d.residuals, d.passive)
         self.kernels = d.kernels
-        self._main = load_library(self.folder / LIBRARY, d.runtime_libraries)["main"]
+        self._main = load_library(self.folder / LIBRARY)["main"]
         constants = np.load(self.folder / WEIGHTS)
         self._layout: Memory = lay_out(constants.size, self.kernels, _aligned, SCRATCH)
         self._memory = aligned_empty((self._layout.size + SLACK,), np.uint8)

@@ -8,7 +8,7 @@ from tvm.ir import IRModule
 from tvm.script.ir_builder import tirx as T
 
 from qcompile.errors import QCompileError
-from qcompile.passes.runtime_calls import runtime_calls, runtime_libraries
+from qcompile.passes.runtime_calls import check_runtime_calls, runtime_calls
 from qcompile.targets.kernels.builder import kernel
 
 
@@ -28,15 +28,10 @@ def test_calls_are_found_once_each():
     assert runtime_calls(calling(topk, sort, topk)) == (topk, sort)
 
 
-def test_libraries_of_a_module():
-    assert runtime_libraries(IRModule({"a": calling(), "b": calling()})) == ()
-    module = IRModule({"a": calling("tvm.contrib.sort.topk"), "b": calling("tvm.contrib.sort.sort")})
-    assert runtime_libraries(module) == ("libtvm_runtime_extra.so",)
-
-
-def test_a_function_of_no_library_is_refused():
-    with pytest.raises(QCompileError, match=r"calling 'tvm\.contrib\.cblas\.matmul', which no library"):
-        runtime_libraries(IRModule({"k": calling("tvm.contrib.cblas.matmul")}))
+def test_a_kernel_that_calls_the_runtime_is_refused():
+    check_runtime_calls(IRModule({"a": calling(), "b": calling()}))
+    with pytest.raises(QCompileError, match=r"calling 'tvm\.contrib\.sort\.topk' of its runtime, which is not there"):
+        check_runtime_calls(IRModule({"a": calling(), "k": calling("tvm.contrib.sort.topk")}))
 
 
 FAILS = """

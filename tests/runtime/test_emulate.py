@@ -61,7 +61,6 @@ def test_wrong_feeds(built):
     ("changes", "said"),
     [
         ({"features": ("avx2", "sse5")}, "built for x86-avx2, and this CPU lacks sse5"),
-        ({"runtime_libraries": ("libextra.so",)}, "the model calls libextra.so; load it with TVM's runtime"),
     ],
 )
 def test_what_a_machine_lacks_is_said(tmp_path, changes, said):

@@ -154,7 +154,6 @@ static int read_line(qc_model *model, char *line, const char *folder, char **tar
     return qc_fail("built for %s, this machine is %s", rest, QC_MACHINE);
   if (!strcmp(line, "feature") && !qc_has_feature(rest))
     return qc_fail("built for %s, and this CPU lacks %s", *target, rest);
-  if (!strcmp(line, "library")) return qc_fail("the model calls %s; load it with TVM's runtime", rest);
   for (int kind = 0; kind < KINDS; kind++)
     if (!strcmp(line, kind_names[kind])) return add_argument(model, (enum Kind)kind, rest, folder);
   return 0;
