@@ -13,7 +13,7 @@ from qcompile.formats import format_of
 from qcompile.manifest import LayerInfo, Manifest, ScheduleInfo, TensorInfo
 from qcompile.report import units
 
-_SOURCES = ("tuned", "transferred", "default")  # of ``ScheduleInfo``
+_SOURCES = ("tuned", "counted", "transferred", "default")  # of ``ScheduleInfo``
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = (), title: str = "") -> Table:

@@ -11,15 +11,17 @@ from rich.table import Table
 from qcompile.report import units
 from qcompile.report.tables import table
 from qcompile.targets.kernels.templates import knobs_json
+from qcompile.tune.record import INSTRUCTIONS, SECONDS
 from qcompile.tune.session import Outcome, TaskProgress
 
-HEADERS = ["task", "operator", "shape", "format", "layers", "share", "default us", "best us", "gain", "trials", "state"]
-_NUMBERS = ["layers", "share", "default us", "best us", "gain", "trials"]
+_SHORT = {SECONDS: "us", INSTRUCTIONS: "instructions"}
 
 
 def progress_table(states: Sequence[TaskProgress]) -> Table:
-    """One row a task, in the order of the model; share of the time of all of them."""
-    whole = sum(state.model_seconds for state in states) or 1.0
+    """One row a task, in the order of the model; share of the cost of all of them."""
+    unit = _SHORT[states[0].unit if states else SECONDS]
+    numbers = ["layers", "share", f"default {unit}", f"best {unit}", "gain", "trials"]
+    whole = sum(state.model_cost for state in states) or 1.0
     rows = [
         [
             _name(state),
@@ -27,21 +29,21 @@ def progress_table(states: Sequence[TaskProgress]) -> Table:
             state.task.workload.summary,
             state.task.workload.format,
             str(len(state.task.layers)),
-            f"{state.model_seconds / whole:.1%}",
-            _us(state.default_seconds),
-            _us(state.search.seconds),
+            f"{state.model_cost / whole:.1%}",
+            "" if state.default_cost is None else cost_text(state.default_cost, state.unit),
+            "" if state.search.cost is None else cost_text(state.search.cost, state.unit),
             "" if gain(state) is None else f"{gain(state):.1%}",
             str(state.trials) + (f" ({state.failed} failed)" if state.failed else ""),
             state_of(state),
         ]
         for state in states
     ]
-    return table(HEADERS, rows, right=_NUMBERS)
+    return table(["task", "operator", "shape", "format", *numbers, "state"], rows, right=numbers)
 
 
 def gain(state: TaskProgress) -> float | None:
-    """Share of the default schedule's time that the best one saves."""
-    default, best = state.default_seconds, state.search.seconds
+    """Share of the default schedule's cost that the best one saves."""
+    default, best = state.default_cost, state.search.cost
     return None if default is None or best is None else max(0.0, 1 - best / default)
 
 
@@ -55,10 +57,10 @@ def state_of(state: TaskProgress) -> str:
 
 
 def saved(states: Sequence[TaskProgress]) -> tuple[float, float]:
-    """Seconds of one run of the layers with default schedules and with the best, of those that have both."""
-    both = [s for s in states if s.default_seconds is not None and s.search.seconds is not None]
-    default = sum(len(s.task.layers) * (s.default_seconds or 0.0) for s in both)
-    return default, sum(len(s.task.layers) * min(s.search.seconds or 0.0, s.default_seconds or 0.0) for s in both)
+    """Cost of one run of the layers with default schedules and with the best, of those that have both."""
+    both = [s for s in states if s.default_cost is not None and s.search.cost is not None]
+    default = sum(len(s.task.layers) * (s.default_cost or 0.0) for s in both)
+    return default, sum(len(s.task.layers) * min(s.search.cost or 0.0, s.default_cost or 0.0) for s in both)
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -72,10 +74,8 @@ def summary(outcome: Outcome) -> list[str]:
         f"{'trials':<10} {outcome.trials} in {outcome.seconds:.1f} s{speed}",
     ]
     if default:
-        lines.append(
-            f"{'layers':<10} {units.microseconds(best * 1e6)} us, {units.microseconds(default * 1e6)} us with default "
-            f"schedules ({best / default:.2f}x)"
-        )
+        now, before = (f"{cost_text(cost, states[0].unit)} {_SHORT[states[0].unit]}" for cost in (best, default))
+        lines.append(f"{'layers':<10} {now}, {before} with default schedules ({best / default:.2f}x)")
     failures = [error for state in states for error in state.errors]
     if failures:
         lines.append(f"{'failed':<10} {len(failures)}; the last: {failures[-1]}")
@@ -102,8 +102,9 @@ def task_json(state: TaskProgress) -> dict[str, Any]:
         "workload": json.loads(state.key.workload),
         "batch": state.key.batch,
         "instructions": state.key.instructions,
-        "default_seconds": state.default_seconds,
-        "best_seconds": state.search.seconds,
+        "unit": state.unit,
+        f"default_{state.unit}": state.default_cost,
+        f"best_{state.unit}": state.search.cost,
         "best_knobs": None if best is None else json.loads(knobs_json(best)),
         "trials": state.trials,
         "failed": state.failed,
@@ -116,5 +117,6 @@ def _name(state: TaskProgress) -> str:
     return f"{first} +{len(others)}" if others else first
 
 
-def _us(seconds: float | None) -> str:
-    return "" if seconds is None else units.microseconds(seconds * 1e6)
+def cost_text(cost: float, unit: str) -> str:
+    """Seconds as microseconds, instructions with their thousands."""
+    return units.microseconds(cost * 1e6) if unit == SECONDS else f"{cost:,.0f}"

@@ -10,15 +10,15 @@ from typing import Any
 
 from rich.table import Table
 
-from qcompile.report import units
 from qcompile.report.tables import table
+from qcompile.report.tuning import cost_text
 from qcompile.targets.kernels.workload import Workload
 from qcompile.tune.log import TuningLog
-from qcompile.tune.record import Record, Task
+from qcompile.tune.record import UNITS, Record, Task
 
-_HEADERS = ["operator", "shape", "format", "instructions", "template", "batch", "threads", "trials", "best us"]
-_HEADERS += ["vs first", "knobs", "device", "date", "search"]
-_NUMBERS = ["batch", "threads", "trials", "best us", "vs first"]
+_HEADERS = ["operator", "shape", "format", "instructions", "template", "batch", "threads", "trials"]
+_HEADERS += ["best us", "best instructions", "vs first", "knobs", "device", "date", "search"]
+_NUMBERS = ["batch", "threads", "trials", "best us", "best instructions", "vs first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _cells(row: LogRow, template: bool) -> list[str]:
         str(row.task.batch),
         str(workload.threads) if workload and workload.threads > 1 else "",
         f"{row.trials}" + (f" ({row.failed} failed)" if row.failed else ""),
-        units.microseconds(best.minimum * 1e6) if best else "",
+        *(cost_text(best.minimum, unit) if best and best.unit == unit else "" for unit in UNITS),
         f"{row.speedup:.2f}x" if row.speedup else "",
         ", ".join(f"{k} {_word(v)}" for k, v in json.loads(best.knobs).items()) if best else "",
         row.device,
@@ -116,11 +116,11 @@ def log_json(row: LogRow) -> dict[str, Any]:
         "trials": row.trials,
         "failed": row.failed,
         "finished": row.finished,
-        "first_seconds": row.first.minimum if row.first else None,
+        f"first_{row.task.unit}": row.first.minimum if row.first else None,
         "best": best
         and {
-            "minimum_seconds": best.minimum,
-            "median_seconds": best.median,
+            f"minimum_{best.unit}": best.minimum,
+            f"median_{best.unit}": best.median,
             "spread": best.spread,
             "knobs": json.loads(best.knobs),
             "cores": best.cores,

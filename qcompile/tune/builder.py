@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,15 @@ import numpy as np
 from qcompile.artifact import write_library
 from qcompile.compile import compile_module
 from qcompile.errors import QCompileError
+from qcompile.targets.kernels.conv import Kernel
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
+from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 from qcompile.tune.arrays import constants_of
-from qcompile.tune.harness import Packing, harness
+from qcompile.tune.harness import Harness, Packing, harness
+
+Frame = Callable[[Sequence[Kernel], Storage, Storage, Storage | None], Harness]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,17 @@ class Build:
     errors: dict[int, str]
 
 
-def build(workload: Workload, knobs: Sequence[object], members: Sequence[int], target: Target, stem: Path) -> Build:
+def build(
+    workload: Workload,
+    knobs: Sequence[object],
+    members: Sequence[int],
+    target: Target,
+    stem: Path,
+    frame: Frame = harness,
+) -> Build:
     """Candidates ``members`` of ``knobs`` in one library ``stem``.so; each in its own where one does not compile.
+
+    frame: what is built around the kernels, of their module and tensors.
 
     Raises ``QCompileError`` for what is no candidate's fault: no linker, no space.
     """
@@ -59,13 +72,13 @@ def build(workload: Workload, knobs: Sequence[object], members: Sequence[int], t
             errors[i] = reason(error)
     if not kernels:
         return Build((), errors)
-    made = harness(list(kernels.values()), workload.x, workload.out, workload.residual)
+    made = frame(list(kernels.values()), workload.x, workload.out, workload.residual)
     try:
         module = compile_module(made.module, target)
     except Exception as error:
         if len(kernels) == 1:
             return Build((), errors | dict.fromkeys(kernels, reason(error)))
-        parts = [build(workload, knobs, [i], target, stem.with_name(f"{stem.name}-{i}")) for i in kernels]
+        parts = [build(workload, knobs, [i], target, stem.with_name(f"{stem.name}-{i}"), frame) for i in kernels]
         for part in parts:
             errors |= part.errors
         return Build(tuple(library for part in parts for library in part.libraries), errors)

@@ -93,7 +93,7 @@ class LoggedCosts:
         template, ratios = TEMPLATES[like.operator], []
         for log in self._logs:
             for record in log.same_operator(
-                like.operator, instructions(like, self._target), template.version, self._device
+                like.operator, instructions(like, self._target), template.version, device=self._device
             ):
                 workload = known_workload(record)
                 if workload and (workload.format, workload.threads) == (like.format, like.threads):

@@ -17,26 +17,41 @@ from urllib.parse import quote
 from qcompile.errors import QCompileError
 
 APPLICATION = 0x71634C67  # "qcLg"
-SCHEMA = 1
+SCHEMA = 2
+_OLDER = 1  # had seconds only; brought up to date when it is opened, a copy of it where it is only read
 _MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes of SQLite's header, with the application's number at 68
 _WAIT = 60.0  # seconds for other writers
 _RECOVER = "restore a copy, or save what is readable with sqlite3's .recover"
-_TABLES = """
-CREATE TABLE task (
+_TASK = """
+CREATE TABLE {name} (
     id INTEGER PRIMARY KEY, workload TEXT NOT NULL, batch INTEGER NOT NULL, instructions TEXT NOT NULL,
-    template INTEGER NOT NULL, operator TEXT NOT NULL, UNIQUE (workload, batch, instructions, template)
+    template INTEGER NOT NULL, operator TEXT NOT NULL, unit TEXT NOT NULL,
+    UNIQUE (workload, batch, instructions, template, unit)
 );
+"""
+_INDEX = "CREATE INDEX task_by_operator ON task (operator, instructions, template, unit);"
+_TABLES = f"""
+{_TASK.format(name="task")}
 CREATE TABLE record (
     number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, task INTEGER NOT NULL REFERENCES task, knobs TEXT NOT NULL,
-    seconds TEXT NOT NULL, error TEXT NOT NULL, device TEXT NOT NULL, cores INTEGER NOT NULL, created TEXT NOT NULL,
+    costs TEXT NOT NULL, error TEXT NOT NULL, device TEXT NOT NULL, cores INTEGER NOT NULL, created TEXT NOT NULL,
     tools TEXT NOT NULL, footprint INTEGER NOT NULL, minimum REAL, median REAL
 );
 CREATE TABLE search (
     task INTEGER PRIMARY KEY REFERENCES task, trials INTEGER NOT NULL, finished INTEGER NOT NULL, created TEXT NOT NULL
 );
-CREATE INDEX task_by_operator ON task (operator, instructions, template);
+{_INDEX}
 CREATE INDEX record_by_speed ON record (task, device, minimum, median, id);
+"""
+_UPDATE = f"""
+{_TASK.format(name="new_task")}
+INSERT INTO new_task SELECT id, workload, batch, instructions, template, operator, 'seconds' FROM task;
+DROP TABLE task;
+ALTER TABLE new_task RENAME TO task;
+ALTER TABLE record RENAME COLUMN seconds TO costs;
+{_INDEX}
+PRAGMA user_version = {SCHEMA}
 """
 
 
@@ -57,7 +72,7 @@ def open_writable(path: Path, create: bool) -> sqlite3.Connection:
     if not _writable(path):
         raise QCompileError("cannot be written: no permission there", node=str(path), remedy="name another log")
     with in_words(path):
-        return _checked(_connect(path, "mode=rw"), path)
+        return _checked(_connect(path, "mode=rw"), path, update=True)
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
@@ -168,11 +183,11 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
     )
 
 
-def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    """The connection if its database is sound, else it is closed."""
+def _checked(connection: sqlite3.Connection, path: Path, update: bool = False) -> sqlite3.Connection:
+    """The connection if its database is sound, else it is closed; of an older one updated, or to a copy that is."""
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA:
+        if version not in (SCHEMA, _OLDER):
             raise QCompileError(
                 f"written by {'a newer' if version > SCHEMA else 'another'} qcompile (schema {version}, not {SCHEMA})",
                 node=str(path),
@@ -180,11 +195,30 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
             )
         if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise QCompileError("damaged", node=str(path), remedy=_RECOVER)
+        if version == _OLDER:
+            if not update:
+                connection = _copy(connection)
+            _bring_up_to_date(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    with contextlib.closing(connection):
+        connection.backup(copy)
+    return copy
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == _OLDER:  # no other process was faster
+        for statement in _UPDATE.split(";"):
+            connection.execute(statement)
+    connection.execute("COMMIT")
 
 
 def _create(path: Path) -> None:

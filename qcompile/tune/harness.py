@@ -95,7 +95,7 @@ class Layout:
 
 def harness(kernels: Sequence[Kernel], x: Storage, out: Storage, residual: Storage | None) -> Harness:
     """At most ``CANDIDATES`` kernels, all for the same tensors."""
-    blob, packings = _pack(kernels)
+    blob, packings = pack(kernels)
     names = [GlobalVar(f"candidate_{i}") for i in range(len(kernels))]
     functions = {name: private(kernel.function) for name, kernel in zip(names, kernels, strict=True)}
     main = _main([(n, k.function, p) for n, k, p in zip(names, kernels, packings, strict=True)], x, out, residual)
@@ -108,7 +108,14 @@ def elements(storage: Storage) -> int:
     return storage.numel + SLACK // np.dtype(storage.dtype).itemsize
 
 
-def _pack(kernels: Sequence[Kernel]) -> tuple[np.ndarray, list[Packing]]:
+def padded(flat: np.ndarray, storage: Storage) -> np.ndarray:
+    """A buffer of ``elements`` that begins with ``flat``."""
+    result = np.zeros(elements(storage), flat.dtype)
+    result[: flat.size] = flat
+    return result
+
+
+def pack(kernels: Sequence[Kernel]) -> tuple[np.ndarray, list[Packing]]:
     """The constants, equal packings once, and each kernel's packing."""
     blob, known, packings = bytearray(), dict[bytes, Packing](), []
     for kernel in kernels:
@@ -143,7 +150,7 @@ def _main(
             T.buffer_store(calls, tirx.const(0, "int64"), [i])
         with T.serial(0, rounds) as r:
             for c, (name, function, packing) in enumerate(candidates):
-                with _when((active >> tirx.const(c, "int64")) & tirx.const(1, "int64") != 0):
+                with when((active >> tirx.const(c, "int64")) & tirx.const(1, "int64") != 0):
                     at = (r * len(candidates) + c) * (2 * _STAMP)
                     _stamp(stamps, at)
                     with T.serial(0, repeat):
@@ -174,7 +181,8 @@ def _spread(packings: Sequence[Packing], total: int) -> tirx.PrimFunc:
 
 
 @contextmanager
-def _when(condition: Any) -> Any:
+def when(condition: Any) -> Any:
+    """Emits what is done if the condition holds."""
     with T.If(condition), T.Then():
         yield
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from qcompile.targets.target import Target
-from qcompile.tune.measurer import WorkerMeasurer
 from qcompile.tune.places import Here
+from qcompile.tune.timed import TimingMeasurer
 
 
-class LocalMeasurer(WorkerMeasurer):
-    """See ``WorkerMeasurer``."""
+class LocalMeasurer(TimingMeasurer):
+    """See ``TimingMeasurer``."""
 
     def __init__(self, target: Target, workers: int | None = None):
         super().__init__(target, Here(), workers)

@@ -1,7 +1,7 @@
 """``TuningLog``: every trial that was ever paid for.
 
 A record is found by its workload, batch, instructions and template version, and is never applied to others of the last
-two. Records of equal content are one record.
+two. Costs in one unit never compare with those in another. Records of equal content are one record.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from qcompile.errors import QCompileError
 from qcompile.tune import database, log_file
-from qcompile.tune.record import Record, Search, Task, operator_of
+from qcompile.tune.record import SECONDS, Record, Search, Task, operator_of
 
+_TASK = "workload, batch, instructions, template"
 _RECORD = (
-    "SELECT workload, batch, instructions, template, knobs, seconds, error, device, cores, created, tools, footprint "
-    "FROM record JOIN task ON task = task.id "
+    f"SELECT {_TASK}, knobs, costs, error, device, cores, created, tools, footprint, unit"
+    " FROM record JOIN task ON task = task.id "
 )
-_SEARCH = (
-    "SELECT workload, batch, instructions, template, trials, finished, created FROM search JOIN task ON task = id "
-)
-ONE_TASK = "workload = ? AND batch = ? AND instructions = ? AND template = ?"
+_SEARCH = f"SELECT {_TASK}, trials, finished, created, unit FROM search JOIN task ON task = id "
+ONE_TASK = "workload = ? AND batch = ? AND instructions = ? AND template = ? AND unit = ?"
 _OF_TASK = f"WHERE {ONE_TASK} "
-_IN_ORDER = "ORDER BY operator, workload, batch, instructions, template"
+_IN_ORDER = f"ORDER BY operator, {_TASK}, unit DESC"
 _FASTEST = "ORDER BY minimum, median, record.id LIMIT 1"
 
 
@@ -96,7 +96,7 @@ class TuningLog:
             for item in items:
                 if isinstance(item, Record):
                     added += self._put_record(item)
-                elif (old := self.search(*_key(item.task))) is None or _progress(item) > _progress(old):
+                elif (old := self.search(*astuple(item.task))) is None or _progress(item) > _progress(old):
                     self._put_search(item)
         return added
 
@@ -114,12 +114,12 @@ class TuningLog:
 
     def _put_record(self, record: Record) -> int:
         values = (
-            *(bytes.fromhex(record.id), self._task(record.task), record.knobs, json.dumps(record.seconds)),
+            *(bytes.fromhex(record.id), self._task(record.task), record.knobs, json.dumps(record.costs)),
             *(record.error, record.device, record.cores, record.created, json.dumps(record.tools), record.footprint),
             *((record.minimum, record.median) if record.ok else (None, None)),
         )
         return self._connection.execute(
-            "INSERT OR IGNORE INTO record (id, task, knobs, seconds, error, device, cores, created, tools, footprint,"
+            "INSERT OR IGNORE INTO record (id, task, knobs, costs, error, device, cores, created, tools, footprint,"
             " minimum, median) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         ).rowcount
@@ -131,17 +131,19 @@ class TuningLog:
         )
 
     def _task(self, task: Task) -> int:
-        found = self._connection.execute("SELECT id FROM task " + _OF_TASK, _key(task)).fetchone()
+        found = self._connection.execute("SELECT id FROM task " + _OF_TASK, astuple(task)).fetchone()
         if found:
             return found[0]
         return self._connection.execute(
-            "INSERT INTO task (workload, batch, instructions, template, operator) VALUES (?, ?, ?, ?, ?)",
-            (*_key(task), operator_of(task.workload)),
+            "INSERT INTO task (workload, batch, instructions, template, unit, operator) VALUES (?, ?, ?, ?, ?, ?)",
+            (*astuple(task), operator_of(task.workload)),
         ).lastrowid
 
     # Reading
 
-    def best(self, workload: str, batch: int, instructions: str, template: int, device: str = "") -> Record | None:
+    def best(
+        self, workload: str, batch: int, instructions: str, template: int, unit: str = SECONDS, device: str = ""
+    ) -> Record | None:
         """The fastest record of a task, None if none succeeded.
 
         Fastest is the least minimum: noise of neighbours, interrupts and clocks only ever adds time, so the minimum of
@@ -150,43 +152,44 @@ class TuningLog:
         Times of two CPUs do not compare: those of ``device`` decide if there are any, else those of the CPU that was
         measured last.
         """
-        found = self._rows("SELECT id FROM task " + _OF_TASK, (workload, batch, instructions, template))
+        found = self._rows("SELECT id FROM task " + _OF_TASK, (workload, batch, instructions, template, unit))
         return self._best(found[0][0], device) if found else None
 
-    def trials(self, workload: str, batch: int, instructions: str, template: int) -> list[Record]:
+    def trials(self, workload: str, batch: int, instructions: str, template: int, unit: str = SECONDS) -> list[Record]:
         """All records of a task, failed ones too, in the order in which they came into this log."""
-        key = (workload, batch, instructions, template)
+        key = (workload, batch, instructions, template, unit)
         return [_record(row) for row in self._rows(_RECORD + _OF_TASK + "ORDER BY number", key)]
 
-    def search(self, workload: str, batch: int, instructions: str, template: int) -> Search | None:
+    def search(self, workload: str, batch: int, instructions: str, template: int, unit: str = SECONDS) -> Search | None:
         """How far the search of a task has come, None if it never began."""
-        found = self._rows(_SEARCH + _OF_TASK, (workload, batch, instructions, template))
+        found = self._rows(_SEARCH + _OF_TASK, (workload, batch, instructions, template, unit))
         return _search(found[0]) if found else None
 
-    def same_operator(self, operator: str, instructions: str, template: int, device: str = "") -> list[Record]:
+    def same_operator(
+        self, operator: str, instructions: str, template: int, unit: str = SECONDS, device: str = ""
+    ) -> list[Record]:
         """The best record of every task of an operator on the same instructions: what knobs may be transferred from."""
         return self._best_of(
-            "SELECT id FROM task WHERE operator = ? AND instructions = ? AND template = ? " + _IN_ORDER,
-            (operator, instructions, template),
+            "SELECT id FROM task WHERE operator = ? AND instructions = ? AND template = ? AND unit = ? " + _IN_ORDER,
+            (operator, instructions, template, unit),
             device,
         )
 
     def other_batches(
-        self, workload: str, batch: int, instructions: str, template: int, device: str = ""
+        self, workload: str, batch: int, instructions: str, template: int, unit: str = SECONDS, device: str = ""
     ) -> list[Record]:
         """The best record of the same layer at every batch but ``batch``, nearest batch first."""
         records = self._best_of(
-            "SELECT id FROM task WHERE workload = ? AND batch <> ? AND instructions = ? AND template = ?",
-            (workload, batch, instructions, template),
+            "SELECT id FROM task WHERE workload = ? AND batch <> ? AND instructions = ? AND template = ? AND unit = ?",
+            (workload, batch, instructions, template, unit),
             device,
         )
         return sorted(records, key=lambda r: (abs(math.log(r.batch / batch)), r.batch))
 
     def tasks(self) -> list[Task]:
         """All that has a record or a search, in the order of ``records``."""
-        return [
-            Task(*row) for row in self._rows("SELECT workload, batch, instructions, template FROM task " + _IN_ORDER)
-        ]
+        every = f"SELECT {_TASK}, unit FROM task "
+        return [Task(*row) for row in self._rows(every + _IN_ORDER)]
 
     def records(self, instructions: str | None = None) -> Iterator[Record]:
         """All records, or those of some instructions, task by task, each task's as ``trials`` has them."""
@@ -234,17 +237,13 @@ def is_text(path: Path) -> bool:
         return path.suffix == ".jsonl" or file.read(len(log_file.HEAD)) == log_file.HEAD.encode()
 
 
-def _key(task: Task) -> tuple[str, int, str, int]:
-    return task.workload, task.batch, task.instructions, task.template
-
-
 def _progress(search: Search) -> tuple[bool, int, str]:
     return search.finished, search.trials, search.created
 
 
 def _record(row: tuple) -> Record:
     values = list(row)
-    values[5], values[10] = tuple(json.loads(row[5])), tuple(map(tuple, json.loads(row[10])))  # seconds, tools
+    values[5], values[10] = tuple(json.loads(row[5])), tuple(map(tuple, json.loads(row[10])))  # costs, tools
     return Record(*values)
 
 

@@ -1,7 +1,8 @@
 """``LoggedSchedules``: what tuning logs know of a workload, asked by the compiler layer by layer.
 
-In this order: the best of exactly this workload, the best of the same layer at another batch (both "tuned"), the knobs
-of the nearest recorded shape ("transferred"), the template's default.
+In this order: the best of exactly this workload, the best of the same layer at another batch (both "tuned", or
+"counted" where nothing but instructions was measured), the knobs of the nearest recorded shape ("transferred"), the
+template's default. What was timed goes before what was counted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from qcompile.targets.kernels.templates import (
+    COUNTED,
     TEMPLATES,
     TRANSFERRED,
     TUNED,
@@ -29,10 +31,11 @@ from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 from qcompile.tune.locations import default_log, parse_locations, shipped_logs
 from qcompile.tune.log import TuningLog
-from qcompile.tune.record import Record
+from qcompile.tune.record import INSTRUCTIONS, SECONDS, UNITS, Record
 from qcompile.tune.transfer import adapt, comparable, features, nearest
 
 DEFAULT_RECORDS = "default"
+_MEASURED = {SECONDS: TUNED, INSTRUCTIONS: COUNTED}  # what a schedule is called by the unit of its record
 
 
 def log_files(records: str | Path | Sequence[str | Path] = DEFAULT_RECORDS) -> list[Path]:
@@ -81,28 +84,31 @@ class LoggedSchedules:
         return self._known[workload]
 
     def _look_up(self, workload: Workload) -> Schedule:
-        for source, find in (
-            (TUNED, self._exact),
-            (TUNED, self._of_another_batch),
-            (TRANSFERRED, self._of_the_nearest),
+        for find, sources in (
+            (self._exact, _MEASURED),
+            (self._of_another_batch, _MEASURED),
+            (self._of_the_nearest, dict.fromkeys(UNITS, TRANSFERRED)),
         ):
-            knobs = find(workload)
-            if knobs is not None:
-                return Schedule(knobs, source)
+            for unit, source in sources.items():
+                knobs = find(workload, unit)
+                if knobs is not None:
+                    return Schedule(knobs, source)
         return Schedule()
 
-    def _exact(self, workload: Workload) -> Any:
-        records = (record for log in self._logs for record in _fastest(log, *task_key(workload, self._target)))
+    def _exact(self, workload: Workload, unit: str) -> Any:
+        key = task_key(workload, self._target, unit)
+        records = (record for log in self._logs for record in _fastest(log, *key))
         return next(filter(None, (usable_knobs(record.knobs, workload, self._target) for record in records)), None)
 
-    def _of_another_batch(self, workload: Workload) -> Any:
-        records = (record for log in self._logs for record in log.other_batches(*task_key(workload, self._target)))
+    def _of_another_batch(self, workload: Workload, unit: str) -> Any:
+        key = task_key(workload, self._target, unit)
+        records = (record for log in self._logs for record in log.other_batches(*key))
         return self._adapted(
             ((record, Workload.from_key(record.workload, record.batch)) for record in records), workload
         )
 
-    def _of_the_nearest(self, workload: Workload) -> Any:
-        shapes = self._alike(workload)
+    def _of_the_nearest(self, workload: Workload, unit: str) -> Any:
+        shapes = self._alike(workload, unit)
         near = [shapes[i] for i in nearest(features(workload), [shape.point for shape in shapes])]
         return self._adapted(((shape.record, shape.workload) for shape in near), workload)
 
@@ -114,14 +120,16 @@ class LoggedSchedules:
                 return adapt(knobs, old, workload, self._target)
         return None
 
-    def _alike(self, workload: Workload) -> list[_Shape]:
+    def _alike(self, workload: Workload, unit: str) -> list[_Shape]:
         """All comparable shapes, the last measured first."""
-        key = comparable(workload)
+        kind = comparable(workload)
+        key = (*kind, unit)
         if key not in self._shapes:
-            wanted = (workload.operator, instructions(workload, self._target), TEMPLATES[workload.operator].version)
+            version = TEMPLATES[workload.operator].version
+            wanted = (workload.operator, instructions(workload, self._target), version, unit)
             records = [record for log in self._logs for record in log.same_operator(*wanted)]
             shapes = map(_shape, sorted(records, key=lambda record: record.created, reverse=True))
-            self._shapes[key] = [shape for shape in shapes if shape and comparable(shape.workload) == key]
+            self._shapes[key] = [shape for shape in shapes if shape and comparable(shape.workload) == kind]
         return self._shapes[key]
 
 
@@ -168,10 +176,10 @@ def _are_legal(knobs: Any, template: Template, workload: Workload, target: Targe
     return template.is_legal(workload, target, knobs)
 
 
-def task_key(workload: Workload, target: Target) -> tuple[str, int, str, int]:
-    """What a log knows a workload by: key, batch, instructions, template version."""
+def task_key(workload: Workload, target: Target, unit: str = SECONDS) -> tuple[str, int, str, int, str]:
+    """What a log knows a workload by: the fields of ``Task``."""
     version = TEMPLATES[workload.operator].version
-    return workload.key, workload.batch, instructions(workload, target), version
+    return workload.key, workload.batch, instructions(workload, target), version, unit
 
 
 def _fastest(log: TuningLog, *key: Any) -> Iterator[Record]:

@@ -13,24 +13,24 @@ from qcompile.targets.kernels.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """seconds: timings of one call, in the order in which they were taken; () if the candidate failed.
+    """costs: of one call, in the measurer's unit, in the order in which they were measured; () if the candidate failed.
 
     Of kernels so short that they run more than 32 times, each timing is the median of some calls in a row.
     error: why it failed, "" if it did not.
     """
 
-    seconds: tuple[float, ...]
+    costs: tuple[float, ...]
     error: str = ""
 
     @property
     def minimum(self) -> float:
-        """Seconds; infinite for a failure."""
-        return min(self.seconds, default=math.inf)
+        """Infinite for a failure."""
+        return min(self.costs, default=math.inf)
 
     @property
     def spread(self) -> float:
         """How far the median is above the minimum, as a part of it: large where neighbours made noise."""
-        return statistics.median(self.seconds) / self.minimum - 1 if self.seconds else 0.0
+        return statistics.median(self.costs) / self.minimum - 1 if self.costs else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,14 @@ class Measurer(Protocol):
     """device, cores: CPU model of the machine that measures, and how many cores it has.
 
     workers: how many batches are built at the same time; so many at least should be measured in one call.
+    unit: of what is measured, one of ``record.UNITS``. exact: whether measuring again gives the same.
     """
 
     device: str
     cores: int
     workers: int
+    unit: str
+    exact: bool
 
     def measure_many(self, batches: Sequence[Batch]) -> Iterator[list[Measurement]]:
         """The measurements of each batch, in order; those of a batch when it has been measured."""

@@ -1,6 +1,7 @@
 """``Record`` and ``Search``: what a tuning log holds. Both are single JSON objects outside the database.
 
 A number in a record is a measurement on one machine with one version of the tools; nothing is averaged or rounded.
+Seconds and executed instructions are two units: what is measured in one says nothing about what is in the other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 _CREATED = "%Y-%m-%dT%H:%M:%SZ"
+SECONDS, INSTRUCTIONS = "seconds", "instructions"
+UNITS = (SECONDS, INSTRUCTIONS)  # what counts more comes first
 _INTEGER = range(-(2**63), 2**63)  # what SQLite holds
 
 
@@ -25,28 +28,30 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is searched for: the fastest knobs of one layer on one kind of machine.
+    """What is searched for: the knobs of least cost of one layer on one kind of machine.
 
     workload: ``Workload.key``: canonical JSON of the layer without its numbers and without its batch.
     instructions: target features that matter to the code ("x86-64-v4 vpdpbusd.512 r32"). A record is never used for
     others. template: version of the schedule template that gives the knobs their meaning.
+    unit: of the cost, one of ``UNITS``.
     """
 
     workload: str
     batch: int
     instructions: str
     template: int
+    unit: str = SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One trial: knobs, and how long the kernel took with them, or why it has no time.
+    """One trial: knobs, and what the kernel cost with them, or why it has no cost.
 
-    workload, batch, instructions, template: as in ``Task``.
-    knobs: canonical JSON object. seconds: every timing of one call, in order; () if the trial failed.
+    workload, batch, instructions, template, unit: as in ``Task``.
+    knobs: canonical JSON object. costs: every measurement of one call, in order; () if the trial failed.
     error: why it failed, "" if it did not. device: CPU model. cores: how many the machine has.
     created: ``now()``. tools: names and versions, sorted. footprint: bytes of weights that were rotated through while
-    timing, which tells the state of the caches.
+    timing, which tells the state of the caches; 0 where that cannot matter.
 
     Raises ValueError for a record that could not be stored and read back as it is.
     """
@@ -56,29 +61,30 @@ class Record:
     instructions: str
     template: int
     knobs: str
-    seconds: tuple[float, ...]
+    costs: tuple[float, ...]
     error: str
     device: str
     cores: int
     created: str
     tools: tuple[tuple[str, str], ...]
     footprint: int
+    unit: str = SECONDS
 
     def __post_init__(self) -> None:
         _check_task(self)
         _check_canonical("knobs", self.knobs)
         _check_created(self.created)
-        if bool(self.seconds) == bool(self.error):
-            raise ValueError("a record has either seconds or an error")
-        if not all(type(s) is float and 0 < s < math.inf for s in self.seconds):
-            raise ValueError(f"seconds must be positive floats, not {self.seconds}")
+        if bool(self.costs) == bool(self.error):
+            raise ValueError("a record has either costs or an error")
+        if not all(type(c) is float and 0 < c < math.inf for c in self.costs):
+            raise ValueError(f"costs must be positive floats, not {self.costs}")
         if list(self.tools) != sorted(self.tools):
             raise ValueError("tools must be sorted")
         _check_storable(self)
 
     @property
     def task(self) -> Task:
-        return Task(self.workload, self.batch, self.instructions, self.template)
+        return Task(self.workload, self.batch, self.instructions, self.template, self.unit)
 
     @property
     def ok(self) -> bool:
@@ -86,18 +92,18 @@ class Record:
 
     @property
     def minimum(self) -> float:
-        """Seconds; infinite for a failure."""
-        return min(self.seconds, default=math.inf)
+        """In ``unit``; infinite for a failure."""
+        return min(self.costs, default=math.inf)
 
     @property
     def median(self) -> float:
-        """Seconds; infinite for a failure."""
-        return statistics.median(self.seconds) if self.seconds else math.inf
+        """In ``unit``; infinite for a failure."""
+        return statistics.median(self.costs) if self.costs else math.inf
 
     @property
     def spread(self) -> float:
         """How far the median is above the minimum, as a part of it: large where neighbours made noise."""
-        return self.median / self.minimum - 1 if self.seconds else 0.0
+        return self.median / self.minimum - 1 if self.costs else 0.0
 
     @property
     def operator(self) -> str:
@@ -123,6 +129,7 @@ class Search:
     trials: int
     finished: bool
     created: str
+    unit: str = SECONDS
 
     def __post_init__(self) -> None:
         _check_task(self)
@@ -131,7 +138,7 @@ class Search:
 
     @property
     def task(self) -> Task:
-        return Task(self.workload, self.batch, self.instructions, self.template)
+        return Task(self.workload, self.batch, self.instructions, self.template, self.unit)
 
     @property
     def operator(self) -> str:
@@ -148,17 +155,27 @@ def operator_of(workload: str) -> str:
 
 
 def to_dict(item: Record | Search) -> dict[str, Any]:
-    """As JSON takes it; the JSON texts within are objects."""
+    """As JSON takes it; the JSON texts within are objects.
+
+    Costs in seconds, the older unit, stand under that name, without a unit.
+    """
     values = {f.name: getattr(item, f.name) for f in fields(item)}
     values["workload"] = json.loads(values["workload"])
     if isinstance(item, Record):
-        values |= {"knobs": json.loads(item.knobs), "seconds": list(item.seconds), "tools": dict(item.tools)}
+        values |= {"knobs": json.loads(item.knobs), "costs": list(item.costs), "tools": dict(item.tools)}
+    if item.unit == SECONDS:
+        del values["unit"]
+        if isinstance(item, Record):
+            values[SECONDS] = values.pop("costs")
     return values
 
 
 def from_dict(kind: type[Record] | type[Search], values: Mapping[str, Any]) -> Record | Search:
     """The inverse of ``to_dict``. Raises ValueError, with the key, for anything else."""
     names = [f.name for f in fields(kind)]
+    if "unit" not in values:
+        names.remove("unit")
+        names = [SECONDS if name == "costs" else name for name in names]
     if wrong := set(names) ^ set(values):
         raise ValueError(f"{'no' if wrong & set(names) else 'unknown'} {', '.join(map(repr, sorted(wrong)))}")
     restored = dict(values)
@@ -166,7 +183,7 @@ def from_dict(kind: type[Record] | type[Search], values: Mapping[str, Any]) -> R
         restored["workload"] = canonical(values["workload"])
         if kind is Record:
             restored["knobs"] = canonical(values["knobs"])
-            restored["seconds"] = tuple(map(float, values["seconds"]))
+            restored["costs"] = tuple(map(float, restored.pop("costs" if "unit" in values else SECONDS)))
             restored["tools"] = tuple(sorted(values["tools"].items()))
         return kind(**restored)
     except (TypeError, AttributeError, OverflowError) as error:
@@ -179,6 +196,8 @@ def _check_task(item: Record | Search) -> None:
         raise ValueError("workload: no operator")
     if isinstance(item.batch, int) and item.batch < 1:
         raise ValueError(f"batch must be 1 or more, not {item.batch}")
+    if item.unit not in UNITS:
+        raise ValueError(f"unknown unit {item.unit!r}")
 
 
 def _check_canonical(name: str, text: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from qcompile.targets.target import Target
-from qcompile.tune.measurer import WorkerMeasurer
 from qcompile.tune.places import Tracker
+from qcompile.tune.timed import TimingMeasurer
 
 
-class RemoteMeasurer(WorkerMeasurer):
-    """See ``WorkerMeasurer``. Servers registered as ``key`` must be alike; their work is trusted, and so must we be.
+class RemoteMeasurer(TimingMeasurer):
+    """See ``TimingMeasurer``. Servers registered as ``key`` must be alike; their work is trusted, and so must we be.
 
     wait: seconds until a missing server is an error.
     """

@@ -13,6 +13,7 @@ from qcompile.tune.locations import default_log, shipped_logs
 from qcompile.tune.log import TuningLog
 from qcompile.tune.lookup import DEFAULT_RECORDS, log_files
 from qcompile.tune.measure import Measurer
+from qcompile.tune.record import SECONDS
 from qcompile.tune.session import NO_LIMIT, Budget, Outcome, Report, open_tasks, search
 from qcompile.tune.tasks import TuningTask
 
@@ -42,7 +43,8 @@ def tune(
     path, *others = logs_to_tune(tuning_records)
     with TuningLog.open(path) as log:
         read = [TuningLog.open(other, read_only=True) for other in others]
-        states = open_tasks(tasks, row, log, again=again, elsewhere=read)
+        unit = measurer.unit if measurer is not None else SECONDS
+        states = open_tasks(tasks, row, log, again=again, elsewhere=read, unit=unit)
         if all(state.done for state in states):
             return search(states, None, log, budget, report)
         if measurer is not None:

@@ -2,9 +2,10 @@
 
 The prior (cycles counted from registers, vector widths and remainders) ranks a space of some thousand schedules well
 enough that the best is among its first few dozen, but not well enough to name it. What it misses is learnt: each value
-of each knob has a factor, fitted to the measurements so far (ridge regression of log(time / prior)). A batch takes some
+of each knob has a factor, fitted to the measurements so far (ridge regression of log(cost / prior)). A batch takes some
 of its candidates from the neighbours of the best (one knob moved by one step), the others from the best by prediction,
-and the best itself once more, as a yardstick measured at the same time as the rest.
+and the best itself once more, as a yardstick measured at the same time as the rest,
+where measuring again gives another number.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 
-BETTER = 0.99  # of the best time: what a candidate must reach to be called better; less is noise
+BETTER = 0.99  # of the least cost: what a candidate must reach to be called better; less is noise
 _NEAR = 3  # one part in so many of a batch are neighbours
 _LEARN_FROM = 4  # measurements that say something of the prior's mistakes
 _STIFFNESS = 0.5  # of the ridge: what it takes to believe that a value has a factor of its own
@@ -29,7 +30,7 @@ WORTH_TRYING = 1.6  # times the fewest predicted cycles: what the prior may be w
 
 
 class KnobSearch:
-    """Knobs proposed, times told. Times are seconds; None for a candidate that failed.
+    """Knobs proposed, costs told, in one unit; None for a candidate that failed.
 
     seeds: knobs to begin with, beside the default (the best of a similar workload, say); illegal ones are ignored.
     tried: what earlier sessions measured. patience: batches in a row that find nothing better, until the search ends.
@@ -48,20 +49,20 @@ class KnobSearch:
         self.default = template.default(workload, target)
         self._cycles = {knobs: template.cycles(workload, target, knobs) for knobs in template.space(workload, target)}
         self.seeds = [knobs for knobs in dict.fromkeys([self.default, *seeds]) if knobs in self._cycles]
-        self.tried = {knobs: seconds for knobs, seconds in tried.items() if knobs in self._cycles}
-        measured = {knobs: seconds for knobs, seconds in self.tried.items() if seconds is not None}
+        self.tried = {knobs: cost for knobs, cost in tried.items() if knobs in self._cycles}
+        measured = {knobs: cost for knobs, cost in self.tried.items() if cost is not None}
         self.best: Any = min(measured, key=measured.__getitem__, default=None)
         self.idle = 0  # batches since the last improvement
-        self.gain = 1.0  # of the last batch that improved: 1 - new time / old time; 1 before anything is known
+        self.gain = 1.0  # of the last batch that improved: 1 - new cost / old cost; 1 before anything is known
 
     @property
-    def seconds(self) -> float | None:
+    def cost(self) -> float | None:
         """Of the best candidate."""
         return None if self.best is None else self.tried[self.best]
 
     @property
     def promise(self) -> float:
-        """The share of its time that another batch may save: halved with each batch that does not."""
+        """The share of its cost that another batch may save: halved with each batch that does not."""
         return 0.0 if self.finished else min(self.gain, 0.3) / 2**self.idle
 
     @property
@@ -80,11 +81,11 @@ class KnobSearch:
             chosen.setdefault(knobs)
         return list(chosen)[:count]
 
-    def tell(self, times: Mapping[Any, float | None]) -> None:
-        """Times of one batch, measured together: where the best so far is among them, its new time is what counts."""
-        before = times.get(self.best) or self.seconds
-        self.tried |= times
-        good = {knobs: seconds for knobs, seconds in times.items() if seconds is not None}
+    def tell(self, costs: Mapping[Any, float | None]) -> None:
+        """Costs of one batch, measured together: where the best so far is among them, its new cost is what counts."""
+        before = costs.get(self.best) or self.cost
+        self.tried |= costs
+        good = {knobs: cost for knobs, cost in costs.items() if cost is not None}
         best = min(good, key=good.__getitem__, default=None)
         if best is None:
             self.idle += 1
@@ -112,11 +113,11 @@ class KnobSearch:
         yield from later
 
     def _predicted(self) -> dict[Any, float]:
-        """Time of everything worth trying, up to a factor that all have in common."""
-        known = {knobs: seconds for knobs, seconds in self.tried.items() if seconds is not None}
+        """Cost of everything worth trying, up to a factor that all have in common."""
+        known = {knobs: cost for knobs, cost in self.tried.items() if cost is not None}
         cycles = np.array([self._cycles[knobs] for knobs in self._worth])
         if len(known) >= _LEARN_FROM:
-            residual = np.array([np.log(seconds / self._cycles[knobs]) for knobs, seconds in known.items()])
+            residual = np.array([np.log(cost / self._cycles[knobs]) for knobs, cost in known.items()])
             factors = _ridge(self._features(known), residual - residual.mean())
             cycles = cycles * np.exp(self._all_features @ factors)
         return dict(zip(self._worth, np.round(cycles, 6), strict=True))

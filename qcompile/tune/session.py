@@ -1,6 +1,6 @@
 """One session of tuning: which task gets the next trials, what is written to the log, and when to stop.
 
-Every task first gets one batch, those with the largest share of the model's time before the others. After that, a batch
+Every task first gets one batch, those with the largest share of the model's cost before the others. After that, a batch
 goes where it promises to save most: the task's share times what its last batches gained. Each measurement is in the log
 before the next batch begins, so that a session may end at any moment, and the next one goes on from there.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from qcompile.artifact import installed_version
@@ -20,7 +20,7 @@ from qcompile.tune.costs import CLOCK
 from qcompile.tune.log import TuningLog
 from qcompile.tune.lookup import LoggedSchedules, task_key
 from qcompile.tune.measure import Batch, Measurement, Measurer
-from qcompile.tune.record import Record, Search, Task, now
+from qcompile.tune.record import SECONDS, Record, Search, Task, now
 from qcompile.tune.search import KnobSearch
 from qcompile.tune.tasks import TuningTask
 
@@ -38,7 +38,7 @@ class TaskProgress:
     search: KnobSearch
     before: int  # trials in the log when the session began
     known: bool
-    predicted: float  # seconds a call by the prior, until there is a measurement
+    predicted: float  # cost of a call by the prior, until there is a measurement
     trials: int = 0
     failed: int = 0
     errors: list[str] = field(default_factory=list)
@@ -48,18 +48,23 @@ class TaskProgress:
         return self.known or self.search.finished
 
     @property
-    def default_seconds(self) -> float | None:
+    def unit(self) -> str:
+        """Of all costs."""
+        return self.key.unit
+
+    @property
+    def default_cost(self) -> float | None:
         return self.search.tried.get(self.search.default)
 
     @property
-    def model_seconds(self) -> float:
+    def model_cost(self) -> float:
         """Of all layers of the task in one run of the model, as far as is known."""
-        return len(self.task.layers) * (self.search.seconds or self.predicted)
+        return len(self.task.layers) * (self.search.cost or self.predicted)
 
     @property
     def promise(self) -> float:
-        """Seconds of the model's time that another batch may save."""
-        return 0.0 if self.done else self.model_seconds * self.search.promise
+        """What of the model's cost another batch may save."""
+        return 0.0 if self.done else self.model_cost * self.search.promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,31 +102,33 @@ def open_tasks(
     *,
     again: bool = False,
     elsewhere: Sequence[TuningLog] = (),
+    unit: str = SECONDS,
 ) -> list[TaskProgress]:
     """The state of each task by the log, None for an empty one. again: search also what was finished before.
 
     elsewhere: more logs, whose records of the same or similar workloads are where a search begins.
+    unit: of what is searched for.
     """
     schedules = LoggedSchedules([*([log] if log else []), *elsewhere], target)
-    predicted = [predicted_seconds(task.workload, target) for task in tasks]
-    whole = sum(seconds * len(task.layers) for seconds, task in zip(predicted, tasks, strict=True))
+    predicted = [predicted_cost(task.workload, target, unit) for task in tasks]
+    whole = sum(cost * len(task.layers) for cost, task in zip(predicted, tasks, strict=True))
     states = []
-    for task, seconds in zip(tasks, predicted, strict=True):
+    for task, cost in zip(tasks, predicted, strict=True):
         workload = task.workload
-        key = Task(*task_key(workload, target))
+        key = Task(*task_key(workload, target, unit))
         tried = _tried(workload.operator, log.trials(*astuple(key))) if log else {}
         seed = schedules(workload).knobs
-        patience = 2 if seconds * len(task.layers) > LARGE * whole else 1
+        patience = 2 if cost * len(task.layers) > LARGE * whole else 1
         search = KnobSearch(workload, target, [] if seed is None else [seed], tried, patience)
         known = not again and log is not None and _is_finished(log, key)
-        states.append(TaskProgress(task, key, search, len(tried), known, seconds))
+        states.append(TaskProgress(task, key, search, len(tried), known, cost))
     return states
 
 
 def _is_finished(log: TuningLog, key: Task) -> bool:
     """Whether the log has searched the task, or the same layer at another batch: a batch is an outer loop."""
     batches = [key.batch, *(record.batch for record in log.other_batches(*astuple(key)))]
-    searches = [log.search(key.workload, batch, key.instructions, key.template) for batch in batches]
+    searches = [log.search(*astuple(replace(key, batch=batch))) for batch in batches]
     return any(found.finished for found in searches if found)
 
 
@@ -134,12 +141,13 @@ def search(
 ) -> Outcome:
     """Measures until every search has ended or the budget is spent; the log then has every trial.
 
-    measurer: None if every task is done already. The order of measurements follows from the times measured; the log is
-    written before the next batch begins.
+    measurer: of the tasks' unit; None if every task is done already. The order of measurements follows from what was
+    measured; the log is written before the next batch begins.
     """
     begin = time.perf_counter()
     spent = sum(state.before for state in states) if budget.resume else 0
-    footprint = min(sum(state.task.weight_bytes for state in states), FOOTPRINT)
+    exact = measurer is not None and measurer.exact
+    footprint = 0 if exact else min(sum(state.task.weight_bytes for state in states), FOOTPRINT)
     tools = _tools()
     stopped = "finished"
     report(states, 0.0)
@@ -152,7 +160,7 @@ def search(
             stopped = "time"
             break
         assert measurer is not None, "tasks are left to be measured"
-        batches = list(_batches(chosen, footprint, left))
+        batches = list(_batches(chosen, footprint, left, yardstick=not exact))
         for (state, batch), measured in zip(batches, measurer.measure_many([b for _, b in batches]), strict=True):
             new = [k for k in batch.knobs if k not in state.search.tried]
             for knobs, measurement in zip(batch.knobs, measured, strict=True):
@@ -164,10 +172,11 @@ def search(
     return Outcome(tuple(states), time.perf_counter() - begin, stopped)
 
 
-def predicted_seconds(workload: Workload, target: Target) -> float:
-    """One call with the default schedule, by the prior."""
+def predicted_cost(workload: Workload, target: Target, unit: str = SECONDS) -> float:
+    """One call with the default schedule, by the prior; an instruction a cycle."""
     template = TEMPLATES[workload.operator]
-    return template.cycles(workload, target, template.default(workload, target)) / CLOCK
+    cycles = template.cycles(workload, target, template.default(workload, target))
+    return cycles / CLOCK if unit == SECONDS else cycles
 
 
 def _next(states: Sequence[TaskProgress], count: int) -> list[TaskProgress]:
@@ -176,9 +185,9 @@ def _next(states: Sequence[TaskProgress], count: int) -> list[TaskProgress]:
     return sorted(waiting, key=lambda s: (s.search.best is not None, -s.promise))[:count]
 
 
-def _batches(chosen: Sequence[TaskProgress], footprint: int, left: int | None) -> Any:
+def _batches(chosen: Sequence[TaskProgress], footprint: int, left: int | None, yardstick: bool) -> Any:
     for state in chosen:
-        best = state.search.best
+        best = state.search.best if yardstick else None
         room = BATCH - (best is not None)
         knobs = state.search.propose(room if left is None else min(room, left))
         if left is not None:
@@ -188,8 +197,8 @@ def _batches(chosen: Sequence[TaskProgress], footprint: int, left: int | None) -
 
 
 def _learn(state: TaskProgress, knobs: Sequence[Any], measured: Sequence[Measurement], new: int) -> None:
-    times = {k: min(m.seconds) if m.seconds else None for k, m in zip(knobs, measured, strict=True)}
-    state.search.tell(times)
+    costs = {k: m.minimum if m.costs else None for k, m in zip(knobs, measured, strict=True)}
+    state.search.tell(costs)
     state.trials += new
     failures = [m.error for m in measured if m.error]
     state.failed += len(failures)
@@ -197,15 +206,15 @@ def _learn(state: TaskProgress, knobs: Sequence[Any], measured: Sequence[Measure
 
 
 def _tried(operator: str, records: Sequence[Record]) -> Mapping[Any, float | None]:
-    """Knobs -> fastest time in the log; knobs that the template does not know any more are left out."""
+    """Knobs -> least cost in the log; knobs that the template does not know any more are left out."""
     tried: dict[Any, float | None] = {}
     for record in records:
         try:
             knobs = knobs_of(TEMPLATES[operator], record.knobs)
         except (ValueError, TypeError):
             continue
-        times = [s for s in (tried.get(knobs), record.minimum if record.ok else None) if s is not None]
-        tried[knobs] = min(times, default=None)
+        costs = [c for c in (tried.get(knobs), record.minimum if record.ok else None) if c is not None]
+        tried[knobs] = min(costs, default=None)
     return tried
 
 
@@ -218,20 +227,21 @@ def _record(
         instructions=key.instructions,
         template=key.template,
         knobs=knobs_json(knobs),
-        seconds=measured.seconds,
+        costs=measured.costs,
         error=measured.error,
         device=measurer.device,
         cores=measurer.cores,
         created=now(),
         tools=tools,
         footprint=footprint,
+        unit=key.unit,
     )
 
 
 def _search(state: TaskProgress) -> Search:
-    key = state.key
-    trials = state.before + state.trials
-    return Search(key.workload, key.batch, key.instructions, key.template, trials, state.search.finished, now())
+    key, trials = state.key, state.before + state.trials
+    done = state.search.finished
+    return Search(key.workload, key.batch, key.instructions, key.template, trials, done, now(), key.unit)
 
 
 def _tools() -> tuple[tuple[str, str], ...]:

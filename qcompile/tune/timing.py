@@ -15,10 +15,9 @@ import numpy as np
 
 from qcompile.errors import QCompileError
 from qcompile.targets.kernels.workload import Workload
-from qcompile.targets.storage import Storage
 from qcompile.tune.arrays import Feed, difference
 from qcompile.tune.builder import Built, reason
-from qcompile.tune.harness import MAIN, SPREAD, Layout, elements
+from qcompile.tune.harness import MAIN, SPREAD, Layout, elements, padded
 from qcompile.tune.measure import Measurement
 from qcompile.tune.places import Place
 from qcompile.tune.worker import WorkerDied, report
@@ -116,8 +115,8 @@ class _Bench:
         self._main, self._spread = module[MAIN], module[SPREAD]
         self._constants = tvm.runtime.tensor(np.load(job.built.constants), self.device)
         w = job.workload
-        self._x = tvm.runtime.tensor(_padded(job.feed.x, w.x), self.device)
-        residual = [] if w.residual is None else [_padded(job.feed.residual, w.residual)]
+        self._x = tvm.runtime.tensor(padded(job.feed.x, w.x), self.device)
+        residual = [] if w.residual is None else [padded(job.feed.residual, w.residual)]
         self._residual = [tvm.runtime.tensor(r, self.device) for r in residual]
         self._y = tvm.runtime.empty((elements(w.out),), w.out.dtype, self.device)
         self._rotate(range(self.slots), 0)
@@ -196,12 +195,6 @@ def _use_threads(session: Any, threads: int) -> None:
             f"the machine that measures runs on {got} threads, not {threads}",
             remedy=f"set TVM_NUM_THREADS={threads} there, or tune for fewer threads",
         )
-
-
-def _padded(flat: np.ndarray, storage: Storage) -> np.ndarray:
-    padded = np.zeros(elements(storage), flat.dtype)
-    padded[: flat.size] = flat
-    return padded
 
 
 def _reduced(times: list[float]) -> list[float]:

@@ -22,7 +22,7 @@ from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 
 SHUFFLES = ("avx512vbmi",)  # features that change how codes are shuffled
-DEFAULT, TRANSFERRED, TUNED = "default", "transferred", "tuned"
+DEFAULT, TRANSFERRED, COUNTED, TUNED = "default", "transferred", "counted", "tuned"
 
 
 @dataclass(frozen=True, slots=True)

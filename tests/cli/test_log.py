@@ -52,7 +52,7 @@ def record(us: float | None, knobs: int = 4, workload: str = CONV, target: str =
         instructions=used_for(workload, target),
         template=1,
         knobs=canonical({"columns": knobs, "order": "channels"}),
-        seconds=() if us is None else (us / 1e6, us / 1e6),
+        costs=() if us is None else (us / 1e6, us / 1e6),
         error="crashed" if us is None else "",
         device="EPYC",
         cores=2,
@@ -66,7 +66,7 @@ def record(us: float | None, knobs: int = 4, workload: str = CONV, target: str =
 VNNI = record(30.0).instructions
 FLOAT = record(1.5, workload=DENSE).instructions
 RECORDS = [record(30.0, 4), record(None, 16), record(20.0, 8), record(1.5, workload=DENSE)]
-SEARCH = Search(*dataclasses.astuple(RECORDS[0].task), trials=3, finished=True, created="2026-01-31T12:00:00Z")
+SEARCH = Search(*dataclasses.astuple(RECORDS[0].task)[:4], trials=3, finished=True, created="2026-01-31T12:00:00Z")
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_prune(cli):
             "no target 'x86-vni'; did you mean 'x86-vnni'? (one of: native, x86, arm, x86-vnni, x86-avxvnni, "
             "x86-avx512, x86-avx2, arm-i8mm, arm-dotprod, arm-neon, cortex-a53, cortex-a72, ... 20 in all)",
         ),
-        (["merge", "log.db"], "Missing option '-o' / '--out'; see 'qcompile log merge --help'"),
+        (["merge", "log.db"], "Missing option '-o' / '--out' / '--output'; see 'qcompile log merge --help'"),
         (["merge", "-o", "new.db"], "Missing argument 'LOG...'; see 'qcompile log merge --help'"),
         (["merge", "log.db", "no.db", "-o", "new.db"], "no.db: no such tuning log; 'qcompile tune' makes one"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pickle
 import shutil
@@ -20,7 +21,7 @@ from qcompile.errors import QCompileError
 from qcompile.tune import database, locations, log_file
 from qcompile.tune.log import TuningLog
 from qcompile.tune.prune import prune
-from qcompile.tune.record import Record, Search, Task, canonical
+from qcompile.tune.record import INSTRUCTIONS, Record, Search, Task, canonical
 
 VNNI, AVX2 = "x86-64-v4 vpdpbusd.512 r32", "x86-64-v3 vpmaddwd.256 r16"
 CONV, DENSE = (canonical({"operator": name, "weight": [64, 64]}) for name in ("conv2d", "dense"))
@@ -32,7 +33,7 @@ def record(us: float | None = 10.0, knobs: int = 1, **changes) -> Record:
     result = Record(
         *TASK,
         knobs=canonical({"columns": knobs}),
-        seconds=() if us is None else (us * 1e-6, us * 2e-6),
+        costs=() if us is None else (us * 1e-6, us * 2e-6),
         error="wrong result" if us is None else "",
         device="EPYC",
         cores=2,
@@ -69,8 +70,8 @@ def test_a_new_log_is_empty(log, tmp_path):
 
 
 def test_best_is_the_least_minimum(log):
-    slow_median = record(8.0, 2, seconds=(8e-6, 90e-6))
-    for r in (record(9.0, 1), slow_median, record(8.0, 3, seconds=(8e-6, 91e-6)), record(None, 4)):
+    slow_median = record(8.0, 2, costs=(8e-6, 90e-6))
+    for r in (record(9.0, 1), slow_median, record(8.0, 3, costs=(8e-6, 91e-6)), record(None, 4)):
         log.add(r)
     assert log.best(*TASK) == slow_median
     assert [r.knobs for r in log.trials(*TASK)] == [canonical({"columns": n}) for n in (1, 2, 3, 4)]
@@ -83,7 +84,9 @@ def test_failures_are_no_best(log):
 
 
 @pytest.mark.parametrize(
-    "change", [{"workload": DENSE}, {"batch": 2}, {"instructions": AVX2}, {"template": 2}], ids=lambda c: next(iter(c))
+    "change",
+    [{"workload": DENSE}, {"batch": 2}, {"instructions": AVX2}, {"template": 2}, {"unit": INSTRUCTIONS}],
+    ids=lambda c: next(iter(c)),
 )
 def test_records_of_another_task_are_never_found(log, change):
     log.add(record(**change))
@@ -100,6 +103,17 @@ def test_times_of_two_cpus_do_not_compare(log):
     assert log.best(*TASK, device="Core") == new[1], "nothing of it: as without"
     log.add(record(None, 9, device="Xeon", created="2026-03-01T00:00:00Z"))
     assert log.best(*TASK) == new[1], "a failure is no measurement"
+
+
+def test_units_do_not_displace_one_another(log):
+    """Neither a record nor the end of a search, however small the number."""
+    counted = record(1.0, 2, unit=INSTRUCTIONS)
+    log.update([record(9.0, 1), counted])
+    log.set_search(Search(*TASK, trials=8, finished=True, created=counted.created, unit=INSTRUCTIONS))
+    assert (log.best(*TASK), log.search(*TASK)) == (record(9.0, 1), None)
+    assert log.same_operator("conv2d", VNNI, 1, INSTRUCTIONS) == [counted]
+    assert log.other_batches(CONV, 8, VNNI, 1, INSTRUCTIONS) == [counted]
+    assert prune(log, keep=1)["slower"] == 0
 
 
 def test_what_knobs_may_be_transferred_from(log):
@@ -191,7 +205,7 @@ tasks = {
 }
 timings = st.lists(st.floats(min_value=0, exclude_min=True, allow_infinity=False), min_size=1, max_size=4).map(tuple)
 records = st.builds(
-    lambda outcome, **fields: Record(seconds=outcome[0], error=outcome[1], **fields),
+    lambda outcome, **fields: Record(costs=outcome[0], error=outcome[1], **fields),
     outcome=st.tuples(timings, st.just("")) | st.tuples(st.just(()), text.filter(bool)),
     knobs=st.dictionaries(text, json_values, max_size=3).map(canonical),
     device=text,
@@ -267,6 +281,59 @@ def test_text_is_not_written_into(tmp_path):
         log.add(record(2.0))
 
 
+# Logs of before there were units
+
+_OLD = f"""
+PRAGMA application_id = {database.APPLICATION}; PRAGMA user_version = 1;
+CREATE TABLE task (
+    id INTEGER PRIMARY KEY, workload TEXT NOT NULL, batch INTEGER NOT NULL, instructions TEXT NOT NULL,
+    template INTEGER NOT NULL, operator TEXT NOT NULL, UNIQUE (workload, batch, instructions, template)
+);
+CREATE TABLE record (
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, task INTEGER NOT NULL REFERENCES task, knobs TEXT NOT NULL,
+    seconds TEXT NOT NULL, error TEXT NOT NULL, device TEXT NOT NULL, cores INTEGER NOT NULL, created TEXT NOT NULL,
+    tools TEXT NOT NULL, footprint INTEGER NOT NULL, minimum REAL, median REAL
+);
+CREATE TABLE search (
+    task INTEGER PRIMARY KEY REFERENCES task, trials INTEGER NOT NULL, finished INTEGER NOT NULL, created TEXT NOT NULL
+);
+CREATE INDEX task_by_operator ON task (operator, instructions, template);
+CREATE INDEX record_by_speed ON record (task, device, minimum, median, id);
+"""
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A log of schema 1 with ``record()`` and a search of it."""
+    r, path = record(), tmp_path / "old.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(_OLD)
+    connection.execute("INSERT INTO task VALUES (1, ?, ?, ?, ?, 'conv2d')", TASK)
+    made = (json.dumps(r.costs), r.error, r.device, r.cores, r.created, json.dumps(r.tools), r.footprint)
+    values = (bytes.fromhex(r.id), r.knobs, *made, r.minimum, r.median)
+    connection.execute("INSERT INTO record VALUES (1, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    connection.execute("INSERT INTO search VALUES (1, 7, 1, ?)", (r.created,))
+    connection.commit()
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    return path
+
+
+def test_an_old_log_is_brought_up_to_date(old):
+    search = Search(*TASK, trials=7, finished=True, created=record().created)
+    with TuningLog.open(old) as log, TuningLog.open(old) as other:
+        assert list(log.items()) == list(other.items()) == [search, record()]
+        assert log.update([record(), record(unit=INSTRUCTIONS), record(9.0)]) == 2
+        assert len(other) == 3
+    assert len(contents(old)) == 4
+
+
+def test_reading_an_old_log_leaves_it_as_it_is(old):
+    before = old.read_bytes()
+    assert [item for item in contents(old) if isinstance(item, Record)] == [record()]
+    assert old.read_bytes() == before
+
+
 # Refusing
 
 
@@ -308,7 +375,7 @@ def scribbled(path: Path) -> None:
         (Path.touch, "log.db: an empty file, not a tuning log; name another file"),
         (lambda path: path.write_text("notes"), "log.db: not a tuning log, but a file of something else; name another"),
         (foreign_database, "log.db: not a tuning log, but an SQLite database of another application; name another"),
-        (newer_schema, "log.db: written by a newer qcompile (schema 2, not 1); upgrade qcompile, or name another"),
+        (newer_schema, "log.db: written by a newer qcompile (schema 3, not 2); upgrade qcompile, or name another"),
         (cut_off, "log.db: damaged; restore a copy"),
         (cut_to_the_head, "log.db: damaged: cut off; restore a copy"),
         (scribbled, "log.db: damaged; restore a copy"),

@@ -53,7 +53,7 @@ def test_the_fastest_record_of_the_workload(ask, layer):
 
 
 def test_failures_are_never_used(ask):
-    failed = record(LAYER, VNNI, other_knobs(LAYER), seconds=(), error="wrong result")
+    failed = record(LAYER, VNNI, other_knobs(LAYER), costs=(), error="wrong result")
     assert ask(LAYER, [failed]).source == DEFAULT
 
 

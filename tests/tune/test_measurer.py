@@ -20,8 +20,8 @@ from qcompile.tune import machine
 from qcompile.tune import measurer as measurer_module
 from qcompile.tune.local import LocalMeasurer
 from qcompile.tune.measure import Batch
-from qcompile.tune.measurer import WorkerMeasurer
 from qcompile.tune.places import Here
+from qcompile.tune.timed import TimingMeasurer
 from tests.tune.workloads import Sabotage, conv, dense, sabotaged_conv, some_knobs
 
 AVX2 = ROWS[-1]
@@ -54,8 +54,8 @@ def test_candidates_are_right_and_have_times(measurer, workload):
     assert len(results) == len(knobs)
     for result in results:
         assert result.error == ""
-        assert 3 <= len(result.seconds) <= 96
-        assert all(0 < seconds < 1 for seconds in result.seconds)
+        assert 3 <= len(result.costs) <= 96
+        assert all(0 < seconds < 1 for seconds in result.costs)
 
 
 def test_many_batches_come_in_order(measurer):
@@ -75,46 +75,46 @@ def test_two_threads():
     workload = conv(size=56, threads=2)
     with LocalMeasurer(AVX2.with_threads(2), workers=1) as measurer:
         (result,) = measurer.measure(workload, some_knobs(workload, AVX2, 1), 0)
-    assert result.seconds and not result.error
+    assert result.costs and not result.error
 
 
 def test_what_fails_alone(measurer):
     """Each candidate that fails says why; its neighbours in the library are measured."""
     kinds = ["", "wrong", "refused", "does not compile", ""]
     good, wrong, refused, broken, other = measured(measurer, *kinds)
-    assert good.seconds and other.seconds
-    assert wrong.error.startswith("wrong result: ") and not wrong.seconds
+    assert good.costs and other.costs
+    assert wrong.error.startswith("wrong result: ") and not wrong.costs
     assert refused.error == "ValueError: no such tile"
-    assert broken.error and not broken.seconds
+    assert broken.error and not broken.costs
 
 
 def test_crash_costs_one_trial(measurer):
     good, crash, other = measured(measurer, "", "crash", "")
-    assert good.seconds and other.seconds and not crash.seconds
+    assert good.costs and other.costs and not crash.costs
     assert crash.error == "measuring failed: the process was ended by SIGABRT"
-    assert measured(measurer, "")[0].seconds
+    assert measured(measurer, "")[0].costs
 
 
 def test_crash_of_a_builder_costs_one_trial(measurer):
     good, crash, other = measured(measurer, "", "builder crashes", "")
-    assert good.seconds and other.seconds
+    assert good.costs and other.costs
     assert crash.error == "building failed: the process was ended by SIGABRT"
 
 
 @pytest.mark.slow
 def test_hang_costs_one_trial():
-    with WorkerMeasurer(AVX2, Here(), 1, patience=5.0) as measurer:
+    with TimingMeasurer(AVX2, Here(), 1, patience=5.0) as measurer:
         good, hang, other = measured(measurer, "", "hang", "")
-    assert good.seconds and other.seconds
+    assert good.costs and other.costs
     assert hang.error == "measuring failed: no answer within 5 s"
 
 
 @pytest.mark.slow
 def test_hang_of_a_builder_costs_one_trial(monkeypatch):
-    monkeypatch.setattr(measurer_module, "_BUILD_SECONDS", 8.0)
+    monkeypatch.setattr(measurer_module, "BUILD_SECONDS", 8.0)
     with LocalMeasurer(AVX2, 1) as measurer:
         good, hang = measured(measurer, "", "builder hangs")
-    assert good.seconds
+    assert good.costs
     assert hang.error == "building failed: no answer within 8 s"
 
 

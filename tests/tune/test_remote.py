@@ -109,9 +109,9 @@ def test_a_board_measures(farm):
         for _ in range(2):  # a new session each time
             results = remote.measure(conv(), some_knobs(conv(), AVX2, 4), 1 << 20)
             assert len(results) == 4
-            assert all(result.seconds and not result.error for result in results)
+            assert all(result.costs and not result.error for result in results)
         good, wrong = remote.measure(sabotaged_conv(), [Sabotage(), Sabotage("wrong")], 0)
-        assert good.seconds and wrong.error.startswith("wrong result: ")
+        assert good.costs and wrong.error.startswith("wrong result: ")
 
 
 def test_server_that_dies_in_a_measurement(farm, tmp_path):
@@ -127,7 +127,7 @@ def test_server_that_dies_in_a_measurement(farm, tmp_path):
         farm.kill(first)
         farm.servers("weak")
         results = future.result(60)
-    assert all(result.seconds and not result.error for result in results)
+    assert all(result.costs and not result.error for result in results)
 
 
 def test_candidate_that_kills_servers(farm):
@@ -135,9 +135,9 @@ def test_candidate_that_kills_servers(farm):
     farm.servers("many", 3)
     with measurer(farm, "many") as remote:
         good, crash, other = remote.measure(sabotaged_conv(), [Sabotage(k) for k in ("", "crash", "")], 0)
-        assert good.seconds and other.seconds
+        assert good.costs and other.costs
         assert crash.error.startswith("measuring failed: the session was lost: ")
-        assert remote.measure(sabotaged_conv(), [Sabotage()], 0)[0].seconds
+        assert remote.measure(sabotaged_conv(), [Sabotage()], 0)[0].costs
 
 
 def test_no_server(farm):

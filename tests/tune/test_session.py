@@ -10,6 +10,7 @@ import pytest
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.tune.log import TuningLog
 from qcompile.tune.measure import Batch, Measurement
+from qcompile.tune.record import SECONDS
 from qcompile.tune.search import KnobSearch
 from qcompile.tune.session import BATCH, Budget, open_tasks, search
 from qcompile.tune.tasks import TuningTask
@@ -33,6 +34,8 @@ class Machine:
     workers: int = 2
     device: str = "test CPU"
     cores: int = 4
+    unit: str = SECONDS
+    exact: bool = False
     batches: list[Batch] = field(default_factory=list)
 
     def measure_many(self, batches: Sequence[Batch]):

@@ -19,7 +19,7 @@ from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 
-CODES = Affine(1.0, 0)
+CODES, SIGNED = Affine(1.0, 0), Affine(1.0, 0, "int8")
 SABOTAGED = "sabotaged"
 
 
@@ -31,9 +31,11 @@ def conv(
     batch: int = 1,
     threads: int = 1,
     operator: str = "conv2d",
+    codes: Affine | None = CODES,
 ) -> Workload:
     """A 3x3 convolution with a border of 1 on both sides."""
-    dtype, codes = ("uint8", CODES) if integer else ("float32", None)
+    codes = codes if integer else None
+    dtype = codes.dtype if codes else "float32"
     epilogue = Epilogue(codes, None, codes if residual else None, residual and not integer)
     spec = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, codes, epilogue)
     x, out = (Storage((batch, c, size, size), dtype, 16, (1, 1, 1, 1)) for c in channels)
@@ -71,7 +73,7 @@ def some_knobs(workload: Workload, target: Target, count: int) -> tuple[Any, ...
 class Sabotage:
     """Knobs of a template that only worker processes know: unpickling registers it.
 
-    kind: "" for a good candidate; "wrong" result, "crash", "hang" of the kernel; "refused", "does not compile",
+    kind: "" for a good candidate; "wrong" result, "crash", "trap", "hang" of the kernel; "refused", "does not compile",
     "builder crashes" or "builder hangs" while it is built; "hang while PATH exists", after it made PATH.reached.
     """
 
@@ -82,8 +84,8 @@ class Sabotage:
         return _arrived, (self.kind, self.tile)
 
 
-def sabotaged_conv() -> Workload:
-    return conv(operator=SABOTAGED)
+def sabotaged_conv(codes: Affine = CODES) -> Workload:
+    return conv(operator=SABOTAGED, codes=codes)
 
 
 def _arrived(kind: str, tile: Tile) -> Sabotage:
@@ -107,6 +109,7 @@ def _build(
     before = {
         "crash": lambda: T.evaluate(T.call_extern("int32", "abort")),
         "hang": lambda: T.evaluate(T.call_extern("int32", "pause")),
+        "trap": lambda: T.evaluate(tirx.call_llvm_intrin("void", "llvm.trap")),
         "does not compile": lambda: T.evaluate(tirx.call_llvm_intrin("int32", "llvm.bswap.i32")),
     }
     if kind.startswith("hang while "):
