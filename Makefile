@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export QCOMPILE_BENCH ?= $(abspath $(BENCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-bench bench bench-arm shipped-log lint format clean
+.PHONY: help demo test test-all test-bench bench bench-arm arm-root shipped-log lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ bench: $(VENV)/installed-peers  ## every figure of the README, against ONNX Runt
 
 bench-arm: $(VENV)/installed-arm  ## instructions that int8 models execute on ARM, counted under QEMU; ARGS="--help" for options
 	@$(BIN)/python -m benchmarks.arm $(ARGS)
+
+arm-root: $(VENV)/installed-demo  ## an arm64 Python with ONNX Runtime in build/ (190 MB), for bench-arm to compare with
+	@$(BIN)/python -m benchmarks.arm.root
 
 shipped-log: $(VENV)/installed-peers  ## measure the log of common shapes that comes with the package (some 20 minutes)
 	@$(BIN)/python -m benchmarks.shipped_log $(ARGS)

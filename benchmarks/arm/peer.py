@@ -1,51 +1,99 @@
-"""Instructions that ONNX Runtime's int8 of a model executes on ARM (Neoverse N1), counted under QEMU."""
+"""Instructions that ONNX Runtime's int8 of a model executes on ARM, counted under QEMU."""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper
 
+from benchmarks.arm.cpus import Cpu, root_of
+from benchmarks.arm.loops import multiplies
+from benchmarks.arm.root import PYTHON
 from benchmarks.models import BenchModel
 from qcompile.bench.peers import int8_model
-from qcompile.runtime.executable import counter
+from qcompile.errors import QCompileError
+from qcompile.runtime.counting import plugin, read_sections
 
-ENOUGH = 1_000_000_000  # MACs to be counted: starting Python takes some more instructions or less, each time
-_PROGRAM = """
-import sys, numpy, onnxruntime
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = options.inter_op_num_threads = 1
-session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-feed = dict(numpy.load(sys.argv[2]))
-for _ in range(int(sys.argv[3])):
-    session.run(None, feed)
-"""
+CALLS = 3  # of each model: the least counts
+GUEST = Path(__file__).with_name("guest.py")
 
 
-def onnxruntime_count(model: BenchModel, calibration: int, macs: int, root: Path) -> float:
-    """Of one call of the better of int8 and uint8 activations. root: made by ``arm_root.sh``."""
-    calls = max(2, ENOUGH // macs)
-    feeds = model.calibration[:calibration]
-    files = [int8_model("onnxruntime", model.onnx, feeds, activations) for activations in ("int8", "uint8")]
-    return min(_count(file, model, root, calls) for file in files)
+@dataclass(frozen=True, slots=True)
+class PeerCount:
+    """Instructions of one call, less those of calling a model that does nothing.
+
+    activations: "int8" (S8S8) or "uint8" (U8S8); weights are int8 by channel, the format is QDQ. products: the
+    instructions that multiply, by mnemonic.
+    """
+
+    activations: str
+    cpu: str
+    instructions: int
+    products: Mapping[str, int]
 
 
-def _count(file: Path, model: BenchModel, root: Path, calls: int) -> float:
+def best_count(model: BenchModel, samples: int, cpu: Cpu, root: Path, keep: Callable) -> PeerCount:
+    """The better of S8S8 and U8S8. root: made by ``benchmarks.arm.root``. keep: see ``results.Results.keep``."""
+    feeds = model.calibration[:samples]
+    counts = []
+    for activations in ("int8", "uint8"):
+        file = int8_model("onnxruntime", model.onnx, feeds, activations)
+        found = keep(f"{file.parent.name} on {cpu.qemu}", lambda file=file: _count(file, model, cpu, root))
+        counts.append(PeerCount(activations, cpu.qemu, **found))
+    return min(counts, key=lambda count: count.instructions)
+
+
+def _count(file: Path, model: BenchModel, cpu: Cpu, root: Path) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        np.savez(folder / "x.npz", **model.feed)
-        (folder / "program.py").write_text(_PROGRAM)
-        return (_run(folder, file, root, calls + 2) - _run(folder, file, root, 2)) / calls
+        np.savez(folder / "inputs.npz", **model.feed)
+        onnx.save(_nothing(onnx.load(file)), folder / "nothing.onnx")
+        python = {"PYTHONHOME": root / "usr", "PYTHONPATH": root / "site", "PYTHONHASHSEED": 0}
+        environment = [word for name, value in python.items() for word in ("-E", f"{name}={value}")]
+        log = folder / "counts.txt"
+        qemu = [
+            "qemu-aarch64",
+            "-cpu",
+            cpu.qemu,
+            "-L",
+            str(root_of(cpu, root, folder)),
+            *environment,
+            *plugin(log, sections=True),
+        ]
+        program = [root / PYTHON, GUEST, folder / "inputs.npz", CALLS, file, folder / "nothing.onnx"]
+        done = subprocess.run([*qemu, *map(str, program)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise QCompileError(
+                (done.stderr.strip().splitlines() or ["it fails"])[-1], node=f"ONNX Runtime on {cpu.qemu}"
+            )
+        sections = read_sections(log)
+    assert len(sections) == 2 * CALLS, "the virtual counter is read in a call"
+    work, nothing = (
+        min((_by_mnemonic(s) for s in sections[first : first + CALLS]), key=Counter.total) for first in (0, CALLS)
+    )
+    products = {word: work[word] for word in sorted(multiplies(work) & set(work))}
+    return {"instructions": work.total() - nothing.total(), "products": products}
 
 
-def _run(folder: Path, file: Path, root: Path, calls: int) -> int:
-    log = folder / "counts.txt"
-    python = {"PYTHONHOME": root / "usr", "PYTHONPATH": root / "site", "PYTHONHASHSEED": 0}
-    environment = [word for name, value in python.items() for word in ("-E", f"{name}={value}")]
-    plugin = ["-plugin", str(counter()), "-d", "plugin", "-D", str(log)]
-    command = ["qemu-aarch64", "-cpu", "neoverse-n1", "-L", str(root), *environment, *plugin]
-    program = [str(root / "usr/bin/python3.11"), str(folder / "program.py"), str(file), str(folder / "x.npz")]
-    subprocess.run([*command, *program, str(calls)], check=True, capture_output=True)
-    return sum(int(line.split()[1]) for line in log.read_text().splitlines())
+def _by_mnemonic(section: list) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for instruction in section:
+        counts[instruction.mnemonic] += instruction.times
+    return counts
+
+
+def _nothing(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model of the same inputs that returns the first as it is: what is left is the way from Python and back."""
+    given = {constant.name for constant in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in given]
+    result = helper.make_tensor_value_info("y", inputs[0].type.tensor_type.elem_type, None)
+    node = helper.make_node("Identity", [inputs[0].name], ["y"])
+    graph = helper.make_graph([node], "nothing", inputs, [result])
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
