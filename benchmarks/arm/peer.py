@@ -19,7 +19,7 @@ from benchmarks.arm.root import PYTHON
 from benchmarks.models import BenchModel
 from qcompile.bench.peers import int8_model
 from qcompile.errors import QCompileError
-from qcompile.runtime.counting import plugin, read_sections
+from qcompile.runtime.counting import counting, read_sections
 
 CALLS = 3  # of each model: the least counts
 GUEST = Path(__file__).with_name("guest.py")
@@ -58,17 +58,10 @@ def _count(file: Path, model: BenchModel, cpu: Cpu, root: Path) -> dict:
         python = {"PYTHONHOME": root / "usr", "PYTHONPATH": root / "site", "PYTHONHASHSEED": 0}
         environment = [word for name, value in python.items() for word in ("-E", f"{name}={value}")]
         log = folder / "counts.txt"
-        qemu = [
-            "qemu-aarch64",
-            "-cpu",
-            cpu.qemu,
-            "-L",
-            str(root_of(cpu, root, folder)),
-            *environment,
-            *plugin(log, sections=True),
-        ]
+        qemu = ["qemu-aarch64", "-cpu", cpu.qemu, "-L", str(root_of(cpu, root, folder)), *environment]
         program = [root / PYTHON, GUEST, folder / "inputs.npz", CALLS, file, folder / "nothing.onnx"]
-        done = subprocess.run([*qemu, *map(str, program)], capture_output=True, text=True, check=False)
+        command = counting([*qemu, *map(str, program)], log, sections=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise QCompileError(
                 (done.stderr.strip().splitlines() or ["it fails"])[-1], node=f"ONNX Runtime on {cpu.qemu}"

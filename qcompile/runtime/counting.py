@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from qcompile.errors import QCompileError
 from qcompile.runtime.executable import counter
 
 
@@ -18,9 +23,33 @@ class Executed:
     times: int
 
 
-def plugin(log: str | Path, sections: bool = False) -> list[str]:
-    """The words of QEMU's command line that count a program's instructions into ``log``; see ``executable.counter``."""
-    return ["-plugin", f"{counter()},sections=on" if sections else str(counter()), "-d", "plugin", "-D", str(log)]
+def counting(command: Sequence[str], log: str | Path, sections: bool = False) -> list[str]:
+    """A command that begins with QEMU, with the words that make it count the program's instructions into ``log``.
+
+    Raises ``QCompileError`` for a QEMU that cannot, and where the plugin cannot be compiled.
+    """
+    qemu, *rest = command
+    if reason := unable(qemu):
+        raise QCompileError(
+            f"cannot count instructions: {reason}",
+            node=qemu,
+            remedy="it takes QEMU 6 to 8 as a shared program, such as qemu-user of Debian 12 or Ubuntu 24.04",
+        )
+    plugin = f"{counter()},sections=on" if sections else str(counter())
+    return [qemu, "-plugin", plugin, "-d", "plugin", "-D", str(log), *rest]
+
+
+@cache
+def unable(qemu: str) -> str:
+    """Why this QEMU does not take the plugin, "" if it does."""
+
+    def says(option: str) -> str:
+        return subprocess.run([qemu, option], capture_output=True, text=True, check=False).stdout
+
+    found = re.search(r"version (\d+)", version := says("--version"))
+    if found is None or not 6 <= int(found[1]) <= 8:
+        return (version.splitlines() or ["no version"])[0]
+    return "" if "-plugin" in says("-help") else "it was built without plugins"
 
 
 def read_counts(log: str | Path) -> dict[str, int]:

@@ -18,7 +18,7 @@ import numpy as np
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
-from qcompile.runtime.counting import Executed, plugin, read_counts, read_sections
+from qcompile.runtime.counting import Executed, counting, read_counts, read_sections
 from qcompile.runtime.executable import DESCRIPTION, description_of, runner_for
 from qcompile.runtime.runner import Feed, check_array, check_names
 
@@ -85,7 +85,7 @@ def count(
     totals = []
     for calls in (1, 2):
         with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
-            call([command[0], *plugin(log.name), *command[1:]], folder, inputs, outputs, calls)
+            call(counting(command, log.name), folder, inputs, outputs, calls)
             totals.append(read_counts(log.name))
     once, twice = totals
     return {word: twice[word] - once.get(word, 0) for word in twice if twice[word] > once.get(word, 0)}
@@ -96,7 +96,7 @@ def trace(
 ) -> list[list[Executed]]:
     """What one ``call`` executes between a reading of the virtual counter and the next, by address."""
     with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
-        call([command[0], *plugin(log.name, sections=True), *command[1:]], folder, inputs, outputs)
+        call(counting(command, log.name, sections=True), folder, inputs, outputs)
         return read_sections(log.name)
 
 
@@ -109,8 +109,7 @@ def count_sections(
 ) -> tuple[list[np.ndarray], list[int]]:
     """Results of one ``call``, and how many instructions each of ``trace``'s sections has."""
     with tempfile.NamedTemporaryFile(prefix="qcompile-") as log:
-        words = [command[0], *plugin(log.name, sections=True), *command[1:]]
-        results = call(words, folder, inputs, outputs, limit=limit)
+        results = call(counting(command, log.name, sections=True), folder, inputs, outputs, limit=limit)
         return results, [sum(i.times for i in section) for section in read_sections(log.name)]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import qcompile as qc
+from qcompile.errors import QCompileError
+from qcompile.runtime.counting import counting
 from qcompile.runtime.emulate import Emulator
 from qcompile.targets.arm import ROWS
 from tests.building import cnn, plan_of, samples
@@ -47,3 +49,22 @@ def test_addresses_are_in_order_and_hold_what_was_executed(traced):
         assert addresses == sorted(set(addresses)) and all(i.times > 0 and i.address % 4 == 0 for i in kernel)
         for i in kernel:
             assert (i.mnemonic == "ret") == (i.code == 0xD65F03C0)
+
+
+@pytest.mark.parametrize(
+    ("version", "help_text", "reason"),
+    [
+        ("qemu-aarch64 version 7.2.22 (Debian)", "-plugin  load it", ""),
+        ("qemu-aarch64 version 7.2.22 (Debian)", "-help", "it was built without plugins"),
+        ("qemu-aarch64 version 10.0.2", "-plugin  load it", "qemu-aarch64 version 10.0.2"),
+    ],
+)
+def test_a_qemu_that_cannot_count_is_told(tmp_path, version, help_text, reason):
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f"#!/bin/sh\ncase $1 in --version) echo '{version}';; -help) echo '{help_text}';; esac\n")
+    qemu.chmod(0o755)
+    if reason:
+        with pytest.raises(QCompileError, match=reason):
+            counting([str(qemu), "program"], tmp_path / "log")
+    else:
+        assert counting([str(qemu), "program"], tmp_path / "log")[-1] == "program"
