@@ -45,7 +45,7 @@ it among threads, of which a model built for one makes no use; results do not de
     std::copy(x.begin(), x.end(), model.input(0).data<float>());
     model.run();
 
-    c++ -std=c++17 -O2 -pthread -o example src/example.cpp {runtime}
+    c++ -std=c++17 -O2 -pthread -o example -x c++ src/example.cpp {runtime}
 
 ## Files
 

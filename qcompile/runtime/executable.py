@@ -30,11 +30,12 @@ _FLAGS = ("-O2", "-s", "-fvisibility=hidden")
 
 @dataclass(frozen=True, slots=True)
 class _Compiler:
-    """Words of a command; ``static`` and ``shared`` are those for a program and for a library."""
+    """Words of a command, those for a program and for a library, and those behind the files of a library."""
 
     command: tuple[str, ...]
     static: tuple[str, ...]
     shared: tuple[str, ...]
+    libraries: tuple[str, ...]
 
 
 def description_of(manifest: Manifest) -> str:
@@ -85,7 +86,8 @@ def counter() -> Path:
 def _compiled(name: str, arch: str, sources: Sequence[str], shared: bool) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcompile"
     files = [SOURCES / file for file in sources]
-    texts = b"".join(file.read_bytes() for file in (*files, *(SOURCES / header for header in HEADERS)))
+    made_from = (*files, *(SOURCES / header for header in HEADERS), Path(__file__))  # which has the compilers' options
+    texts = b"".join(file.read_bytes() for file in made_from)
     binary = cache / f"{name}-{arch}-{hashlib.sha256(texts).hexdigest()[:16]}"
     if not binary.exists():
         try:
@@ -103,7 +105,7 @@ def _compile(arch: str, files: Sequence[Path], binary: Path, shared: bool) -> No
     new, zig = binary.with_suffix(".new"), str(binary.parent / "zig")
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
     compiler = _compiler(arch)
-    last = ["-o", str(new), *map(str, files), *(() if shared else ("-lm", "-pthread"))]
+    last = ["-o", str(new), *map(str, files), *(compiler.libraries if shared else ("-lm", "-pthread"))]
 
     def compiled(flags: Sequence[str]) -> subprocess.CompletedProcess:
         command = [*compiler.command, *flags, *_FLAGS, *last]
@@ -117,7 +119,7 @@ def _compile(arch: str, files: Sequence[Path], binary: Path, shared: bool) -> No
     new.replace(binary)
 
 
-# What GCC takes atomic operations from on ARM, unless it is told not to, is in a library that is not linked.
+# By default GCC's atomic operations on ARM ask the system what the CPU has, through a libc of a certain age.
 _NO_HELPERS = {"aarch64": ("-mno-outline-atomics",)}
 
 
@@ -126,10 +128,11 @@ def _compiler(arch: str) -> _Compiler:
     for name in ("cc",) if arch == platform.machine() else (f"{arch}-linux-gnu-gcc",):
         if path := shutil.which(name):
             shared = ("-shared", "-fPIC", "-nostdlib", *_NO_HELPERS.get(arch, ()))
-            return _Compiler((path,), ("-static",), shared)
+            return _Compiler((path,), ("-static",), shared, ("-lgcc",))
     if importlib.util.find_spec("ziglang"):
-        static, shared = (f"{arch}-linux-musl", "-static"), (f"{arch}-linux-gnu.2.17", "-shared", "-fPIC", "-lm")
-        return _Compiler((sys.executable, "-m", "ziglang", "cc", "-target"), static, shared)
+        command = (sys.executable, "-m", "ziglang", "cc", "-target")
+        shared = (f"{arch}-linux-gnu.2.17", "-shared", "-fPIC")
+        return _Compiler(command, (f"{arch}-linux-musl", "-static"), shared, ("-lm", "-pthread"))
     raise QCompileError(
         f"no C compiler for {arch} found (looked for {arch}-linux-gnu-gcc and the ziglang package)",
         remedy=f"install one: \"pip install 'qcompile[arm]'\", or 'apt install gcc-{arch.replace('_', '-')}-linux-gnu'",
