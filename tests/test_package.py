@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import qcompile as qc
+from benchmarks.arm.root import PYTHON, ROOT
 from qcompile.cli import main
 from qcompile.package import package
 from qcompile.runtime.emulate import launcher
@@ -216,17 +216,16 @@ def test_for_arm_from_the_command_line(arm):
 
 def test_for_arm_from_python(arm):
     """By a Python for ARM, which sees the package and its own files."""
-    root = Path(os.environ.get("QCOMPILE_ARM_ROOT", "/nowhere"))
-    if not root.exists():
-        pytest.skip("needs an arm64 Python with numpy: QCOMPILE_ARM_ROOT=folder that benchmarks/arm/root.sh made")
+    if not ROOT.exists():
+        pytest.skip("needs a Python with numpy for arm64 (make arm-root)")
     place, want = arm
     target = select_target("arm")
-    python = ["-E", f"PYTHONHOME={root}/usr", "-E", f"PYTHONPATH={root}/site", f"{root}/usr/bin/python3.11"]
+    python = ["-E", f"PYTHONHOME={ROOT}/usr", "-E", f"PYTHONPATH={ROOT}/site", str(ROOT / PYTHON)]
     program = [*python, "run.py", "x.npz", "y.npz"]
-    said = run(place, *launcher(target.triple, target.features), "-L", str(root), *program)
+    said = run(place, *launcher(target.triple, target.features), "-L", str(ROOT), *program)
     assert said.startswith("y float32 (2, 20) largest at ")
     assert close(np.load(place / "y.npz")["y"], want)
-    too_old = [*launcher(target.triple, ()), "-L", str(root), *program]
+    too_old = [*launcher(target.triple, ()), "-L", str(ROOT), *program]
     done = subprocess.run(too_old, cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: built for arm-dotprod, and this CPU lacks asimddp\n")
 
