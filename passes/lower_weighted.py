@@ -51,21 +51,8 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
 
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
     """
-    weight = array(call.args[1])
-    if weight.ndim == 3:
-        weight = weight[:, :, None, :]
-    inputs, per_group, kh, kw = weight.shape
-    turned = weight.reshape(spec.groups, inputs // spec.groups, per_group, kh, kw)[..., ::-1, ::-1]
-    turned = np.ascontiguousarray(turned.swapaxes(1, 2)).reshape(spec.groups * per_group, inputs // spec.groups, kh, kw)
+    turned, conv = as_convolution(spec, array(call.args[1]))
     x, out, rest = call.args[0], lowering.home[var], _rest(call, spec)
-    (dh, dw), (top, left, bottom, right) = spec.dilation, spec.padding
-    padding = (
-        dh * (kh - 1) - top,
-        dw * (kw - 1) - left,
-        dh * (kh - 1) - bottom + spec.output_padding[0],
-        dw * (kw - 1) - right + spec.output_padding[1],
-    )
-    conv = ops.Conv2d((1, 1), padding, spec.dilation, spec.groups, spec.x, spec.epilogue, spec.weights)
     source = as_read(replace(blocked(home(lowering, x)), block=BLOCK), spec)
     n, c, height, width = source.image
     spread_shape = (n, c, (height - 1) * spec.strides[0] + 1, (width - 1) * spec.strides[1] + 1)
@@ -79,6 +66,23 @@ def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec
     residual = as_read(blocked(lowering.home[rest[0]]), spec) if rest else None
     args = [apart, *([lowering.place(rest[0], residual)] if rest else [])]
     _emit(lowering, var, args, "conv_transpose2d", "conv2d", conv, constants, spread, out, residual)
+
+
+def as_convolution(spec: ops.ConvTranspose2d, weight: np.ndarray) -> tuple[np.ndarray, ops.Conv2d]:
+    """The window turned round, and the convolution of the pixels spread apart. weight: (C, O/groups, [KH,] KW)."""
+    if weight.ndim == 3:
+        weight = weight[:, :, None, :]
+    inputs, per_group, kh, kw = weight.shape
+    turned = weight.reshape(spec.groups, inputs // spec.groups, per_group, kh, kw)[..., ::-1, ::-1]
+    turned = np.ascontiguousarray(turned.swapaxes(1, 2)).reshape(spec.groups * per_group, inputs // spec.groups, kh, kw)
+    (dh, dw), (top, left, bottom, right) = spec.dilation, spec.padding
+    padding = (
+        dh * (kh - 1) - top,
+        dw * (kw - 1) - left,
+        dh * (kh - 1) - bottom + spec.output_padding[0],
+        dw * (kw - 1) - right + spec.output_padding[1],
+    )
+    return turned, ops.Conv2d((1, 1), padding, spec.dilation, spec.groups, spec.x, spec.epilogue, spec.weights)
 
 
 def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:

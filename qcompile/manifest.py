@@ -66,7 +66,8 @@ class ScheduleInfo:
     """The schedule of a layer: enough to build its kernel again, whatever a tuning log says by then.
 
     workload: ``Workload.key``, with the batch beside it. template: version of the kernel's template. knobs: JSON.
-    source: "tuned" (measured for this workload), "transferred" (from one near it) or "default".
+    source: "tuned" (fastest of those timed for this workload), "counted" (of those whose instructions were counted),
+    "transferred" (from a workload near it) or "default".
     """
 
     layer: str
@@ -83,6 +84,20 @@ class KernelCall:
 
     kernel: str
     layer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel launch on a GPU: blocks, threads and bytes of shared memory of a block, and where its arguments lie.
+
+    arguments: (memory, offset in bytes) each; memory is "input0", "output0", ..., "weights" or "workspace".
+    """
+
+    kernel: str
+    grid: int
+    block: int
+    shared: int
+    arguments: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,242 @@
+"""Lowers the integer form to CUDA kernels and their launches: what ``LowerLayers`` and ``emit_entry`` are for CPUs.
+
+::
+
+    y = conv2d_0(x, weight, bias, m)             conv2d_0<<<grid, 128, shared>>>(x, packed, bias, m, workspace + 4096)
+    z = reshape(y, ...)                   ->     (the same memory, or a kernel that moves it)
+
+Each tensor lies channels last (``targets.cuda.storage``), model inputs and outputs as ONNX has them. A row of
+``lower_cuda_layers`` makes the kernel of a composite by its specification, or of a plain operator by its name. Equal
+kernels are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tvm import relax
+from tvm.ir import GenericConst, IRModule
+
+from qcompile import graph, ops
+from qcompile.errors import QCompileError
+from qcompile.manifest import Launch
+from qcompile.passes.assign_storage import called_spec
+from qcompile.passes.base import array, dtype_of, op_name, shape_of
+from qcompile.passes.layer_names import layer_name
+from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS
+from qcompile.passes.lower_layers import KernelNote, is_tensor
+from qcompile.passes.plan_memory import Lifetime, plan_memory
+from qcompile.targets.cuda import movement
+from qcompile.targets.cuda.program import Program
+from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
+from qcompile.targets.cuda.text import NAME, Kernel
+
+_ALIGNMENT, _SLACK = 256, 256  # bytes: what cuMemAlloc gives; behind the last buffer
+
+
+@dataclass(slots=True)
+class Buffer:
+    """A piece of memory: an input or output of the model, a constant, or an intermediate that is live a while."""
+
+    memory: str
+    size: int = 0
+    offset: int = 0
+    first: int = -1
+    last: int = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    name: str  # the variable that it makes
+    kernel: str
+    launch: Kernel
+    buffers: list[Buffer]
+
+
+@dataclass(slots=True)
+class Kernels:
+    """The kernels of a module, or of several; equal texts have one name."""
+
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, op: str, text: str) -> str:
+        if (op, text) not in self.names:
+            name = f"{op}_{sum(other == op for other, _ in self.names)}"
+            self.names[op, text] = name
+            self.texts.append(text.replace(NAME, name))
+        return self.names[op, text]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+
+def lower_cuda(module: IRModule, kernels: Kernels | None = None) -> tuple[Program, list[KernelNote]]:
+    """The program of a module in integer form, and a note for each launch. kernels: which are there already.
+
+    Raises ``QCompileError`` that names the first layer for which there is no kernel.
+    """
+    return CudaLowering(module, kernels or Kernels()).run()
+
+
+class CudaLowering:
+    """One run: where each tensor of ``main`` lies."""
+
+    def __init__(self, module: IRModule, kernels: Kernels):
+        self.module = module
+        self.main = graph.read(module)
+        self.definitions, self._users = self.main.definitions(), self.main.users()
+        self.outputs = {o for o in self.main.outputs if isinstance(o, relax.Var)}
+        self._rows_last = self._matrices()
+        self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
+        self._calls: list[_Call] = []
+        self._notes: list[KernelNote] = []
+        self._kernels = kernels
+        self._blob = bytearray()
+        self._known: dict[bytes, Buffer] = {}
+        self._layer = ""
+
+    def run(self) -> tuple[Program, list[KernelNote]]:
+        for i, param in enumerate(self.main.params):
+            storage = plain(shape_of(param), dtype_of(param))
+            self._places[param] = {storage: Buffer(f"input{i}", storage.nbytes)}
+        for var, value in self.main.bindings:
+            self._lower(var, value)
+        for i, output in enumerate(self.main.outputs):
+            self._result(i, output)
+        written = {id(call.buffers[-1]): call.buffers[-1] for call in self._calls}  # a concatenation by several calls
+        intermediate = [b for b in written.values() if b.memory == "workspace"]
+        lifetimes = [Lifetime(-(-b.size // _ALIGNMENT) * _ALIGNMENT, b.first, b.last) for b in intermediate]
+        offsets, total = plan_memory(lifetimes)
+        for buffer, offset in zip(intermediate, offsets, strict=True):
+            buffer.offset = offset
+        launches = tuple(
+            Launch(
+                call.kernel,
+                call.launch.grid,
+                call.launch.block,
+                call.launch.shared,
+                tuple((b.memory, b.offset) for b in call.buffers),
+            )
+            for call in self._calls
+        )
+        weights = np.frombuffer(bytes(self._blob) + bytes(_SLACK), np.uint8)
+        return Program(self._kernels.text, launches, weights, total + _SLACK), self._notes
+
+    def _lower(self, var: relax.Var, value: relax.Expr) -> None:
+        spec = called_spec(self.module, value)
+        if spec is not None:
+            self._layer = ops.layer_of(self.module[value.op])
+            COMPOSITES[type(spec)](self, var, value, spec)
+            return
+        self._layer = layer_name(var.name, {})
+        if isinstance(value, relax.Var):
+            self._places[var] = self._places[value]
+            return
+        if op_name(value) == "split" and is_tensor(value.args[0]):
+            return  # its parts are slices
+        name = "split" if isinstance(value, relax.TupleGetItem) else op_name(value)
+        if name not in OPERATORS:
+            raise QCompileError(
+                f"there is no CUDA kernel of {name or type(value).__name__} yet",
+                node=self._layer,
+                remedy="build the model for a CPU target, or leave the operator to the program around the model",
+            )
+        OPERATORS[name](self, var, value)
+
+    def refuse(self, what: str) -> QCompileError:
+        """The error to raise for the layer at hand."""
+        return QCompileError(
+            f"there is no CUDA kernel of {what} yet", node=self._layer, remedy="build the model for a CPU target"
+        )
+
+    def home(self, tensor: relax.Expr) -> Storage:
+        """The storage of a tensor: the first that it got, else what it is to get."""
+        places = self._places.get(tensor)
+        if places:
+            return next(iter(places))
+        shape, dtype = shape_of(tensor), dtype_of(tensor)
+        if tensor in self.outputs and dtype not in ("uint8", "int8"):
+            return plain(shape, dtype)
+        return (rows_last if tensor in self._rows_last else channels_last)(shape, dtype)
+
+    def _matrices(self) -> set[relax.Expr]:
+        """Tensors of three axes and more whose last axis is what matrix products sum over or make."""
+        found: set[relax.Expr] = set()
+        for var, value in self.main.bindings:
+            if isinstance(called_spec(self.module, value), ops.Dense):
+                found |= {var, value.args[0]}
+        return found
+
+    def place(self, tensor: relax.Expr, storage: Storage) -> Buffer:
+        """The buffer of a tensor or constant in ``storage``; moved there if it is not yet."""
+        if isinstance(tensor, GenericConst):
+            return self.constant(storage.store(array(tensor).reshape(storage.shape)))
+        places = self._places[tensor]
+        for known, buffer in places.items():
+            if known.same_memory(storage):
+                return buffer
+        source, buffer = next(iter(places.items()))
+        places[storage] = self.call(
+            movement.relayout(source, storage), [buffer], storage, f"{tensor.name}~moved", "relayout"
+        )
+        return places[storage]
+
+    def constant(self, value: np.ndarray) -> Buffer:
+        """Equal constants are stored once."""
+        data = np.ascontiguousarray(value).tobytes()
+        if data not in self._known:
+            self._blob.extend(bytes(-len(self._blob) % 16))
+            self._known[data] = Buffer("weights", len(data), len(self._blob))
+            self._blob.extend(data)
+        return self._known[data]
+
+    def emit(
+        self, var: relax.Var, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], storage: Storage, op: str
+    ) -> None:
+        """Binds ``var`` to what a kernel of these arguments leaves in ``storage``."""
+        self._places.setdefault(var, {})[storage] = self.call(kernel, arguments, storage, var.name, op)
+
+    def call(
+        self, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], storage: Storage, name: str, op: str
+    ) -> Buffer:
+        """A launch whose result is a new buffer. Arrays among the arguments become constants."""
+        result = Buffer("workspace", storage.nbytes)
+        self.write(kernel, arguments, result, name, op)
+        return result
+
+    def buffer(self, var: relax.Var, storage: Storage) -> Buffer:
+        """The buffer of ``var``, for calls that write it part by part."""
+        result = Buffer("workspace", storage.nbytes)
+        self._places.setdefault(var, {})[storage] = result
+        return result
+
+    def write(
+        self, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], result: Buffer, name: str, op: str
+    ) -> None:
+        """A launch that writes (a part of) a buffer."""
+        buffers = [a if isinstance(a, Buffer) else self.constant(a) for a in arguments] + [result]
+        for buffer in buffers:
+            buffer.first = len(self._calls) if buffer.first < 0 else buffer.first
+            buffer.last = len(self._calls)
+        kernel_name = self._kernels.add(op, kernel.text)
+        self._calls.append(_Call(name, kernel_name, kernel, buffers))
+        self._notes.append(KernelNote(name, self._layer, op, kernel_name, kernel.note))
+
+    def alias(self, var: relax.Var, buffer: Buffer, storage: Storage) -> None:
+        """``var`` is a buffer that is there already."""
+        self._places.setdefault(var, {})[storage] = buffer
+
+    def _result(self, i: int, output: relax.Expr) -> None:
+        """A buffer that a kernel makes for one result alone becomes the caller's; others are copied."""
+        wanted = plain(shape_of(output), dtype_of(output))
+        buffer = self.place(output, wanted)
+        if buffer.memory == "workspace" and buffer.size == wanted.nbytes:
+            buffer.memory = f"output{i}"
+            return
+        name = output.name if isinstance(output, relax.Var) else f"output{i}"
+        copy = movement.relayout(wanted, wanted)
+        self.write(copy, [buffer], Buffer(f"output{i}", wanted.nbytes), f"{name}~copy", "copy")

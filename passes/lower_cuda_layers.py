@@ -1,0 +1,235 @@
+"""The CUDA kernel of each layer: composites by their specification, plain operators by their name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tvm import relax
+
+from qcompile import ops
+from qcompile.ops import Affine
+from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
+from qcompile.passes.lower_cuda_movement import MOVEMENT, concat
+from qcompile.passes.lower_weighted import as_convolution
+from qcompile.targets.cuda import elementwise, movement, pool
+from qcompile.targets.cuda.contract import Shape, contract, conv_shape
+from qcompile.targets.cuda.depthwise import depthwise
+from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
+from qcompile.targets.kernels.depthwise import is_depthwise
+from qcompile.targets.kernels.reduction import block_diagonal
+
+if TYPE_CHECKING:
+    from qcompile.passes.lower_cuda import Buffer, CudaLowering
+
+
+def _conv2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
+    weight = _integer_weight(lowering, call, spec)
+    weight = weight if weight.ndim == 4 else weight[:, :, None]
+    x = channels_last(shape_of(call.args[0]), dtype_of(call.args[0]))
+    _convolved(lowering, var, call, spec, weight, x, lowering.place(call.args[0], x))
+
+
+def _conv_transpose2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
+    """The pixels spread apart by the stride, then an ordinary convolution with the window turned round."""
+    weight, conv = as_convolution(spec, _integer_weight(lowering, call, spec))
+    x = channels_last(shape_of(call.args[0]), dtype_of(call.args[0]))
+    n, c, *spatial = x.shape
+    strides = spec.strides[-len(spatial) :]
+    shape = (n, c, *((extent - 1) * stride + 1 for extent, stride in zip(spatial, strides, strict=True)))
+    wide = channels_last(shape, x.dtype)
+    spread = movement.spread(strides, spec.x.zero_point, x, wide)
+    apart = lowering.call(spread, [lowering.place(call.args[0], x)], wide, f"{var.name}~spread", "spread")
+    _convolved(lowering, var, call, conv, weight, wide, apart)
+
+
+def _convolved(
+    lowering: CudaLowering,
+    var: relax.Var,
+    call: relax.Call,
+    spec: ops.Conv2d,
+    weight: np.ndarray,
+    x: Storage,
+    source: Buffer,
+) -> None:
+    """weight: (O, C/groups, KH, KW)."""
+    out = channels_last(shape_of(var), dtype_of(var))
+    shape = conv_shape(spec, weight.shape[2:], x, out)
+    if is_depthwise(spec, weight.shape):
+        _weighted(lowering, var, call, spec, "depthwise_conv2d", depthwise, shape, weight, x, source, out)
+        return
+    if spec.groups > 1:
+        weight = block_diagonal(weight, spec.groups)
+    _weighted(lowering, var, call, spec, "conv2d", contract, shape, weight, x, source, out)
+
+
+def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
+    weight = _integer_weight(lowering, call, spec)[:, :, None, None]
+    x, out = (rows_last(shape_of(t), dtype_of(t)) for t in (call.args[0], var))
+    source = lowering.place(call.args[0], x)
+    _weighted(lowering, var, call, spec, "dense", contract, Shape(x.rows, 1, 1, 1, 1), weight, x, source, out)
+
+
+def _integer_weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
+    if spec.x is None or spec.group:
+        raise lowering.refuse(f"{spec.op} with {spec.weights} weights and {spec.activations} activations")
+    return array(call.args[1])
+
+
+def _weighted(
+    lowering: CudaLowering,
+    var: relax.Var,
+    call: relax.Call,
+    spec: ops.Conv2d | ops.Dense,
+    op: str,
+    build: Callable[..., Any],
+    shape: Shape,
+    weight: np.ndarray,
+    x: Storage,
+    source: Buffer,
+    out: Storage,
+) -> None:
+    bias, multiplier, *rest = call.args[2:]
+    residual = replace(out, dtype=dtype_of(rest[0])) if rest else None
+    if residual is not None and residual.is_float != out.is_float:
+        residual = (rows_last if out.axis > 1 else channels_last)(out.shape, residual.dtype)
+    kernel, constants = build(spec, shape, weight, array(bias), array(multiplier), x, out, residual)
+    residuals = [lowering.place(r, residual) for r in rest]
+    lowering.emit(var, kernel, [source, *constants, *residuals], out, op)
+
+
+def _binary(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Binary) -> None:
+    _two(lowering, var, call, spec.kind, lambda a, b, out: elementwise.binary(spec, a, b, out))
+
+
+def _two(lowering: CudaLowering, var: relax.Var, call: relax.Call, op: str, build: Callable[..., Any]) -> None:
+    """Two operands, broadcast to the result: their shapes get leading axes of extent 1."""
+    out = lowering.home(var)
+    storages, buffers = [], []
+    for arg in call.args:
+        shape = shape_of(arg)
+        wide = (*[1] * (len(out.shape) - len(shape)), *shape)
+        if len(shape) == len(out.shape):
+            like = rows_last if out.axis == len(out.shape) - 1 else channels_last
+            storage = like(shape, dtype_of(arg))
+            buffers.append(lowering.place(arg, storage))
+        else:
+            storage = plain(wide, dtype_of(arg))
+            buffers.append(lowering.place(arg, plain(shape, dtype_of(arg))))
+        storages.append(storage)
+    lowering.emit(var, build(*storages, out), buffers, out, op.rpartition(".")[2])
+
+
+def _unary(op: str, build: Callable[..., Any]) -> Callable[..., None]:
+    """A composite of one tensor and constants, that takes any storage."""
+
+    def lower(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: Any) -> None:
+        out = lowering.home(var)
+        constants = [np.ascontiguousarray(array(arg)) for arg in call.args[1:]]
+        _one(lowering, var, call.args[0], lambda x: build(spec, x, out), out, op, constants)
+
+    return lower
+
+
+def _one(
+    lowering: CudaLowering,
+    var: relax.Var,
+    x: relax.Expr,
+    build: Callable[[Storage], Any],
+    out: Storage,
+    op: str,
+    constants: Sequence[np.ndarray] = (),
+) -> None:
+    source = lowering.home(x)
+    lowering.emit(var, build(source), [lowering.place(x, source), *constants], out, op)
+
+
+def _concat(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Concat) -> None:
+    def converter(q: Affine) -> Callable[[str], str]:
+        return lambda code: elementwise.requantized(code, q, spec.out)
+
+    converters = [converter(q) for q in spec.inputs]
+    concat(lowering, var, list(call.args), spec.axis, converters)
+
+
+def _affine(lowering: CudaLowering, call: relax.Call, dtype: str) -> Affine:
+    scale, zero_point = array(call.args[1]), array(call.args[2])
+    if scale is None or zero_point is None or scale.size != 1 or dtype not in ("uint8", "int8"):
+        raise lowering.refuse(f"{op_name(call)} with scales of channels")
+    return Affine(float(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0]), dtype)
+
+
+def _quantize(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    q, out = _affine(lowering, call, dtype_of(var)), lowering.home(var)
+    _one(lowering, var, call.args[0], lambda x: elementwise.quantize(q, x, out), out, "quantize")
+
+
+def _dequantize(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    q, out = _affine(lowering, call, dtype_of(call.args[0])), lowering.home(var)
+    _one(lowering, var, call.args[0], lambda x: elementwise.dequantize(q, x, out), out, "dequantize")
+
+
+def _max_pool(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    a, out = call.attrs, lowering.home(var)
+    size, strides, padding, dilation = (
+        tuple(int(v) for v in values) for values in (a.pool_size, a.strides, a.padding, a.dilation)
+    )
+    if len(out.shape) == 3:
+        size, strides, dilation = (1, *size), (1, *strides), (1, *dilation)
+        padding = (0, padding[0], 0, padding[1])
+    window: Any = (size, strides, padding, dilation)
+    _one(lowering, var, call.args[0], lambda x: pool.max_pool2d(window, x, out), out, "max_pool2d")
+
+
+def _clip(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    bounds, out = (0.0, float("inf")), lowering.home(var)
+    if op_name(call) == "clip":
+        bounds = (number(call.args[1]), number(call.args[2]))
+    _one(lowering, var, call.args[0], lambda x: elementwise.clip(bounds, x, out), out, "clip")
+
+
+def _softmax(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    axis, out = int(call.attrs.axis), lowering.home(var)
+    _one(lowering, var, call.args[0], lambda x: pool.float_softmax(axis, x, out), out, "softmax")
+
+
+def _float_unary(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    op, out = op_name(call), lowering.home(var)
+    _one(lowering, var, call.args[0], lambda x: elementwise.float_unary(op, x, out), out, op.rpartition(".")[2])
+
+
+def _float_binary(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    op = op_name(call)
+    if dtype_of(var) != "float32":
+        raise lowering.refuse(f"{op} of {dtype_of(var)}")
+    _two(lowering, var, call, op, lambda a, b, out: elementwise.float_binary(op, a, b, out))
+
+
+COMPOSITES: dict[type, Callable[..., None]] = {
+    ops.Conv2d: _conv2d,
+    ops.ConvTranspose2d: _conv_transpose2d,
+    ops.Dense: _dense,
+    ops.Binary: _binary,
+    ops.Concat: _concat,
+    ops.Lookup: _unary("lookup", elementwise.lookup),
+    ops.Requantize: _unary("requantize", elementwise.requantize),
+    ops.AvgPool2d: _unary("avg_pool2d", pool.avg_pool2d),
+    ops.Mean: _unary("mean", pool.mean),
+    ops.ResizeLinear: _unary("resize_linear", pool.resize_linear),
+    ops.Softmax: _unary("softmax", pool.softmax),
+    ops.ChannelShuffle: _unary("channel_shuffle", lambda spec, *s: movement.channel_shuffle(spec.groups, *s)),
+}
+OPERATORS: dict[str, Callable[..., None]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "nn.max_pool2d": _max_pool,
+    "nn.max_pool1d": _max_pool,
+    "nn.relu": _clip,
+    "clip": _clip,
+    "nn.softmax": _softmax,
+    **dict.fromkeys(elementwise.FLOAT_UNARY, _float_unary),
+    **dict.fromkeys(elementwise.FLOAT_BINARY, _float_binary),
+    **MOVEMENT,
+}

@@ -1,0 +1,115 @@
+"""Lowers operators that move elements to CUDA kernels: codes or floats alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import relax
+
+from qcompile.passes.base import dtype_of, op_name, shape_of
+from qcompile.passes.movement_calls import Indices, pad_indices, part_start, resize_indices, slice_start
+from qcompile.reference.movement import is_nearest_resize
+from qcompile.targets.cuda import movement
+from qcompile.targets.cuda.storage import channels_last, rows_last
+
+if TYPE_CHECKING:
+    from qcompile.passes.lower_cuda import CudaLowering
+
+
+def _reshape(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    """The same memory where both lie in the same order, else moved there."""
+    out = lowering.home(var)
+    lowering.alias(var, lowering.place(call.args[0], out), out)
+
+
+def _permute_dims(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    rank = len(shape_of(var))
+    order = [int(a) % rank for a in call.attrs.axes or reversed(range(rank))]
+    source, out = lowering.home(call.args[0]), lowering.home(var)
+    kernel = movement.permute_dims(order, source, out)
+    lowering.emit(var, kernel, [lowering.place(call.args[0], source)], out, "permute_dims")
+
+
+def _concat(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    concat(lowering, var, list(call.args[0].fields), int(call.attrs.axis or 0), [str] * len(call.args[0].fields))
+
+
+def concat(
+    lowering: CudaLowering,
+    var: relax.Var,
+    parts: Sequence[relax.Expr],
+    axis: int,
+    converters: Sequence[Callable[[str], str]],
+) -> None:
+    """Each part, converted, is written to its place. converters: of an element's expression."""
+    out, start = lowering.home(var), 0
+    axis %= len(out.shape)
+    result = lowering.buffer(var, out)
+    for part, convert in zip(parts, converters, strict=True):
+        x = (rows_last if out.axis > 1 else channels_last)(shape_of(part), dtype_of(part))
+        kernel = movement.insert(axis, start, x, out, convert)
+        lowering.write(kernel, [lowering.place(part, x)], result, var.name, "concat")
+        start += x.shape[axis]
+
+
+def _strided_slice(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    start = slice_start(call)
+    if start is None:
+        raise lowering.refuse("a slice whose bounds are computed")
+    _slice(lowering, var, call.args[0], *start)
+
+
+def _split_part(lowering: CudaLowering, var: relax.Var, value: relax.TupleGetItem) -> None:
+    split = lowering.definitions.get(value.tuple_value)
+    if op_name(split) != "split":
+        raise lowering.refuse(f"a result of {op_name(split)}")
+    begin = part_start(split, value.index)
+    _slice(lowering, var, split.args[0], begin, [1] * len(begin))
+
+
+def _slice(lowering: CudaLowering, var: relax.Var, x: relax.Expr, begin: Sequence[int], strides: Sequence[int]) -> None:
+    source, out = lowering.home(x), lowering.home(var)
+    kernel = movement.strided_slice(begin, strides, source, out)
+    lowering.emit(var, kernel, [lowering.place(x, source)], out, "strided_slice")
+
+
+def _pad(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    widths = [int(w) for w in call.attrs.pad_width]
+    indices = pad_indices(call)
+    if min(widths) < 0 or (indices is None and str(call.attrs.pad_mode) != "constant"):
+        raise lowering.refuse(f"pad of mode {call.attrs.pad_mode}")
+    if indices is not None:
+        _choose(lowering, var, call.args[0], indices, "pad")
+        return
+    source, out = lowering.home(call.args[0]), lowering.home(var)
+    value = float(call.attrs.pad_value)
+    kernel = movement.pad_constant(widths[::2], f"{value.hex()}" if out.is_float else f"{int(value)}", source, out)
+    lowering.emit(var, kernel, [lowering.place(call.args[0], source)], out, "pad")
+
+
+def _resize(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    if not is_nearest_resize(call):
+        raise lowering.refuse("a resize of floats that is not to the nearest")
+    _choose(lowering, var, call.args[0], resize_indices(call, var), "resize2d")
+
+
+def _choose(lowering: CudaLowering, var: relax.Var, x: relax.Expr, indices: Indices, op: str) -> None:
+    source, out = lowering.home(x), lowering.home(var)
+    kernel, table = movement.choose(indices, source, out)
+    lowering.emit(var, kernel, [lowering.place(x, source), np.array(table, np.int32)], out, op)
+
+
+MOVEMENT: dict[str, Callable[..., None]] = {
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "flatten": _reshape,
+    "permute_dims": _permute_dims,
+    "concat": _concat,
+    "strided_slice": _strided_slice,
+    "split": _split_part,
+    "nn.pad": _pad,
+    "image.resize2d": _resize,
+}

@@ -1,0 +1,181 @@
+"""Convolutions and matrix products of codes: ``device/contract.cuh`` with the shapes of a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcompile.ops import Affine, Conv2d, Dense, Epilogue
+from qcompile.targets.cuda.elementwise import epilogue_function
+from qcompile.targets.cuda.storage import Storage
+from qcompile.targets.cuda.text import NAME, Kernel
+
+STEP = 64  # bytes of the reduction that a stage holds; as in device/contract.cuh
+_PROCESSORS = 108  # of a middling data-centre GPU (A100): one choice serves every architecture of a build
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a block of threads computes: pixels by channels, in warps_m by warps_n warps, with copies stages ahead."""
+
+    pixels: int
+    channels: int
+    warps_m: int
+    warps_n: int
+    stages: int
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.warps_m * self.warps_n
+
+    @property
+    def shared_bytes(self) -> int:
+        """The stages; later, codes of results, whose rows are 16 bytes apart more than they are long."""
+        return max(self.stages * (self.pixels + self.channels) * STEP, self.pixels * (self.channels + 16))
+
+    def blocks(self, pixels: int, channels: int) -> int:
+        return -(-pixels // self.pixels) * -(-channels // self.channels)
+
+
+# All of them keep within the 48 KiB of shared memory that every architecture gives without asking.
+TILES = (
+    Tile(128, 128, 2, 4, 3),
+    Tile(128, 64, 2, 2, 4),
+    Tile(64, 64, 2, 2, 4),
+    Tile(64, 32, 4, 1, 4),
+    Tile(32, 64, 1, 4, 4),
+    Tile(32, 32, 2, 2, 4),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An image convolution, or a matrix product as one of images of one pixel: x (images, height, width, pitch)."""
+
+    images: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    window: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def pixels(self) -> int:
+        return self.images * self.out_height * self.out_width
+
+    def constants(self) -> dict[str, int]:
+        names = ("TOP", "LEFT", "BOTTOM", "RIGHT")
+        return {
+            **{"IMAGES": self.images, "H": self.height, "W": self.width, "OH": self.out_height, "OW": self.out_width},
+            **dict(zip(("KH", "KW"), self.window, strict=True)),
+            **dict(zip(("SH", "SW"), self.strides, strict=True)),
+            **dict(zip(("DH", "DW"), self.dilation, strict=True)),
+            **dict(zip(names, self.padding, strict=True)),
+        }
+
+
+def conv_shape(spec: Conv2d, window: tuple[int, int], x: Storage, out: Storage) -> Shape:
+    """x, out: (N, C, H, W) or (N, C, W)."""
+    n, _, *spatial = x.shape
+    height, width = spatial if len(spatial) == 2 else (1, *spatial)
+    *above, out_width = out.shape[2:]
+    out_height = above[0] if above else 1
+    return Shape(n, height, width, out_height, out_width, window, spec.strides, spec.padding, spec.dilation)
+
+
+def choose_tile(pixels: int, channels: int) -> Tile:
+    """The least time by a model: rounds of blocks over the processors, each as long as its products and loads."""
+
+    def cost(tile: Tile) -> float:
+        rounds = -(-tile.blocks(pixels, channels) // _PROCESSORS)
+        return rounds * (tile.pixels * tile.channels + 32 * (tile.pixels + tile.channels))
+
+    return min(TILES, key=cost)
+
+
+def pack_weights(weight: np.ndarray, pitch: int, tile: Tile) -> np.ndarray:
+    """(O, I, KH, KW) int8 as (channels, K): taps by channels as x has them, both filled up with zeros."""
+    o, i, kh, kw = weight.shape
+    wide = np.zeros((o, kh, kw, pitch), np.int8)
+    wide[..., :i] = weight.transpose(0, 2, 3, 1)
+    rows = wide.reshape(o, -1)
+    packed = np.zeros((-(-o // tile.channels) * tile.channels, -(-rows.shape[1] // STEP) * STEP), np.int8)
+    packed[:o, : rows.shape[1]] = rows
+    return packed
+
+
+def padded(values: np.ndarray, count: int) -> np.ndarray:
+    """One value a channel, filled up with zeros."""
+    result = np.zeros(count, values.dtype)
+    result[: values.size] = values
+    return result
+
+
+def shifted_bias(bias: np.ndarray, weight: np.ndarray, x: Affine) -> np.ndarray:
+    """``sum (x - z) w + bias = sum x w + (bias - z sum w)``; int32 sums wrap around, so the new bias may, too."""
+    sums = weight.reshape(weight.shape[0], -1).sum(axis=1, dtype=np.int64)
+    return (bias.astype(np.int64) - x.zero_point * sums).astype(np.int32)
+
+
+def contract(
+    spec: Conv2d | Dense,
+    shape: Shape,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+) -> tuple[Kernel, tuple[np.ndarray, ...]]:
+    """The kernel and its constants: buffers x, constants, residual (any, if there is none), y.
+
+    weight: (O, I, KH, KW), of all groups as one.
+    """
+    tile = choose_tile(shape.pixels, weight.shape[0])
+    packed = pack_weights(weight, x.pitch, tile)
+    constants = {
+        **shape.constants(),
+        **{"PIXELS": shape.pixels, "C": x.pitch, "O": out.channels, "OC": out.pitch, "K": packed.shape[1]},
+        **{"CHANNELS": packed.shape[0], "RC": residual.pitch if residual else 0, "ZERO": spec.x.zero_point},
+        **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
+        "STAGES": tile.stages,
+    }
+    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, tile.threads)
+    arrays = (
+        packed,
+        padded(shifted_bias(bias, weight, spec.x), packed.shape[0]),
+        padded(multiplier.astype(np.float32), packed.shape[0]),
+    )
+    note = f"mma {tile.pixels}x{tile.channels}"
+    return Kernel(text, tile.blocks(shape.pixels, out.channels), tile.threads, tile.shared_bytes, note), arrays
+
+
+def instantiated(
+    template: str,
+    weights: str,
+    constants: dict[str, int],
+    x: Affine,
+    epilogue: Epilogue,
+    out: Storage,
+    residual: Storage | None,
+    threads: int,
+) -> str:
+    """A kernel over x, w, bias, multiplier, [residual], y: a template of ``device/`` with constants."""
+    numbers = ", ".join(f"{name} = {value}" for name, value in constants.items())
+    element = residual.type if residual else "u8"
+    parameter = f"const {element}* r, " if residual else ""
+    other = "r" if residual else f"static_cast<const {element}*>(nullptr)"
+    codes = "u8" if x.dtype == "uint8" else "i8"
+    return f"""struct {NAME}_shape {{
+  static constexpr int {numbers};
+  static constexpr bool SIGNED = {str(codes == "i8").lower()}, RESIDUAL = {str(residual is not None).lower()};
+  {epilogue_function(epilogue, out, element)}
+}};
+QC_KERNEL({threads}) {NAME}(const {codes}* x, {weights}, const int* b, const float* m, {parameter}{out.type}* y) {{
+  {template}<{NAME}_shape>(reinterpret_cast<const u8*>(x), w, b, m, {other}, y);
+}}
+"""

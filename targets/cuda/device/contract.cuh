@@ -1,0 +1,174 @@
+// Convolutions and matrix products of codes: an implicit matrix product on Tensor Cores.
+//
+//     y[pixel, o] = finish(f32(sum_k x[pixel, k] * w[o, k] + bias[o]) * multiplier[o], residual[pixel, o])
+//
+// Row ``pixel`` of x is gathered from the image: k counts the window's taps, and channels within a tap. A block of
+// threads makes BM pixels of BN channels, a warp BM / WARPS_M of BN / WARPS_N. Stages of 64 bytes of k are copied into
+// shared memory ahead of the products. There, the 16-byte pieces of a row are permuted such that the eight rows that a
+// matrix load reads at once lie in different banks.
+//
+// P has the shapes as constants, see targets/cuda/contract.py. x: [N][H][W][C], w: [channels][K], y: [pixels][OC].
+
+constexpr int STEP = 64;  // bytes of k a stage
+
+QC_DEVICE int swizzled(int row, int byte) { return row * STEP + ((((byte >> 4) ^ (row >> 1)) & 3) << 4) + (byte & 15); }
+
+template <class P> struct Gather {
+  static constexpr int THREADS = 32 * P::WARPS_M * P::WARPS_N;
+  static constexpr int PIECE = P::C % 16 == 0 ? 16 : P::C % 8 == 0 ? 8 : 4;
+  static constexpr int PIECES = STEP / PIECE;                // of a row
+  static constexpr int ROWS = P::BM * PIECES / THREADS;      // that a thread copies a piece of
+  static constexpr bool BORDER = P::TOP || P::LEFT || P::BOTTOM || P::RIGHT;
+  static constexpr bool POINTWISE = P::KH * P::KW == 1 && !BORDER;
+  static_assert(P::BM * PIECES % THREADS == 0 && P::BN * 4 % THREADS == 0, "threads without a piece");
+
+  const u8* x;
+  int start[ROWS], top[ROWS], left[ROWS];
+
+  QC_DEVICE_MEMBER Gather(const u8* x, int first, int thread) : x(x) {
+    QC_UNROLL
+    for (int i = 0; i < ROWS; ++i) {
+      int pixel = first + thread / PIECES + i * (THREADS / PIECES);
+      pixel = pixel < P::PIXELS ? pixel : P::PIXELS - 1;
+      const int image = pixel / (P::OH * P::OW), inner = pixel % (P::OH * P::OW);
+      top[i] = inner / P::OW * P::SH - P::TOP;
+      left[i] = inner % P::OW * P::SW - P::LEFT;
+      start[i] = ((image * P::H + top[i]) * P::W + left[i]) * P::C;
+    }
+  }
+
+  // The thread's pieces of bytes [k, k + STEP) of each row. What lies behind the last tap meets weights of zero.
+  QC_DEVICE_MEMBER void copy(u8* stage, int k, int thread) const {
+    const int column = thread % PIECES * PIECE;
+    const int at = k + column;
+    const int tap = min(at / P::C, P::KH * P::KW - 1), channel = at % P::C;
+    const int down = tap / P::KW * P::DH, right = tap % P::KW * P::DW;
+    const int offset = (down * P::W + right) * P::C + channel;
+    QC_UNROLL
+    for (int i = 0; i < ROWS; ++i) {
+      u8* to = stage + swizzled(thread / PIECES + i * (THREADS / PIECES), column);
+      const bool inside = !BORDER || (static_cast<u32>(top[i] + down) < P::H && static_cast<u32>(left[i] + right) < P::W);
+      if (inside) {
+        copy_async<PIECE>(to, x + start[i] + offset);
+      } else {
+        Pack<u32, PIECE / 4> zeros;
+        for (int j = 0; j < PIECE / 4; ++j) zeros.v[j] = 0x01010101u * static_cast<u8>(P::ZERO);
+        *reinterpret_cast<Pack<u32, PIECE / 4>*>(to) = zeros;
+      }
+    }
+  }
+};
+
+template <class P> QC_DEVICE void copy_weights(u8* stage, const i8* w, int k, int thread) {
+  constexpr int THREADS = Gather<P>::THREADS;
+  QC_UNROLL
+  for (int i = 0; i < P::BN * 4 / THREADS; ++i) {
+    const int row = thread / 4 + i * (THREADS / 4), column = thread % 4 * 16;
+    copy_async<16>(stage + swizzled(row, column), w + row * P::K + k + column);
+  }
+}
+
+template <class P, class R, class Y>
+QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* multiplier, const R* residual, Y* y) {
+  constexpr int TM = P::BM / P::WARPS_M / 16, TN = P::BN / P::WARPS_N / 8;  // products of 16 x 8 a warp
+  constexpr int STEPS = P::K / STEP, TILES_N = P::CHANNELS / P::BN;
+  static_assert(TN % 2 == 0, "weights are loaded for two products at once");
+  QC_SHARED(memory);
+  u8* const pixels = memory;
+  u8* const weights = memory + P::STAGES * P::BM * STEP;
+  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+  const int first_pixel = blockIdx.x / TILES_N * P::BM, first_channel = blockIdx.x % TILES_N * P::BN;
+  const int warp_pixel = warp % P::WARPS_M * (P::BM / P::WARPS_M), warp_channel = warp / P::WARPS_M * (P::BN / P::WARPS_N);
+  const Gather<P> gather(x, first_pixel, thread);
+  w += first_channel * P::K;
+
+  int sums[TM][TN][4] = {};
+  QC_UNROLL
+  for (int s = 0; s < P::STAGES - 1; ++s) {
+    if (s < STEPS) {
+      gather.copy(pixels + s * P::BM * STEP, s * STEP, thread);
+      copy_weights<P>(weights + s * P::BN * STEP, w, s * STEP, thread);
+    }
+    end_group();
+  }
+  int stage = 0, ahead = P::STAGES - 1;
+  for (int step = 0; step < STEPS; ++step) {
+    copies_left<P::STAGES - 2>();
+    barrier();
+    if (step + P::STAGES - 1 < STEPS) {
+      const int k = (step + P::STAGES - 1) * STEP;
+      gather.copy(pixels + ahead * P::BM * STEP, k, thread);
+      copy_weights<P>(weights + ahead * P::BN * STEP, w, k, thread);
+    }
+    end_group();
+    const u8* const a = pixels + stage * P::BM * STEP;
+    const u8* const b = weights + stage * P::BN * STEP;
+    QC_UNROLL
+    for (int k = 0; k < STEP; k += 32) {
+      u32 xs[TM][4], ws[TN / 2][4];
+      QC_UNROLL
+      for (int i = 0; i < TM; ++i)
+        load_matrices(xs[i], a + swizzled(warp_pixel + i * 16 + lane % 16, k + lane / 16 * 16));
+      QC_UNROLL
+      for (int j = 0; j < TN / 2; ++j)
+        load_matrices(ws[j], b + swizzled(warp_channel + j * 16 + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 16));
+      QC_UNROLL
+      for (int i = 0; i < TM; ++i)
+        QC_UNROLL
+        for (int j = 0; j < TN; ++j)
+          multiply<P::SIGNED>(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
+    }
+    stage = stage + 1 == P::STAGES ? 0 : stage + 1;
+    ahead = ahead + 1 == P::STAGES ? 0 : ahead + 1;
+  }
+  copies_left<0>();
+  barrier();  // from here on, shared memory holds codes of results
+
+  constexpr bool CODES = sizeof(Y) == 1;
+  constexpr int PITCH = P::BN + 16, THREADS = Gather<P>::THREADS;
+  constexpr int PIECE = P::OC % 16 == 0 ? 16 : P::OC % 8 == 0 ? 8 : 4, PIECES = P::BN / PIECE;
+  typedef Pack<u32, PIECE / 4> Piece;
+  if constexpr (CODES && P::RESIDUAL) {
+    for (int i = thread; i < P::BM * PIECES; i += THREADS) {
+      const int row = i / PIECES, column = i % PIECES * PIECE;
+      if (first_pixel + row < P::PIXELS && first_channel + column < P::OC)
+        *reinterpret_cast<Piece*>(memory + row * PITCH + column) =
+            *reinterpret_cast<const Piece*>(residual + (first_pixel + row) * P::OC + first_channel + column);
+    }
+    barrier();
+  }
+  QC_UNROLL
+  for (int j = 0; j < TN; ++j) {
+    const int column = warp_channel + j * 8 + lane % 4 * 2, channel = first_channel + column;
+    const Pack<int, 2> more = *reinterpret_cast<const Pack<int, 2>*>(bias + channel);
+    const Pack<float, 2> factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + channel);
+    QC_UNROLL
+    for (int i = 0; i < TM; ++i)
+      QC_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int row = warp_pixel + i * 16 + half * 8 + lane / 4, pixel = first_pixel + row;
+        QC_UNROLL
+        for (int c = 0; c < 2; ++c) {
+          // Sums wrap around as int32 does; signed overflow would be undefined in C++.
+          const u32 total = static_cast<u32>(sums[i][j][half * 2 + c]) + static_cast<u32>(more.v[c]);
+          const float v = product(real(static_cast<int>(total)), factor.v[c]);
+          if constexpr (CODES) {
+            Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
+            *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));
+          } else if (pixel < P::PIXELS && channel + c < P::O) {
+            const int at = pixel * P::OC + channel + c;
+            y[at] = P::finish(v, P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0));
+          }
+        }
+      }
+  }
+  if constexpr (CODES) {
+    barrier();
+    for (int i = thread; i < P::BM * PIECES; i += THREADS) {
+      const int row = i / PIECES, column = i % PIECES * PIECE;
+      if (first_pixel + row < P::PIXELS && first_channel + column < P::OC)
+        *reinterpret_cast<Piece*>(y + (first_pixel + row) * P::OC + first_channel + column) =
+            *reinterpret_cast<const Piece*>(memory + row * PITCH + column);
+    }
+  }
+}

@@ -1,0 +1,233 @@
+// A CPU in place of a GPU: what machine.cuh has, to the bit, so that the same kernels run where there is no GPU.
+//
+// Every thread of a block is a fiber with a stack of its own. Fibers of a warp run in turns from one collective
+// instruction (ldmatrix, mma) to the next, warps from one barrier to the next, in either order: results that depend on
+// it show a missing barrier. Asynchronous copies happen no earlier than they are waited for; until then, what they will
+// overwrite is poisoned.
+
+#include <math.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#define QC_EMULATED
+#define QC_DEVICE static inline
+#define QC_DEVICE_MEMBER inline
+#define QC_KERNEL(threads) extern "C" void
+#define QC_SHARED(name) u8* const name = emulation::shared
+#define QC_UNROLL
+#define QC_INFINITY HUGE_VALF
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned int u32;
+
+template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
+template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
+
+static struct Index {
+  int x;
+} threadIdx, blockIdx;
+
+namespace emulation {
+
+constexpr int MOST_THREADS = 1024, STACK = 64 << 10, MOST_SHARED = 256 << 10, MOST_COPIES = 512;
+enum State { READY, COLLECTIVE, BARRIER, DONE };
+
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes, group;
+};
+
+struct Fiber {
+  jmp_buf at;
+  State state;
+  int collectives, groups, copies;
+  Copy queue[MOST_COPIES];
+};
+
+struct Lane {
+  const void* row;
+  u32 x[4], w[2];
+};
+
+static Fiber fibers[MOST_THREADS];
+static int started, current;
+static Lane lanes[2][32];  // of a warp: at this collective, and at the next
+static jmp_buf scheduler;
+static ucontext_t fiber_context;
+static const char* failure;
+alignas(1024) static u8 shared[MOST_SHARED];
+static int shared_size;
+static void (*body)();
+
+static inline void fail(const char* what) {
+  if (!failure) failure = what;
+}
+
+__attribute__((noinline)) static void leave(State state) {
+  fibers[current].state = state;
+  if (!_setjmp(fibers[current].at)) _longjmp(scheduler, 1);
+}
+
+static void fiber_main() {
+  for (;;) {
+    leave(DONE);
+    body();
+    if (fibers[current].copies) fail("a thread ends with copies under way");
+  }
+}
+
+__attribute__((noinline)) static void resume(int thread) {
+  current = threadIdx.x = thread;
+  if (!_setjmp(scheduler)) _longjmp(fibers[thread].at, 1);
+}
+
+static void start(int threads) {
+  for (; started < threads; ++started) {
+    getcontext(&fiber_context);
+    fiber_context.uc_stack.ss_sp = malloc(STACK);
+    fiber_context.uc_stack.ss_size = STACK;
+    fiber_context.uc_link = nullptr;
+    makecontext(&fiber_context, fiber_main, 0);
+    current = started;
+    if (!_setjmp(scheduler)) setcontext(&fiber_context);
+  }
+}
+
+// The lanes of a warp to their next barrier, or end; a failure if they part ways.
+static void run_warp(int first, int count, bool backwards) {
+  do {
+    for (int i = 0; i < count; ++i) resume(first + (backwards ? count - 1 - i : i));
+    for (int i = 1; i < count; ++i)
+      if (fibers[first + i].state != fibers[first].state) return fail("lanes of a warp part ways");
+  } while (fibers[first].state == COLLECTIVE && !failure);
+}
+
+static void run_block(int threads, bool backwards) {
+  memset(shared, 0xA5, static_cast<size_t>(shared_size));
+  for (int t = 0; t < threads; ++t) {
+    fibers[t].state = READY;
+    fibers[t].collectives = fibers[t].groups = fibers[t].copies = 0;
+  }
+  const int warps = (threads + 31) / 32;
+  do {
+    for (int i = 0; i < warps && !failure; ++i) {
+      const int first = 32 * (backwards ? warps - 1 - i : i);
+      run_warp(first, min(32, threads - first), backwards);
+    }
+    for (int w = 1; w < warps; ++w)
+      if (fibers[32 * w].state != fibers[0].state) return fail("warps part ways at a barrier");
+  } while (fibers[0].state == BARRIER && !failure);
+}
+
+static inline Lane* collective() { return lanes[fibers[current].collectives++ % 2]; }
+
+static inline void check_shared(const void* p, int bytes, const char* what) {
+  const u8* at = static_cast<const u8*>(p);
+  if (at < shared || at + bytes > shared + shared_size || reinterpret_cast<uintptr_t>(p) % bytes) fail(what);
+}
+
+}  // namespace emulation
+
+QC_DEVICE float product(float a, float b) { return a * b; }
+QC_DEVICE float sum(float a, float b) { return a + b; }
+QC_DEVICE float quotient(float a, float b) { return a / b; }
+QC_DEVICE int nearest(float v) { return isnan(v) ? 0 : static_cast<int>(nearbyintf(v)); }
+QC_DEVICE float real(int v) { return static_cast<float>(v); }
+QC_DEVICE void barrier() { emulation::leave(emulation::BARRIER); }
+
+QC_DEVICE u32 permuted(u32 low, u32 high, u32 selector) {
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  u32 result = 0;
+  for (int i = 0; i < 4; ++i) result |= static_cast<u32>(bytes >> (8 * (selector >> 4 * i & 7)) & 255) << 8 * i;
+  return result;
+}
+
+template <bool SIGNED> QC_DEVICE int dot4(u32 x, u32 w, int sum) {
+  u32 total = static_cast<u32>(sum);
+  for (int i = 0; i < 32; i += 8) {
+    const int a = SIGNED ? static_cast<i8>(x >> i) : static_cast<u8>(x >> i);
+    total += static_cast<u32>(a * static_cast<i8>(w >> i));
+  }
+  return static_cast<int>(total);
+}
+
+template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
+  using namespace emulation;
+  Fiber& fiber = fibers[current];
+  check_shared(to, BYTES, "a copy outside of shared memory, or not aligned");
+  if (reinterpret_cast<uintptr_t>(from) % BYTES) fail("a copy from an address that is not aligned");
+  if (fiber.copies == MOST_COPIES) return fail("more copies under way than emulated");
+  fiber.queue[fiber.copies++] = {to, from, BYTES, fiber.groups};
+  memset(to, 0x5A, BYTES);
+}
+
+QC_DEVICE void end_group() { ++emulation::fibers[emulation::current].groups; }
+
+template <int LEFT> QC_DEVICE void copies_left() {
+  emulation::Fiber& fiber = emulation::fibers[emulation::current];
+  int kept = 0;
+  for (int i = 0; i < fiber.copies; ++i) {
+    const emulation::Copy& copy = fiber.queue[i];
+    if (copy.group < fiber.groups - LEFT)
+      memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
+    else
+      fiber.queue[kept++] = copy;
+  }
+  fiber.copies = kept;
+}
+
+QC_DEVICE void load_matrices(u32 (&words)[4], const void* row) {
+  using namespace emulation;
+  Lane* const warp = collective();
+  const int lane = current % 32;
+  check_shared(row, 16, "a matrix load outside of shared memory, or not aligned");
+  warp[lane].row = row;
+  leave(COLLECTIVE);
+  for (int m = 0; m < 4; ++m) memcpy(&words[m], static_cast<const u8*>(warp[m * 8 + lane / 4].row) + lane % 4 * 4, 4);
+}
+
+template <bool SIGNED> QC_DEVICE void multiply(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  using namespace emulation;
+  Lane* const warp = collective();
+  const int lane = current % 32;
+  memcpy(warp[lane].x, x, sizeof x);
+  memcpy(warp[lane].w, w, sizeof w);
+  leave(COLLECTIVE);
+  for (int half = 0; half < 2; ++half)
+    for (int c = 0; c < 2; ++c)
+      for (int t = 0; t < 4; ++t) {
+        const Lane &a = warp[lane / 4 * 4 + t], &b = warp[(lane % 4 * 2 + c) * 4 + t];
+        int& total = sums[half * 2 + c];
+        total = dot4<SIGNED>(a.x[half + 2], b.w[1], dot4<SIGNED>(a.x[half], b.w[0], total));
+      }
+}
+
+// Runs a kernel whose arguments are all pointers; null, or what went wrong.
+extern "C" const char* emulate(void* kernel, int count, void** arguments, int grid, int block, int shared, int backwards) {
+  using namespace emulation;
+  static void* function;
+  static void** a;
+  static const auto call = [](auto... p) { reinterpret_cast<void (*)(decltype(p)...)>(function)(p...); };
+  static void (*const bodies[])() = {
+      [] {}, [] { call(a[0]); }, [] { call(a[0], a[1]); }, [] { call(a[0], a[1], a[2]); },
+      [] { call(a[0], a[1], a[2], a[3]); }, [] { call(a[0], a[1], a[2], a[3], a[4]); },
+      [] { call(a[0], a[1], a[2], a[3], a[4], a[5]); }, [] { call(a[0], a[1], a[2], a[3], a[4], a[5], a[6]); }};
+  failure = nullptr;
+  if (count < 1 || count > 7 || block > MOST_THREADS || shared > MOST_SHARED) return "too many arguments, threads, or bytes";
+  function = kernel;
+  a = arguments;
+  body = bodies[count];
+  shared_size = shared;
+  start(block);
+  for (int b = 0; b < grid && !failure; ++b) {
+    blockIdx.x = backwards ? grid - 1 - b : b;
+    run_block(block, backwards != 0);
+  }
+  return failure;
+}

@@ -1,0 +1,107 @@
+// The instructions that kernels are made of. Where QC_EMULATED is defined, emulated.h has the same functions for a CPU.
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned int u32;
+
+// L neighbouring elements that move as one word.
+template <class T, int L> struct alignas(sizeof(T) * L) Pack {
+  T v[L];
+};
+
+#ifndef QC_EMULATED
+
+#define QC_DEVICE_MEMBER __device__ __forceinline__
+
+#define QC_DEVICE static __device__ __forceinline__
+#define QC_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define QC_SHARED(name) extern __shared__ __align__(128) u8 name[]
+#define QC_UNROLL _Pragma("unroll")
+#define QC_INFINITY __int_as_float(0x7f800000)
+
+// A float product and sum that no compiler may contract.
+QC_DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
+QC_DEVICE float sum(float a, float b) { return __fadd_rn(a, b); }
+QC_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
+QC_DEVICE int nearest(float v) { return __float2int_rn(v); }  // ties to even
+QC_DEVICE float real(int v) { return __int2float_rn(v); }
+QC_DEVICE void barrier() { __syncthreads(); }
+
+QC_DEVICE u32 permuted(u32 low, u32 high, u32 selector) { return __byte_perm(low, high, selector); }
+
+// sum + the dot product of four codes of x (unsigned, or signed) and four signed weights.
+template <bool SIGNED> QC_DEVICE int dot4(u32 x, u32 w, int sum) {
+  int result;
+  if constexpr (SIGNED)
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(x), "r"(w), "r"(sum));
+  else
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(x), "r"(w), "r"(sum));
+  return result;
+}
+
+QC_DEVICE u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
+
+// BYTES (4, 8 or 16) from global to shared memory; there when ``copies_left`` says so and a barrier has been passed.
+template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+  const size_t source = __cvta_generic_to_global(from);
+  if constexpr (BYTES == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(source) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(source), "n"(BYTES)
+                 : "memory");
+#else
+  typedef Pack<u32, BYTES / 4> Word;
+  *static_cast<Word*>(to) = *static_cast<const Word*>(from);
+#endif
+}
+
+// The copies since the last call are one group.
+QC_DEVICE void end_group() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until at most LEFT groups of this thread's are under way.
+template <int LEFT> QC_DEVICE void copies_left() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+#endif
+}
+
+// Four matrices of 8 rows of 16 bytes; lane i gives the address of row i % 8 of matrix i / 8, and gets of each matrix
+// the four bytes 4 (lane % 4) of row lane / 4.
+QC_DEVICE void load_matrices(u32 (&words)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+#define QC_MMA_16832(type)                                                                                        \
+  asm("mma.sync.aligned.m16n8k32.row.col.s32." type ".s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "      \
+      "{%0, %1, %2, %3};"                                                                                         \
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])                                                \
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]))
+#define QC_MMA_8816(type, c, a, b)                                                                                \
+  asm("mma.sync.aligned.m8n8k16.row.col.s32." type ".s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"                      \
+      : "+r"(sums[c]), "+r"(sums[c + 1])                                                                          \
+      : "r"(x[a]), "r"(w[b]))
+
+// sums (16 x 8) += x (16 x 32) * w (32 x 8), in the registers of a warp as PTX lays out mma.m16n8k32. Before sm_80, four
+// products of 8 x 8 x 16, whose registers are the same ones.
+template <bool SIGNED> QC_DEVICE void multiply(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+#if __CUDA_ARCH__ >= 800
+  if constexpr (SIGNED) QC_MMA_16832("s8");
+  else QC_MMA_16832("u8");
+#else
+  if constexpr (SIGNED) {
+    QC_MMA_8816("s8", 0, 0, 0); QC_MMA_8816("s8", 2, 1, 0); QC_MMA_8816("s8", 0, 2, 1); QC_MMA_8816("s8", 2, 3, 1);
+  } else {
+    QC_MMA_8816("u8", 0, 0, 0); QC_MMA_8816("u8", 2, 1, 0); QC_MMA_8816("u8", 0, 2, 1); QC_MMA_8816("u8", 2, 3, 1);
+  }
+#endif
+}
+
+#endif

@@ -1,0 +1,99 @@
+"""Runs a program on this machine's CPU: the same kernels, compiled by its C++ compiler with ``device/emulated.h``."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qcompile.errors import QCompileError
+from qcompile.manifest import Launch
+from qcompile.targets.cuda.program import DEVICE, Program
+
+_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-w")
+_GUARD = 4096  # bytes before and behind a buffer that nothing may change
+
+
+class Emulated:
+    """Kernels, for a CPU."""
+
+    def __init__(self, source: str, optimize: int = 2):
+        """source: ``Program.source``. optimize: more makes runs faster, less compiling."""
+        with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
+            text, library = Path(folder) / "kernels.cc", Path(folder) / "kernels.so"
+            text.write_text((DEVICE / "emulated.h").read_text(encoding="utf-8") + source, encoding="utf-8")
+            command = [*_host_compiler(), *_FLAGS, f"-O{optimize}", "-o", str(library), str(text)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise QCompileError(f"the C++ compiler refused a kernel: {done.stderr.strip()[:2000]}")
+            self._library = ctypes.CDLL(str(library))
+        self._library.emulate.restype = ctypes.c_char_p
+
+    def run(
+        self, program: Program, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], backwards: bool = False
+    ) -> None:
+        """One call of a program of these kernels; fills ``outputs``.
+
+        backwards: blocks, warps and lanes in the opposite order.
+
+        Raises ``QCompileError`` for what a GPU would not have done alike: a missing barrier that shows, copies out of
+        place, writes outside of a buffer.
+        """
+        buffers = {
+            **{f"input{i}": _Guarded(x.nbytes, x) for i, x in enumerate(inputs)},
+            **{f"output{i}": _Guarded(y.nbytes) for i, y in enumerate(outputs)},
+            "weights": _Guarded(program.weights.nbytes, program.weights),
+            "workspace": _Guarded(program.workspace),
+        }
+        for launch in program.launches:
+            self._launch(launch, buffers, backwards)
+            for name, buffer in buffers.items():
+                buffer.check(f"{launch.kernel} writes outside of {name}")
+        for i, y in enumerate(outputs):
+            y[...] = buffers[f"output{i}"].bytes.view(y.dtype).reshape(y.shape)
+
+    def _launch(self, launch: Launch, buffers: Mapping[str, _Guarded], backwards: bool) -> None:
+        arguments = [ctypes.c_void_p(buffers[place].bytes.ctypes.data + offset) for place, offset in launch.arguments]
+        failure = self._library.emulate(
+            getattr(self._library, launch.kernel),
+            len(arguments),
+            (ctypes.c_void_p * len(arguments))(*arguments),
+            launch.grid,
+            launch.block,
+            launch.shared,
+            int(backwards),
+        )
+        if failure:
+            raise QCompileError(failure.decode(), node=launch.kernel)
+
+
+class _Guarded:
+    """Memory with poison in and around it."""
+
+    def __init__(self, size: int, content: np.ndarray | None = None):
+        whole = np.full(size + 2 * _GUARD + 256, 0xA5, np.uint8)
+        start = _GUARD + -(whole.ctypes.data + _GUARD) % 256
+        self.bytes = whole[start : start + size]
+        self._around = (whole[:start], whole[start + size :])
+        if content is not None:
+            self.bytes[:] = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
+
+    def check(self, what: str) -> None:
+        if any((part != 0xA5).any() for part in self._around):
+            raise QCompileError(what)
+
+
+def _host_compiler() -> list[str]:
+    for name in ("g++", "clang++", "c++"):
+        if path := shutil.which(name):
+            return [path]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise QCompileError("no C++ compiler found", remedy="install one: apt install g++, or pip install ziglang")

@@ -1,0 +1,69 @@
+"""The same claim on GPUs: kernels equal the oracle, to the bit, run by an emulation of their threads on this CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from qcompile import graph
+from qcompile.passes.base import dtype_of, shape_of
+from qcompile.passes.lower_cuda import Kernels, lower_cuda
+from qcompile.reference import interpreter
+from qcompile.targets.cuda.emulate import Emulated
+from qcompile.targets.cuda.program import templates
+from tests.properties import graphs
+from tests.properties.graphs import IntegerGraph, module_of
+from tests.properties.test_compiled import LAYERS
+
+CODES = ("uint8", "int8")
+
+
+def examples(strategy: st.SearchStrategy, count: int) -> list:
+    """All at once, since a C++ compiler takes its time: what fails is not made smaller."""
+    found = []
+
+    @settings(max_examples=count, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def collect(drawn):
+        found.append(drawn)
+
+    collect()
+    return found
+
+
+def assert_equal_oracle(every: Sequence[IntegerGraph]) -> None:
+    kernels = Kernels()
+    programs = [lower_cuda(drawn.module, kernels)[0] for drawn in every]
+    emulated = Emulated(templates() + kernels.text, optimize=0)
+    for drawn, program in zip(every, programs, strict=True):
+        main = graph.read(drawn.module)
+        inputs = [drawn.feeds[param.name] for param in main.params]
+        expected = interpreter.run(drawn.module, drawn.feeds)
+        for backwards in (False, True):
+            got = [np.zeros(shape_of(output), dtype_of(output)) for output in main.outputs]
+            emulated.run(program, inputs, got, backwards)
+            for (name, value), result in zip(expected.items(), got, strict=True):
+                assert np.array_equal(result, value), f"{name} of\n{drawn}"
+
+
+def test_layers():
+    assert_equal_oracle([module_of(case) for name in LAYERS for case in examples(LAYERS[name], 3)])
+
+
+def test_graphs():
+    assert_equal_oracle(examples(graphs.integer_graphs(dtypes=CODES), 12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_many_layers(name):
+    assert_equal_oracle([module_of(case) for case in examples(LAYERS[name], 60)])
+
+
+@pytest.mark.slow
+def test_many_graphs():
+    assert_equal_oracle(examples(graphs.integer_graphs(dtypes=CODES), 150))

@@ -1,0 +1,88 @@
+"""Machine code without a GPU: what is in it, and what is said where it cannot be made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qcompile.errors import QCompileError
+from qcompile.targets.cuda import compiler
+from qcompile.targets.cuda.compiler import Compiler, find_compiler, kernel_uses
+
+SUM = 'extern "C" __global__ void sum(float* x, float* y) { y[threadIdx.x] += x[threadIdx.x] * 3.0f; }'
+
+
+@pytest.fixture(scope="module")
+def found() -> Compiler:
+    try:
+        return find_compiler()
+    except QCompileError as error:
+        pytest.skip(str(error))
+
+
+def disassembly(code: bytes, folder: Path) -> str:
+    """SASS of a cubin."""
+    tool = shutil.which("cuobjdump")
+    if tool is None:
+        pytest.skip("cuobjdump is not installed (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)")
+    (folder / "a.cubin").write_bytes(code)
+    return subprocess.run(
+        [tool, "--dump-sass", str(folder / "a.cubin")], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
+def test_a_cubin_is_machine_code_of_its_architecture(found, arch):
+    made = found.cubin(SUM, arch)
+    assert made.code.startswith(b"\x7fELF") and arch.encode() in made.code
+    assert made.kernels["sum"].registers > 0 and made.kernels["sum"].spills == made.kernels["sum"].stack == 0
+
+
+def test_ptx_is_text(found):
+    assert b".target sm_90" in found.ptx(SUM, "compute_90")
+
+
+def test_products_are_rounded_before_they_are_added(found):
+    assert not re.search(rb"\bfma\.", found.ptx(SUM, "compute_80"))
+
+
+def test_the_same_bytes_every_time(found):
+    assert found.cubin(SUM, "sm_80") == found.cubin(SUM, "sm_80")
+
+
+def test_a_refusal_has_the_compilers_first_error(found):
+    with pytest.raises(QCompileError, match="the CUDA compiler refused a kernel: .*undefined"):
+        found.cubin('extern "C" __global__ void f() { undefined_name(); }', "sm_80")
+
+
+def test_nvcc_serves_as_well():
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed")
+    made = Compiler("nvcc", Path(nvcc)).cubin(SUM, "sm_80")
+    assert made.code.startswith(b"\x7fELF") and made.kernels["sum"].registers > 0
+
+
+def test_what_to_install_where_there_is_no_compiler(monkeypatch):
+    monkeypatch.setattr(compiler, "_nvrtc_library", lambda: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(QCompileError, match=r"no CUDA compiler found .*; install one: pip install 'qcompile\[cuda\]'"):
+        find_compiler.__wrapped__()
+
+
+def test_what_ptxas_says_of_kernels():
+    log = """ptxas info    : Compiling entry function 'a' for 'sm_80'
+ptxas info    : Function properties for a
+    8 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 72 registers, used 1 barriers, 400 bytes cmem[0]
+ptxas info    : Compiling entry function 'b' for 'sm_80'
+ptxas info    : Function properties for b
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 16 registers"""
+    uses = kernel_uses(log)
+    assert (uses["a"].registers, uses["a"].stack, uses["a"].spills) == (72, 8, 4)
+    assert (uses["b"].registers, uses["b"].stack, uses["b"].spills) == (16, 0, 0)
