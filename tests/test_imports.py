@@ -31,6 +31,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"compile", "layers", "importing", "scaled"},
     {"calibrate"},
     {"assign"},
+    {"rpc"},
     {"tune"},
     {"build", "simulate"},
     {"analyze"},

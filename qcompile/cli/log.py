@@ -65,7 +65,7 @@ def show_log(log: Log = None, target: Row = None, as_json: Json = False, verbose
     if as_json:
         show_json({"log": str(path), "records": trials, "failed": failed, "tasks": [log_json(row) for row in rows]})
         return
-    layers = len({row.task for row in rows})
+    layers = len({(row.task.workload, row.task.batch) for row in rows})
     show(f"log        {path} ({units.size(path.stat().st_size)})")
     show(f"records    {trials} of {layers} layer{'s' * (layers != 1)}" + (f"; {failed} failed" if failed else ""))
     if rows:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
+from qcompile.cli.boards import RpcKey, RpcServer, RpcTracker, board_of
 from qcompile.cli.console import remark, show, show_json, step
 
 if TYPE_CHECKING:
     from qcompile.cli.feeds import Feed
+    from qcompile.rpc.places import Place
+    from qcompile.rpc.runner import RemoteRunner
     from qcompile.runtime import Runner
     from qcompile.runtime.emulate import Emulator
 
@@ -29,6 +34,9 @@ def run(
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Run it in a process of its own, under QEMU if built for another machine.")
     ] = False,
+    rpc: RpcServer = None,
+    rpc_tracker: RpcTracker = None,
+    rpc_key: RpcKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="The profile for machines.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of defects.")] = False,
 ) -> None:
@@ -42,24 +50,28 @@ def run(
       qcompile run out/ --inputs x.npz --print-top 5
       qcompile run out/ --profile
       qcompile run out-arm/ --inputs x.npz --emulate
+      qcompile run out-arm/ --inputs x.npz --rpc 10.0.0.5:9090
     """
     from qcompile.cli.feeds import save_npz
     from qcompile.errors import QCompileError
-    from qcompile.runtime import Runner, load
-    from qcompile.runtime.emulate import Emulator
+    from qcompile.runtime import Runner
 
     if as_json and not profile:
         raise QCompileError("it is the form of a profile", node="--json", remedy="give --profile, too")
     if emulate and profile:
         raise QCompileError("times mean nothing under emulation", node="--profile", remedy="leave --emulate out")
-    runner = Emulator(path) if emulate else load(path)
-    feeds = _feeds(runner, inputs)
-    with step("running") as update:
-        results = []
-        for number, feed in enumerate(feeds):
-            results.append(runner.run(feed))
-            if number % 100 == 0:
-                update(f"{number} of {len(feeds)}")
+    board = board_of(rpc, rpc_tracker, rpc_key)
+    if board is not None and (emulate or profile):
+        other = "--emulate" if emulate else "--profile"
+        raise QCompileError("not on a machine behind RPC", node=other, remedy="leave one of them out")
+    with _opened(path, emulate, board) as runner:
+        feeds = _feeds(runner, inputs)
+        with step("running") as update:
+            results = []
+            for number, feed in enumerate(feeds):
+                results.append(runner.run(feed))
+                if number % 100 == 0:
+                    update(f"{number} of {len(feeds)}")
     if outputs is not None:
         save_npz(outputs, results)
     if print_top:
@@ -74,7 +86,26 @@ def run(
         remark("note: nothing was kept; give --outputs y.npz or --print-top 5")
 
 
-def _feeds(runner: Runner | Emulator, inputs: Path | None) -> list[Feed]:
+@contextlib.contextmanager
+def _opened(path: Path, emulate: bool, board: Place | None) -> Iterator[Runner | Emulator | RemoteRunner]:
+    if board is not None:
+        from qcompile.rpc.runner import RemoteRunner
+
+        with contextlib.ExitStack() as stack:
+            with step("connecting"):
+                remote = stack.enter_context(RemoteRunner(path, board))
+            yield remote
+    elif emulate:
+        from qcompile.runtime.emulate import Emulator
+
+        yield Emulator(path)
+    else:
+        from qcompile.runtime import load
+
+        yield load(path)
+
+
+def _feeds(runner: Runner | Emulator | RemoteRunner, inputs: Path | None) -> list[Feed]:
     if inputs is None:
         from qcompile.calibrate import random_data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qcompile.cli.boards import RpcKey, RpcServer, RpcTracker, board_of
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
@@ -19,10 +21,19 @@ from qcompile.plan import QuantPlan
 
 if TYPE_CHECKING:
     from qcompile.model import Model
+    from qcompile.rpc.places import Place
     from qcompile.targets.target import Target
     from qcompile.tune.measure import Measurer
     from qcompile.tune.session import Report, TaskProgress
     from qcompile.tune.tasks import TuningTask
+
+
+class Runner(enum.Enum):
+    """What measures candidates."""
+
+    local = "local"
+    rpc = "rpc"
+    icount = "icount"
 
 
 def tune(
@@ -54,10 +65,13 @@ def tune(
         bool, typer.Option("--resume", help="Trials that the log has already count towards --trials.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Search also what the log calls finished.")] = False,
-    rpc_tracker: Annotated[
-        str | None, typer.Option("--rpc-tracker", metavar="HOST:PORT", help="Measure on a board of this TVM tracker.")
+    runner: Annotated[
+        Runner | None,
+        typer.Option("--runner", help="Time here or over RPC, or count the instructions of ARM code under QEMU."),
     ] = None,
-    rpc_key: Annotated[str | None, typer.Option("--rpc-key", help="What the board is called there.")] = None,
+    rpc: RpcServer = None,
+    rpc_tracker: RpcTracker = None,
+    rpc_key: RpcKey = None,
     shapes: Annotated[
         list[str] | None, typer.Option("--input-shapes", metavar="x:[1,3,8,8]", help="Fix inputs; repeatable.")
     ] = None,
@@ -77,6 +91,8 @@ def tune(
       qcompile tune model.onnx --tasks list
       qcompile tune model.onnx --trials 400 --tuning-records team.db --plan out/plan.json
       qcompile tune model.onnx --formats int8,fp32 --threads 2
+      qcompile tune model.onnx --target neoverse-n1 --runner icount --trials 400
+      qcompile tune model.onnx --target cortex-a76 --rpc 10.0.0.5:9090
       qcompile tune model.onnx --rpc-tracker 10.0.0.1:9190 --rpc-key epyc --tuning-records epyc.db
     """
     import qcompile as qc
@@ -91,35 +107,31 @@ def tune(
 
     budget = Budget(trials, seconds(time_budget), resume)
     wanted = formats_of(formats)
-    board = tracker_of(rpc_tracker, rpc_key)
+    board = board_of(rpc, rpc_tracker, rpc_key)
+    chosen_runner = runner_of(runner, board)
     row = select_target(target).with_threads(threads)
     records = names(tuning_records or []) or DEFAULT_RECORDS
     check_logs(records)
-    times: dict[str, float] = {}
-    with timed("import", times, "importing the model"):
-        imported = qc.import_onnx(model, input_shapes(shapes or []))
-    plans = _plans(imported, row, wanted, plan, calib_data, names(exclude or []), times)
-    chosen = merged(tasks_of(imported, each, row) for each in plans)
     only = names(tasks or [])
     listing = only == ("list",)
-    if only and not listing:
-        chosen = selected(chosen, only)
-    if not chosen:
-        raise QCompileError("no layer has a schedule to tune", node=str(model), remedy="nothing needs to be done")
-    if listing:
-        states = _states(chosen, row, records)
-        show_json(_listed(states)) if as_json else show(progress_table(states))
-        return
-    with _measurer(row, board) as measurer, _progress(budget) as report:
-        outcome = run(
-            chosen,
-            row,
-            tuning_records=records,
-            budget=budget,
-            again=again,
-            measurer=measurer,
-            report=report,
-        )
+    times: dict[str, float] = {}
+    with contextlib.nullcontext() if listing else _measurer(chosen_runner, row, board) as measurer:
+        with timed("import", times, "importing the model"):
+            imported = qc.import_onnx(model, input_shapes(shapes or []))
+        plans = _plans(imported, row, wanted, plan, calib_data, names(exclude or []), times)
+        chosen = merged(tasks_of(imported, each, row) for each in plans)
+        if only and not listing:
+            chosen = selected(chosen, only)
+        if not chosen:
+            raise QCompileError("no layer has a schedule to tune", node=str(model), remedy="nothing needs to be done")
+        if listing:
+            states = _states(chosen, row, records, chosen_runner)
+            show_json(_listed(states)) if as_json else show(progress_table(states))
+            return
+        with _progress(budget) as report:
+            outcome = run(
+                chosen, row, tuning_records=records, budget=budget, again=again, measurer=measurer, report=report
+            )
     if as_json:
         show_json(outcome_json(outcome))
         return
@@ -174,15 +186,17 @@ def _plans(
     return plans
 
 
-def _states(tasks: Sequence[TuningTask], target: Target, records: Any) -> list[TaskProgress]:
+def _states(tasks: Sequence[TuningTask], target: Target, records: Any, runner: Runner) -> list[TaskProgress]:
     """What the logs know of the tasks; nothing is created."""
     from qcompile.tune.log import TuningLog
+    from qcompile.tune.record import INSTRUCTIONS, SECONDS
     from qcompile.tune.run import logs_to_tune
     from qcompile.tune.session import open_tasks
 
     path, *others = logs_to_tune(records)
     log = TuningLog.open(path, read_only=True) if path.exists() else None
-    return open_tasks(tasks, target, log, elsewhere=[TuningLog.open(p, read_only=True) for p in others])
+    unit = INSTRUCTIONS if runner is Runner.icount else SECONDS
+    return open_tasks(tasks, target, log, elsewhere=[TuningLog.open(p, read_only=True) for p in others], unit=unit)
 
 
 def _listed(states: Sequence[TaskProgress]) -> list[dict[str, Any]]:
@@ -191,30 +205,41 @@ def _listed(states: Sequence[TaskProgress]) -> list[dict[str, Any]]:
     return [task_json(state) for state in states]
 
 
-def tracker_of(address: str | None, key: str | None) -> tuple[str, int, str] | None:
-    """Host, port and key; None for this machine."""
-    if address is None and key is None:
-        return None
-    host, _, port = (address or "").rpartition(":")
-    if not host or not port.isdigit() or key is None:
+def runner_of(wish: Runner | None, board: Place | None) -> Runner:
+    """What measures: as wished, else a board if one is named."""
+    runner = wish or (Runner.rpc if board is not None else Runner.local)
+    if runner is Runner.rpc and board is None:
         raise QCompileError(
-            "a remote measurement needs a tracker and a key",
-            node="--rpc-tracker",
-            remedy="give --rpc-tracker HOST:PORT --rpc-key KEY",
+            "needs to know the machine",
+            node="--runner rpc",
+            remedy="give --rpc HOST:PORT, or --rpc-tracker HOST:PORT --rpc-key KEY",
         )
-    return host, int(port), key
+    if runner is not Runner.rpc and board is not None:
+        raise QCompileError(
+            "a machine to measure on is named, too", node=f"--runner {runner.value}", remedy="leave one of them out"
+        )
+    return runner
 
 
 @contextlib.contextmanager
-def _measurer(target: Target, board: tuple[str, int, str] | None) -> Iterator[Measurer | None]:
-    """A board of a tracker; None for this machine."""
-    if board is None:
-        yield None
-        return
-    from qcompile.tune.remote import RemoteMeasurer
+def _measurer(runner: Runner, target: Target, board: Place | None) -> Iterator[Measurer | None]:
+    """None for this machine, which begins only if there is something to measure."""
+    if runner is Runner.local:
+        from qcompile.tune.local import check_here
 
-    with RemoteMeasurer(target, *board) as measurer:
-        yield measurer
+        check_here(target)
+        yield None
+    elif runner is Runner.icount:
+        from qcompile.tune.counted import CountingMeasurer
+
+        with CountingMeasurer(target) as counting:
+            yield counting
+    else:
+        from qcompile.tune.timed import TimingMeasurer
+
+        assert board is not None, "see runner_of"
+        with TimingMeasurer(target, board) as timing:
+            yield timing
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
 from qcompile.runtime.counting import Executed, counting, read_counts, read_sections
 from qcompile.runtime.executable import DESCRIPTION, description_of, runner_for
-from qcompile.runtime.runner import Feed, check_array, check_names
+from qcompile.runtime.runner import Feed, checked_feed
 
 # The plainest CPU that has what code needs is emulated, so that an instruction beyond it is seen; the words are those
 # of /proc/cpuinfo.
@@ -167,12 +167,5 @@ class Emulator:
             raise QCompileError(f"stamps {len(kernels)} kernels, not {number}", node="profile")
         return kernels
 
-    def _checked(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        check_names(feed, self.inputs)
-        arrays = []
-        for info in self.inputs:
-            if info.name not in feed:
-                raise QCompileError(f"no value for input '{info.name}'", remedy=f"give {info.dtype} of {info.shape}")
-            arrays.append(np.asarray(feed[info.name]))
-            check_array(arrays[-1], info, "input")
-        return arrays
+    def _checked(self, feed: Feed) -> list[np.ndarray]:
+        return checked_feed(feed, self.inputs)

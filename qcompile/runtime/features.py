@@ -10,6 +10,20 @@ from pathlib import Path
 from qcompile.errors import QCompileError
 
 CPUINFO = Path("/proc/cpuinfo")
+_ARM_LTD = {  # CPU part -> name, of implementer 0x41
+    "0xd03": "Cortex-A53",
+    "0xd05": "Cortex-A55",
+    "0xd08": "Cortex-A72",
+    "0xd0b": "Cortex-A76",
+    "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE",
+    "0xd47": "Cortex-A710",
+    "0xd0c": "Neoverse-N1",
+    "0xd40": "Neoverse-V1",
+    "0xd49": "Neoverse-N2",
+    "0xd4f": "Neoverse-V2",
+}
+_CORES = {("0x41", part): name for part, name in _ARM_LTD.items()}
 
 
 @cache
@@ -31,9 +45,14 @@ def host_name() -> str:
 
 
 def name_of(cpuinfo: str) -> str:
-    """The model name in the text of /proc/cpuinfo."""
+    """The model name in the text of /proc/cpuinfo; where ARM gives none, its cores: "Cortex-A55 + Cortex-A78"."""
     cpus = cpus_of(cpuinfo)
-    return next((cpu[key] for key in ("model name", "Model") for cpu in cpus if key in cpu), "unknown CPU")
+    for key in ("model name", "Model"):
+        for cpu in cpus:
+            if key in cpu:
+                return cpu[key]
+    parts = dict.fromkeys((cpu["CPU implementer"], cpu["CPU part"]) for cpu in cpus if "CPU part" in cpu)
+    return " + ".join(_CORES.get(part, f"CPU {part[0]} {part[1]}") for part in parts) or "unknown CPU"
 
 
 def features_of(cpuinfo: str) -> frozenset[str]:

@@ -190,3 +190,16 @@ def check_array(array: np.ndarray, info: TensorInfo, what: str) -> None:
             node=f"{what} {info.name}",
             remedy=f"convert it: array.astype('{info.dtype}')",
         )
+
+
+def checked_feed(feed: Feed, infos: tuple[TensorInfo, ...]) -> list[np.ndarray]:
+    """The arrays of a feed in the model's order. Raises ``QCompileError`` for one that is missing, or not the model's.
+    """
+    check_names(feed, infos)
+    arrays = []
+    for info in infos:
+        if info.name not in feed:
+            raise QCompileError(f"no value for input '{info.name}'", remedy=f"give {info.dtype} of {info.shape}")
+        arrays.append(np.asarray(feed[info.name]))
+        check_array(arrays[-1], info, "input")
+    return arrays

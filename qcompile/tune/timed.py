@@ -10,14 +10,14 @@ import os
 from collections.abc import Sequence
 
 from qcompile.errors import QCompileError
+from qcompile.rpc import machine
+from qcompile.rpc.machine import Machine
+from qcompile.rpc.places import Place
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
-from qcompile.tune import machine
 from qcompile.tune.builder import Build, Built
-from qcompile.tune.machine import Machine
 from qcompile.tune.measure import Measurement
 from qcompile.tune.measurer import BUILD_SECONDS, STEP_SECONDS, Part, WorkerMeasurer, failures, feed
-from qcompile.tune.places import Place
 from qcompile.tune.timing import Job, measure
 from qcompile.tune.worker import Worker, WorkerDied
 
@@ -40,7 +40,7 @@ class TimingMeasurer(WorkerMeasurer):
         self._runner = Worker(self._folder, environment)
         try:
             found = self._machine()
-            found.check(target)
+            found.check(target.features, target.name)
         except BaseException:
             self.close()
             raise

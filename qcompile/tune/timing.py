@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from qcompile.errors import QCompileError
+from qcompile.rpc.machine import load
+from qcompile.rpc.places import Place, use_threads
 from qcompile.targets.kernels.workload import Workload
 from qcompile.tune.arrays import Feed, difference
 from qcompile.tune.builder import Built, reason
 from qcompile.tune.harness import MAIN, SPREAD, Layout, elements, padded
 from qcompile.tune.measure import Measurement
-from qcompile.tune.places import Place
 from qcompile.tune.worker import WorkerDied, report
 
 _HOPELESS = 3.0  # times the fastest: not looked at again
@@ -31,7 +32,6 @@ _INTERVAL = 2e-6  # seconds between two stamps, at least
 _TIMINGS = 32  # kept of one look: more are reduced to medians of neighbours
 _NOISY, _NEAR, _AGAIN = 0.10, 1.20, 2  # spread of a candidate this near to the best: the look is repeated, so often
 _POISON = 0xA5
-_ALL_CORES = 1  # tvm::runtime::threading::ThreadGroup::kBig
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,9 @@ class _Bench:
         self.slots = len(self.packings)
         self.good: list[int] = []
         self.seconds: dict[int, list[float]] = {}
-        _use_threads(session, job.workload.threads)
+        use_threads(session, job.workload.threads)
         self.device = session.cpu(0)
-        session.upload(str(job.built.library))
-        module = session.load_module(job.built.library.name)
-        session.remove(job.built.library.name)
+        module = load(session, job.built.library)
         self._main, self._spread = module[MAIN], module[SPREAD]
         self._constants = tvm.runtime.tensor(np.load(job.built.constants), self.device)
         w = job.workload
@@ -183,18 +181,6 @@ class _Bench:
         nanoseconds = stamped[..., 0] * 1_000_000_000 + stamped[..., 1]
         each = np.maximum(np.diff(nanoseconds, axis=-1)[..., 0], 1) * (1e-9 / repeat)
         return {slot: each[:, i].tolist() for i, slot in enumerate(slots)}
-
-
-def _use_threads(session: Any, threads: int) -> None:
-    if threads == 1:
-        return
-    session.get_function("runtime.config_threadpool")(_ALL_CORES, threads)
-    got = session.get_function("runtime.NumThreads")()
-    if got < threads:
-        raise QCompileError(
-            f"the machine that measures runs on {got} threads, not {threads}",
-            remedy=f"set TVM_NUM_THREADS={threads} there, or tune for fewer threads",
-        )
 
 
 def _reduced(times: list[float]) -> list[float]:

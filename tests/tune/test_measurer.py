@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 from qcompile.errors import QCompileError
+from qcompile.rpc import machine
+from qcompile.rpc.places import Here
 from qcompile.targets.select import can_run
 from qcompile.targets.target import Target
 from qcompile.targets.x86 import ROWS
-from qcompile.tune import machine
 from qcompile.tune import measurer as measurer_module
 from qcompile.tune.local import LocalMeasurer
 from qcompile.tune.measure import Batch
-from qcompile.tune.places import Here
 from qcompile.tune.timed import TimingMeasurer
 from tests.tune.workloads import Sabotage, conv, dense, sabotaged_conv, some_knobs
 
@@ -120,7 +120,7 @@ def test_hang_of_a_builder_costs_one_trial(monkeypatch):
 
 def test_target_that_this_machine_cannot_run():
     other = Target(**{f: getattr(AVX2, f) for f in AVX2.__slots__} | {"features": ("avx2", "amx-fp64")})
-    with pytest.raises(QCompileError, match=r"cannot run code for x86-avx2: it lacks amx-fp64; tune for another"):
+    with pytest.raises(QCompileError, match=r"cannot run code for x86-avx2: it lacks amx-fp64; choose another"):
         LocalMeasurer(other, workers=1)
 
 
@@ -147,7 +147,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from pathlib import Path
 from qcompile.targets.x86 import ROWS
-from qcompile.tune import machine
+from qcompile.rpc import machine
 from qcompile.tune import measurer as measurer_module
 from qcompile.tune.local import LocalMeasurer
 from tests.tune.workloads import Sabotage, sabotaged_conv

@@ -15,10 +15,10 @@ import pytest
 from tvm import rpc
 
 from qcompile.errors import QCompileError
+from qcompile.rpc.places import Tracker
 from qcompile.targets.select import can_run
 from qcompile.targets.x86 import ROWS
-from qcompile.tune.places import Tracker
-from qcompile.tune.remote import RemoteMeasurer
+from qcompile.tune.timed import TimingMeasurer
 from tests.tune.workloads import Sabotage, conv, sabotaged_conv, some_knobs
 
 AVX2 = ROWS[-1]
@@ -98,8 +98,8 @@ def wait(condition) -> None:
         time.sleep(0.05)
 
 
-def measurer(farm: Farm, key: str, **options) -> RemoteMeasurer:
-    return RemoteMeasurer(AVX2, "127.0.0.1", farm.port, key, workers=1, **options)
+def measurer(farm: Farm, key: str, **options) -> TimingMeasurer:
+    return TimingMeasurer(AVX2, Tracker("127.0.0.1", farm.port, key, **options), workers=1)
 
 
 def test_a_board_measures(farm):
@@ -156,7 +156,7 @@ def test_no_tracker():
         rf"127.0.0.1:{port}: no RPC tracker answers: Connection refused; start one: .*rpc_tracker .*--port {port}"
     )
     with pytest.raises(QCompileError, match=expected):
-        RemoteMeasurer(AVX2, "127.0.0.1", port, "board", workers=1)
+        TimingMeasurer(AVX2, Tracker("127.0.0.1", port, "board"), workers=1)
 
 
 def test_missing_package(monkeypatch):
