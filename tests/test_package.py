@@ -231,6 +231,25 @@ def test_for_arm_from_python(arm):
 
 
 @here
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [
+        ("model.so", 40, "./model.so: not a shared library for x86_64"),
+        ("model.so", 70, "./model.so: damaged"),
+        ("model.so", 600, "./model.so: damaged"),
+        ("weights.bin", 63, "./weights.bin: 63 bytes, not 64"),
+        ("input0.bin", 8, "input0.bin: 8 bytes, not 256"),
+        ("model.txt", 0, "./model.txt: not one of qcompile's"),
+    ],
+)
+def test_what_is_damaged_is_said(place, tmp_path, name, kept, said):
+    copy = shutil.copytree(place, tmp_path / "copy")
+    (copy / name).write_bytes((place / name).read_bytes()[:kept])
+    done = subprocess.run(["./run", ".", "input0.bin", "output0.bin"], cwd=copy, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+
+
+@here
 @pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="needs qemu-x86_64 (apt install qemu-user)")
 @pytest.mark.parametrize(
     ("cpu", "features", "lacks"),

@@ -37,6 +37,14 @@ static const Elf64_Phdr *segment_of(const void *file, uint32_t type) {
   return NULL;
 }
 
+/* Whether all segments are in the file; a copy that was cut short has not. */
+static int is_whole(const void *file, size_t bytes) {
+  if (header(file)->e_phoff + header(file)->e_phnum * sizeof(Elf64_Phdr) > bytes) return 0;
+  for (int i = 0; i < header(file)->e_phnum; i++)
+    if (segments(file)[i].p_type == PT_LOAD && segments(file)[i].p_offset + segments(file)[i].p_filesz > bytes) return 0;
+  return 1;
+}
+
 /* Contents of a file, to be freed; NULL if it cannot be read. */
 static char *read_file(const char *path, size_t *bytes) {
   FILE *file = fopen(path, "rb");
@@ -118,6 +126,7 @@ static int protect(const char *base, const void *file, const char *path) {
 static int place(qc_library *library, const void *file, size_t bytes, const char *path) {
   if (bytes < sizeof(Elf64_Ehdr) || memcmp(file, ELFMAG, SELFMAG) || header(file)->e_machine != MACHINE)
     return qc_fail("%s: not a shared library for %s", path, QC_MACHINE);
+  if (!is_whole(file, bytes)) return qc_fail("%s: damaged", path);
   const Elf64_Phdr *dynamic = segment_of(file, PT_DYNAMIC);
   if (segment_of(file, PT_TLS) || !dynamic) return qc_fail("%s: not one of qcompile's", path);
   for (int i = 0; i < header(file)->e_phnum; i++) {

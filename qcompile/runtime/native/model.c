@@ -171,6 +171,7 @@ static int read_description(qc_model *model, const char *folder) {
   size_t got = model->text ? fread(model->text, 1, (size_t)size, file) : 0;
   fclose(file);
   if (!model->text || got != (size_t)size) return qc_fail("%s: cannot be read", path);
+  if (strncmp(model->text, "format ", 7)) return qc_fail("%s: not one of qcompile's", path);
   char *target = nothing;
   for (char *line = model->text, *next; line; line = next) {
     if ((next = strchr(line, '\n'))) *next++ = 0;
