@@ -20,6 +20,7 @@ import onnx
 
 Feed = dict[str, np.ndarray]
 
+BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 GENERATED = ("resnet50", "mobilenetv2")
 REAL = (
     "ic_resnet8",
@@ -56,6 +57,11 @@ class BenchModel:
     def peer_operators(self) -> tuple[str, ...]:
         """The operator types that ONNX Runtime is to quantize; () for all."""
         return MATMULS if self.name in TRANSFORMERS else ()
+
+
+def bench_folder() -> Path:
+    """Where the models are, whether they are or not."""
+    return Path(os.environ.get("QCOMPILE_BENCH") or BENCH)
 
 
 def find(wanted: Sequence[str], bench: Path) -> tuple[list[BenchModel], list[str]]:

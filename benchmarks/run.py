@@ -20,14 +20,13 @@ from rich.console import Console
 import qcompile as qc
 from benchmarks import accuracy, analysis, cost, latency, mixed, recipe, tuning
 from benchmarks.builds import Builds
-from benchmarks.models import BenchModel, find
+from benchmarks.models import BenchModel, bench_folder, find
 from benchmarks.tuning import Wish
 from qcompile.report.tables import table
 from qcompile.report.units import size
 
 USUAL = ("latency", "threads", "accuracy", "size", "build")
 SECTIONS = (*USUAL, "recipe", "tuning", "mixed", "analysis")  # minutes a model: only if asked for
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
     if unknown := [name for name in options.only if name not in SECTIONS]:
         parser.error(f"no section {unknown[0]}; there are {', '.join(SECTIONS)}")
     wanted = options.models or (["resnet50"] if options.only == ["tuning"] else [])
-    models, notes = find(wanted, Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
+    models, notes = find(wanted, bench_folder())
     out = Console(width=None if sys.stdout.isatty() else 200)
     status = Console(stderr=True)
     out.print(f"{_cpu()}, {os.cpu_count()} CPUs visible, target {qc.select_target('native').name}", highlight=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -26,8 +25,7 @@ from benchmarks.arm.loops import multiplies
 from benchmarks.arm.peer import best_count
 from benchmarks.arm.results import Results
 from benchmarks.arm.root import ROOT
-from benchmarks.models import BenchModel, find
-from benchmarks.run import BENCH
+from benchmarks.models import BenchModel, bench_folder, find
 from qcompile.errors import QCompileError
 from qcompile.report.tables import table
 from qcompile.runtime.emulate import Emulator, launcher
@@ -46,7 +44,7 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    models, notes = find(options.models.split(","), Path(os.environ.get("QCOMPILE_BENCH") or BENCH))
+    models, notes = find(options.models.split(","), bench_folder())
     if options.layers and mca.missing():
         notes.append(f"{mca.missing()}; cycles are left out")
     if options.onnxruntime and not options.onnxruntime.exists():
