@@ -104,35 +104,38 @@ def _compiled(name: str, arch: str, sources: Sequence[str], shared: bool) -> Pat
 def _compile(arch: str, files: Sequence[Path], binary: Path, shared: bool) -> None:
     new, zig = binary.with_suffix(".new"), str(binary.parent / "zig")
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
-    compiler = _compiler(arch)
-    last = ["-o", str(new), *map(str, files), *(compiler.libraries if shared else ("-lm", "-pthread"))]
-
-    def compiled(flags: Sequence[str]) -> subprocess.CompletedProcess:
-        command = [*compiler.command, *flags, *_FLAGS, *last]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-    done = compiled(compiler.shared if shared else compiler.static)
-    if done.returncode and not shared and arch == platform.machine():  # not every machine has the static libraries
-        done = compiled([flag for flag in compiler.static if flag != "-static"])
-    if done.returncode:
-        raise QCompileError(f"compiling {files[0].name} failed: {done.stderr.strip()}", node=compiler.command[0])
-    new.replace(binary)
+    errors = []
+    for compiler in _compilers(arch):  # the next one where one lacks a part, such as static libraries
+        flags, libraries = (compiler.shared, compiler.libraries) if shared else (compiler.static, ("-lm", "-pthread"))
+        command = [*compiler.command, *flags, *_FLAGS, "-o", str(new), *map(str, files), *libraries]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if not done.returncode:
+            new.replace(binary)
+            return
+        errors.append(QCompileError(f"compiling {files[0].name} failed: {done.stderr.strip()}", node=command[0]))
+    raise errors[0]
 
 
 # By default GCC's atomic operations on ARM ask the system what the CPU has, through a libc of a certain age.
 _NO_HELPERS = {"aarch64": ("-mno-outline-atomics",)}
 
 
-def _compiler(arch: str) -> _Compiler:
+def _compilers(arch: str) -> list[_Compiler]:
     """Shared libraries are for any libc: GCC's name no version of a symbol, Zig's that of glibc 2.17 (2012)."""
-    for name in ("cc",) if arch == platform.machine() else (f"{arch}-linux-gnu-gcc",):
-        if path := shutil.which(name):
-            shared = ("-shared", "-fPIC", "-nostdlib", *_NO_HELPERS.get(arch, ()))
-            return _Compiler((path,), ("-static",), shared, ("-lgcc",))
+    found, here = [], arch == platform.machine()
+    gcc = shutil.which("cc" if here else f"{arch}-linux-gnu-gcc")
+    if gcc:
+        shared = ("-shared", "-fPIC", "-nostdlib", *_NO_HELPERS.get(arch, ()))
+        found.append(_Compiler((gcc,), ("-static",), shared, ("-lgcc",)))
     if importlib.util.find_spec("ziglang"):
         command = (sys.executable, "-m", "ziglang", "cc", "-target")
         shared = (f"{arch}-linux-gnu.2.17", "-shared", "-fPIC")
-        return _Compiler(command, (f"{arch}-linux-musl", "-static"), shared, ("-lm", "-pthread"))
+        found.append(_Compiler(command, (f"{arch}-linux-musl", "-static"), shared, ("-lm", "-pthread")))
+    if gcc and here:
+        # Better something for the libc of this machine than nothing.
+        found.append(_Compiler((gcc,), (), ("-shared", "-fPIC"), ("-lm", "-pthread")))
+    if found:
+        return found
     raise QCompileError(
         f"no C compiler for {arch} found (looked for {arch}-linux-gnu-gcc and the ziglang package)",
         remedy=f"install one: \"pip install 'qcompile[arm]'\", or 'apt install gcc-{arch.replace('_', '-')}-linux-gnu'",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
 import shutil
 
@@ -112,6 +114,27 @@ def test_no_compiler_is_explained(monkeypatch, tmp_path):
         "no C compiler for aarch64 found (looked for aarch64-linux-gnu-gcc and the ziglang package); "
         "install one: \"pip install 'qcompile[arm]'\", or 'apt install gcc-aarch64-linux-gnu'"
     )
+
+
+@handmade_runs
+@pytest.mark.parametrize("zig", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_a_compiler_without_static_libraries(monkeypatch, tmp_path, built, zig):
+    """Zig has its own; else the program needs this machine's libc."""
+    if zig and not importlib.util.find_spec("ziglang"):
+        pytest.skip("needs the ziglang package")
+    (tmp_path / "cc").write_text(f"""#!/bin/sh
+        case "$*" in *-static*) echo no libc.a >&2; exit 1;; esac
+        exec {shutil.which("cc")} "$@"
+    """)
+    (tmp_path / "cc").chmod(0o755)
+    (tmp_path / "qcompile").mkdir()
+    (tmp_path / "qcompile" / "zig").symlink_to(runner_for(HERE).parent / "zig")  # what it has compiled before
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if not zig:
+        monkeypatch.setattr(executable.importlib.util, "find_spec", lambda name: None)
+    assert (b"ld-linux" in runner_for(HERE).read_bytes()) == (not zig)
+    np.testing.assert_array_equal(Emulator(built).run({"x": X})["y"], X + handmade.WEIGHTS)
 
 
 @pytest.mark.parametrize(("row", "cpu"), list(zip(ROWS, ["max", "neoverse-n1", "cortex-a53"], strict=True)))
