@@ -132,7 +132,7 @@ def _costs(model: Model, plan: QuantPlan, name: str, target: Target, cost_of: Lo
     nodes = {tensor: layer.node for tensor, layer in model.layers.items()}
     kernels = _kernel_costs(lowered, nodes, cost_of)
     rows = []
-    for layer in describe_layers(model, plan, integer, lowered):
+    for layer in describe_layers(model, plan, integer, kernel_notes(lowered)):
         costs = kernels.pop(layer.name, [])
         if costs and layer.format == name:
             basis = ", ".join(dict.fromkeys(cost.basis for cost in costs))

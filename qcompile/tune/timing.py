@@ -107,7 +107,12 @@ class _Bench:
         self.slots = len(self.packings)
         self.good: list[int] = []
         self.seconds: dict[int, list[float]] = {}
-        use_threads(session, job.workload.threads)
+        threads = use_threads(session, job.workload.threads)
+        if threads < job.workload.threads:
+            raise QCompileError(
+                f"the machine that measures runs on {threads} threads, not {job.workload.threads}",
+                remedy=f"set TVM_NUM_THREADS={job.workload.threads} there, or tune for fewer threads",
+            )
         self.device = session.cpu(0)
         module = load(session, job.built.library)
         self._main, self._spread = module[MAIN], module[SPREAD]

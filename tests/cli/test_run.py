@@ -71,3 +71,19 @@ def test_emulate_gives_what_loading_gives(run, built, tmp_path):
 def test_emulation_has_no_profile(run, built):
     code, _, err = run(built, "--emulate", "--profile")
     assert (code, err) == (2, "error: --profile: times mean nothing under emulation; leave --emulate out\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rpc", "board"], "--rpc: 'board' is no address; write it as HOST:PORT, as in 10.0.0.5:9090"),
+        (["--rpc", "board:99999"], "--rpc: 'board:99999' is no address; write it as HOST:PORT, as in 10.0.0.5:9090"),
+        (["--rpc-key", "pi"], "--rpc-tracker: a machine of a tracker needs both its address and a key; give "),
+        (["--rpc", "board:9090", "--emulate"], "--emulate: not on a machine behind RPC; leave one of them out"),
+        (["--rpc", "board:9090", "--profile"], "--profile: not on a machine behind RPC; leave one of them out"),
+        (["--rpc", "127.0.0.1:1"], "127.0.0.1:1: no RPC server answers: Connection refused; start one there: "),
+    ],
+)
+def test_machines_that_cannot_be_meant(run, built, options, message):
+    code, out, err = run(built, *options)
+    assert (code, out) == (2, "") and err.startswith(f"error: {message}")
