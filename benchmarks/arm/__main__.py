@@ -57,7 +57,8 @@ def _run(options: argparse.Namespace) -> None:
         for model in models:
             for target in map(qc.select_target, options.targets.split(",")):
                 results.add(_measure(model, target, options, results, Path(folder), out))
-    title = f"one call, tuning records: {options.tuning_records}; ONNX Runtime: the better of S8S8 and U8S8"
+    beside = "; ONNX Runtime: the better of S8S8 and U8S8" if options.onnxruntime else ""
+    title = f"one call, tuning records: {options.tuning_records}{beside}"
     out.print(table(["model", "target", *NUMBERS], map(_row, results.rows), right=NUMBERS, title=title))
 
 
@@ -106,7 +107,7 @@ def _measure(
     if options.layers:
         core = core_of(target)
         kernels = layer_counts(artifact.manifest, emulator.trace(model.feed), "" if mca.missing() else core)
-        out.print(layers_table(kernels, f"{model.name}, {target.name}; cycles of {core}"))
+        out.print(layers_table(kernels, f"{model.name}, {target.name}{mca.model_of(core)}"))
         row |= {"core": core, "layers": [dataclasses.asdict(kernel) for kernel in kernels]}
     if options.onnxruntime:
         cpu = CPUS[launcher(target.triple, target.features)[-1]]

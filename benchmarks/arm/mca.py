@@ -36,6 +36,12 @@ def missing() -> str:
     return "" if _tools() else f"no llvm-mca of LLVM {OLDEST} or newer found: 'apt install llvm-19' (or newer) has one"
 
 
+def model_of(cpu: str) -> str:
+    """Whose figures these are, in a title: they differ between versions of LLVM."""
+    tools = _tools()
+    return f"; cycles of {cpu} by LLVM {_version(tools[0])}" if tools else ""
+
+
 def loop_cycles(codes: Sequence[int], cpu: str) -> Cycles:
     """codes: the instructions of one pass. cpu: LLVM's name of the core."""
     tools = _tools()
