@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from benchmarks.arm.root import PYTHON, ROOT
 from qcompile.cli import main
 from qcompile.package import package
 from qcompile.runtime.emulate import launcher
-from qcompile.runtime.executable import SOURCES
+from qcompile.runtime.executable import SOURCES, runner_for
 from qcompile.targets.rows import ROWS
 from qcompile.targets.select import select_target
 from tests.emulation import skip_without
@@ -81,12 +82,16 @@ def test_from_python(place):
 
 PROGRAM = """
 import gc
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from run import Model
 model, x = Model(threads=2), np.load("x.npz")["x"]
 place = model.inputs["x"]
 y = model.run({"x": x})["y"]
-place += 1
+with ThreadPoolExecutor(4) as pool:
+    for number, result in enumerate(pool.map(lambda n: model.run({"x": x + np.float32(n)}), range(200))):
+        assert (result["y"] == x + np.float32(number) + np.arange(64, dtype=np.float32)).all()
+place[...] = x + 1
 model.call()
 assert (y + 1 == model.outputs["y"]).all()  # y is a copy, the others are not
 del model
@@ -212,6 +217,21 @@ def test_for_arm_from_the_command_line(arm):
     assert close(np.fromfile(place / "output0.bin", np.float32), want)
     done = subprocess.run([*launcher(target.triple, ()), *command], cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: built for arm-dotprod, and this CPU lacks asimddp\n")
+
+
+@pytest.mark.slow
+def test_for_arm_from_cpp(arm):
+    if not importlib.util.find_spec("ziglang"):
+        pytest.skip("needs the ziglang package")
+    place, want = arm
+    (command,) = (line for line in (place / "README.md").read_text().splitlines() if line.startswith("    c++ "))
+    compiler = f"{sys.executable} -m ziglang c++ -target aarch64-linux-musl -static"
+    target = select_target("arm")
+    cache = runner_for(target.triple).parent / "zig"
+    caches = f"env ZIG_GLOBAL_CACHE_DIR={cache} ZIG_LOCAL_CACHE_DIR={cache}"
+    run(place, "sh", "-c", command.replace("c++", f"{caches} {compiler}", 1))
+    said = run(place, *launcher(target.triple, target.features), "./example", ".", "input0.bin")
+    assert said.startswith(f"y: largest at {want.argmax()}, ")
 
 
 def test_for_arm_from_python(arm):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def _runtime(path: Path) -> ctypes.CDLL:
 class Model:
     """The model of ``folder``, on ``threads`` threads (0: as many as it was built for); results do not depend on them.
 
-    inputs, outputs: arrays by name, which ``call`` reads and writes in place. One thread at a time may use a model.
+    inputs, outputs: arrays by name, which ``call`` reads and writes in place. Python's threads take turns in ``run``.
     Raises ``RuntimeError`` if this machine cannot run it.
     """
 
@@ -58,6 +59,7 @@ class Model:
         self._runtime = _runtime(HERE / "libqcompile.so")
         self._model = self._runtime.qc_open(str(folder).encode(), threads)
         self._check(not self._model)
+        self._lock = threading.Lock()
         self.inputs = self._tensors(self._runtime.qc_inputs(self._model), self._runtime.qc_input)
         self.outputs = self._tensors(self._runtime.qc_outputs(self._model), self._runtime.qc_output)
 
@@ -70,9 +72,11 @@ class Model:
             if array.shape != place.shape or array.dtype != place.dtype:
                 given = f"{array.dtype} of {array.shape}"
                 raise ValueError(f"{name} is {given}, the model has {place.dtype} of {place.shape}")
-            place[...] = array
-        self.call()
-        return {name: place.copy() for name, place in self.outputs.items()}
+        with self._lock:
+            for name, place in self.inputs.items():
+                place[...] = feed[name]
+            self.call()
+            return {name: place.copy() for name, place in self.outputs.items()}
 
     def call(self) -> None:
         """Computes ``outputs`` from ``inputs``."""
