@@ -31,7 +31,8 @@ from qcompile.report.tables import table
 from qcompile.runtime.emulate import Emulator, launcher
 from qcompile.targets.target import Target
 
-SMALL = "ic_resnet8,kws_dscnn,vww_mnv1"  # a minute in all
+SMALL = "ic_resnet8,kws_dscnn,vww_mnv1"  # two minutes in all
+ALL = f"{SMALL},imagenet_mnv1_025,imagenet_mnv2,resnet50"  # ten minutes
 SAMPLES = 8  # of calibration
 NUMBERS = ("MACs each", "instructions", "dot products", "onnxruntime", "its dot products", "ratio")
 
@@ -41,10 +42,12 @@ def main() -> None:
         _run(_options())
     except QCompileError as error:
         sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:  # to read a model's data
+        sys.exit(f"error: {error}; the extra has it: pip install 'qcompile[peers]'")
 
 
 def _run(options: argparse.Namespace) -> None:
-    models, notes = find(options.models.split(","), bench_folder())
+    models, notes = find((ALL if options.models == "all" else options.models).split(","), bench_folder())
     if options.layers and mca.missing():
         notes.append(f"{mca.missing()}; cycles are left out")
     if options.onnxruntime and not options.onnxruntime.exists():
@@ -66,7 +69,7 @@ def _options() -> argparse.Namespace:
     head, *rest = __doc__.splitlines()
     shown = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("benchmarks.arm", description=head, epilog="\n".join(rest), formatter_class=shown)
-    parser.add_argument("--models", default=SMALL, help=f"names, separated by commas; default: {SMALL}")
+    parser.add_argument("--models", default=SMALL, help=f"names, separated by commas, or all: {ALL}")
     parser.add_argument("--targets", default="arm-dotprod,arm-i8mm", help="rows, separated by commas")
     parser.add_argument("--tuning-records", default="default", help="logs of schedules, as of qcompile build")
     parser.add_argument("--layers", action="store_true", help="also each kernel, with the cycles of its inner loop")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import tarfile
 
+import numpy as np
+import onnxruntime
+
 from benchmarks.arm import root
 from benchmarks.arm.cpus import CPUS, root_of
+from benchmarks.arm.peer import _nothing
 from benchmarks.arm.results import Results
 from qcompile.runtime.emulate import launcher
 from qcompile.targets.arm import CORES, ROWS
+from tests.building import with_island
 
 
 def test_every_row_has_a_cpu_whose_features_it_needs(monkeypatch):
@@ -50,6 +55,14 @@ def test_packages_are_unpacked(tmp_path):
 def test_an_entry_of_the_index_is_read():
     entry = "Package: libc6\nDescription: GNU C Library\n of many lines: some\nSHA256: ab\n"
     assert dict(root._fields(entry)) == {"Package": "libc6", "Description": "GNU C Library", "SHA256": "ab"}
+
+
+def test_the_model_that_does_nothing_takes_the_same_inputs():
+    nothing = _nothing(with_island())
+    session = onnxruntime.InferenceSession(nothing.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.arange(18, dtype=np.float32).reshape(3, 6)
+    (y,) = session.run(None, {"x": x})
+    np.testing.assert_array_equal(y, x)
 
 
 def test_counts_of_peers_are_made_once(tmp_path):
