@@ -11,9 +11,11 @@ import pytest
 
 from qcompile.cli.tune import formats_of, left, seconds
 from qcompile.errors import QCompileError
+from qcompile.targets.select import select_target
 from qcompile.tune.locations import default_log
 from qcompile.tune.session import Budget
 from tests.building import cnn
+from tests.emulation import skip_without
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="measures x86-64 code")
 
@@ -52,6 +54,22 @@ def test_tune_then_build(cli, folder):
     (line,) = [line for line in out.splitlines() if line.startswith("schedules")]
     assert f"{tuned} tuned" in line
     assert not default_log().exists()
+
+
+def test_counted_for_a_core_then_built(cli):
+    skip_without(select_target("neoverse-n1"))
+    argv = ["model.onnx", "--target", "neoverse-n1", "--tuning-records", "n1.db"]
+    counting = ["--runner", "icount", "--tasks", "depthwise,classes"]
+    code, out, err = cli("tune", *argv, *counting, "--trials", "10", "--json")
+    assert code == 0, err
+    tasks = json.loads(out)["tasks"]
+    assert [task["unit"] for task in tasks] == ["instructions"] * 2
+    assert all(task["best_instructions"] > 10 and task["failed"] == 0 for task in tasks)
+    assert "best instructions" in cli("log", "show", "n1.db")[1]
+    assert "waiting" not in cli("tune", *argv, *counting[:2], "--tasks", "list")[1].split("classes")[1]
+    _, out, _ = cli("build", *argv, "-o", "n1")
+    (line,) = [line for line in out.splitlines() if line.startswith("schedules")]
+    assert "2 counted" in line
 
 
 def test_the_default_log_is_the_users_own(cli):

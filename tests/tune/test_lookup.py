@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from qcompile.errors import QCompileError
-from qcompile.targets.kernels.templates import DEFAULT, TEMPLATES, TRANSFERRED, TUNED, Schedule, knobs_json
+from qcompile.targets.kernels.templates import COUNTED, DEFAULT, TEMPLATES, TRANSFERRED, TUNED, Schedule, knobs_json
 from qcompile.tune.locations import default_log, shipped_logs
 from qcompile.tune.log import TuningLog
 from qcompile.tune.lookup import LoggedSchedules, log_files, open_logs
+from qcompile.tune.record import INSTRUCTIONS
 from tests.targets.running import AVX2, VNNI
 from tests.tune.recorded import convolution, matrix, record, write
 
@@ -50,6 +51,17 @@ def test_nothing_is_known_without_records(ask):
 def test_the_fastest_record_of_the_workload(ask, layer):
     slow, fast = other_knobs(layer, 2)
     assert ask(layer, [record(layer, VNNI, slow, 9), record(layer, VNNI, fast, 8)]) == Schedule(fast, TUNED)
+
+
+def test_what_was_timed_goes_before_what_was_counted(ask):
+    """Whichever log it is in; a count of exactly this layer goes before the time of another one."""
+    counted, timed = other_knobs(LAYER, 2)
+    similar = convolution(outputs=128)
+    count = record(LAYER, VNNI, counted, costs=(1000.0,), unit=INSTRUCTIONS)
+    assert ask(LAYER, [count], [record(LAYER, VNNI, timed)]) == Schedule(timed, TUNED)
+    assert ask(LAYER, [count, record(similar, VNNI, other_knobs(similar))]) == Schedule(counted, COUNTED)
+    other = record(similar, VNNI, other_knobs(similar), costs=(1000.0,), unit=INSTRUCTIONS)
+    assert ask(LAYER, [other]).source == TRANSFERRED
 
 
 def test_failures_are_never_used(ask):

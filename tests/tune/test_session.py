@@ -10,7 +10,7 @@ import pytest
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.tune.log import TuningLog
 from qcompile.tune.measure import Batch, Measurement
-from qcompile.tune.record import SECONDS
+from qcompile.tune.record import INSTRUCTIONS, SECONDS, UNITS
 from qcompile.tune.search import KnobSearch
 from qcompile.tune.session import BATCH, Budget, open_tasks, search
 from qcompile.tune.tasks import TuningTask
@@ -75,6 +75,16 @@ def test_every_trial_is_in_the_log(log):
     assert (record.device, record.cores) == ("test CPU", 4)
     assert dict(record.tools).keys() == {"llvm", "qcompile", "tvm"}
     assert all(len(batch.knobs) <= BATCH for batch in machine.batches)
+
+
+def test_what_is_exact_is_measured_once(log):
+    """And neither knows nor ends a search for another unit."""
+    run(log)
+    before = len(log)
+    outcome, machine = run(log, Machine(unit=INSTRUCTIONS, exact=True), unit=INSTRUCTIONS)
+    assert outcome.trials == sum(len(batch.knobs) for batch in machine.batches) == len(log) - before > 0
+    assert all(state.unit == INSTRUCTIONS and state.before == 0 for state in outcome.tasks)
+    assert {record.unit for record in list(log.records())} == set(UNITS)
 
 
 def test_a_full_log_needs_no_trials(log):
