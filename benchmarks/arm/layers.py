@@ -21,13 +21,16 @@ NUMBERS = ("instructions", "share", "products", "MACs", "MACs each", "in loop", 
 # The model of a core for rows that name none, by what they need: first hit.
 _CORES = (("i8mm", "neoverse-n2"), ("asimddp", "neoverse-n1"), ("asimd", "cortex-a72"))
 
+_TO_FLOAT = frozenset({"scvtf"})  # of sums, before they are scaled
+
 
 @dataclass(frozen=True, slots=True)
 class LayerCount:
     """One kernel of a call. macs: 0 if they are no layer's. products: of its instructions, those that do the MACs.
 
     in_loop, passes: instructions of its hottest innermost loop, and how often that is passed. cycles: of one pass, by
-    LLVM's model of the core, None without dot products there, or without llvm-mca.
+    LLVM's model of the core, None without dot products there, or without llvm-mca. whole: the reduction is unrolled, and
+    a pass also makes codes of its sums, so dot products are not all of its work.
     """
 
     layer: str
@@ -38,6 +41,7 @@ class LayerCount:
     in_loop: int
     passes: int
     cycles: mca.Cycles | None
+    whole: bool
 
 
 def core_of(target: Target) -> str:
@@ -51,7 +55,7 @@ def layer_counts(manifest: Manifest, traces: Sequence[Sequence[Executed]], cpu: 
     for call, trace in zip(manifest.calls, traces, strict=True):
         loop, (macs, _) = hottest_loop(trace), work_of(call, manifest.layers)
         work = multiplies(i.mnemonic for i in trace)
-        modelled = cpu and loop is not None and not work.isdisjoint(loop.mnemonics)
+        modelled = bool(cpu) and loop is not None and not work.isdisjoint(loop.mnemonics)
         counts.append(
             LayerCount(
                 layer=call.layer,
@@ -62,18 +66,22 @@ def layer_counts(manifest: Manifest, traces: Sequence[Sequence[Executed]], cpu: 
                 in_loop=loop.instructions if loop else 0,
                 passes=loop.passes if loop else 0,
                 cycles=mca.loop_cycles(loop.codes, cpu) if modelled else None,
+                whole=modelled and not _TO_FLOAT.isdisjoint(loop.mnemonics),
             )
         )
     return counts
 
 
 def layers_table(counts: Sequence[LayerCount], title: str) -> Table:
-    """One row a kernel, in the order of the run, then all of them together; its cycles are of all passes."""
+    """One row a kernel, in the order of the run, then all of them together; its cycles are of all passes.
+
+    An asterisk stands for ``whole``.
+    """
     total, names = sum(c.instructions for c in counts), [c.layer for c in counts]
     rows = []
     for c in counts:
         loop = f"{c.in_loop / c.instructions:.0%}" if c.in_loop else ""
-        cycles = _ratio(c.cycles.cycles, c.cycles.limit, ".1f") if c.cycles else [""] * 3
+        cycles = _ratio(c.cycles.cycles, c.cycles.limit, ".1f", "*" * c.whole) if c.cycles else [""] * 3
         rows.append(
             [distinct(c.layer, names), c.kernel, *_work(c.instructions, total, c.products, c.macs), loop, *cycles]
         )
@@ -90,8 +98,8 @@ def _work(instructions: int, total: int, products: int, macs: int) -> list[str]:
     return [f"{instructions:,}", f"{instructions / total:.1%}", *work]
 
 
-def _ratio(cycles: float, limit: float, digits: str) -> list[str]:
-    return [f"{cycles:{digits}}", f"{limit:{digits}}", f"{cycles / limit:.2f}"]
+def _ratio(cycles: float, limit: float, digits: str, mark: str = "") -> list[str]:
+    return [f"{cycles:{digits}}", f"{limit:{digits}}", f"{mark}{cycles / limit:.2f}"]
 
 
 def distinct(name: str, names: Sequence[str]) -> str:

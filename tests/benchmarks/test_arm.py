@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.arm import mca
-from benchmarks.arm.layers import distinct, layer_counts
+from benchmarks.arm.layers import distinct, layer_counts, layers_table
 from benchmarks.arm.loops import branch_target, hottest_loop
 from qcompile.manifest import KernelCall, LayerInfo, Manifest
 from qcompile.runtime.counting import Executed
@@ -119,6 +119,16 @@ def test_counts_of_layers_add_up():
     assert (first.instructions, first.products, first.macs, first.in_loop) == (11, 0, 0, 0)
     assert (conv.instructions, conv.products, conv.macs) == (332, 200, 3200)
     assert (conv.in_loop, conv.passes, conv.cycles) == (300, 100, None)
+
+
+@pytest.mark.parametrize(("inside", "shown"), [("add", "2.00"), ("scvtf", "*2.00")])
+def test_a_loop_that_makes_codes_of_sums_is_marked(monkeypatch, inside, shown):
+    monkeypatch.setattr(mca, "loop_cycles", lambda codes, cpu: mca.Cycles(8.0, 4.0))
+    calls = (KernelCall("conv2d_0", "conv"),)
+    manifest = Manifest("m", "", 0, "arm", "", (), 1, (), (), 0, calls=calls)
+    trace = [*TRACE[:3], Executed(0x100C, ADD, inside, 100), *TRACE[4:]]
+    shape = layers_table(layer_counts(manifest, [trace], "neoverse-n1"), "")
+    assert list(shape.columns[-1].cells) == [shown, "2.00"]
 
 
 def test_names_are_cut_to_what_tells_them_apart():
