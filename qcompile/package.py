@@ -14,7 +14,7 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, TensorInfo
 from qcompile.runtime.executable import DESCRIPTION, HEADERS, RUNTIME, SOURCES, description_of, library_for, runner_for
 
-_SUFFIX = ".tar.gz"
+_SUFFIXES = (".tar.gz", ".tgz")
 _SOURCES = (*RUNTIME, *HEADERS, "run.c", "example.cpp")
 _README = """\
 {model}, compiled by qcompile {version} for {target} ({machine}, Linux).
@@ -58,15 +58,19 @@ manifest.json        what it was built from, layer by layer
 def package(path: str | Path, out: str | Path) -> Path:
     """Writes the artifact at ``path`` as an archive ``out`` (.tar.gz) of one folder; equal artifacts, equal bytes.
 
-    Raises ``QCompileError`` if the artifact is damaged, no compiler for its machine is there, or ``out`` cannot be
-    written; an older file there then stays as it was.
+    Raises ``QCompileError`` if the artifact is damaged or not for a CPU, no compiler for its machine is there, or
+    ``out`` cannot be written; an older file there then stays as it was.
     """
     out = Path(out)
-    if not out.name.endswith(_SUFFIX):
-        raise QCompileError(f"the name of a package ends in {_SUFFIX}", node=str(out))
+    suffix = next((suffix for suffix in _SUFFIXES if out.name.endswith(suffix)), None)
+    if suffix is None:
+        raise QCompileError(f"the name of a package ends in {' or '.join(_SUFFIXES)}", node=str(out))
     artifact = open_artifact(path)
     manifest = artifact.manifest
-    folder = out.name.removesuffix(_SUFFIX)
+    if not (artifact.path / LIBRARY).exists():
+        remedy = "copy its folder, and load it with qcompile.load"
+        raise QCompileError(f"built for {manifest.target}, and packages are for CPUs", node=str(path), remedy=remedy)
+    folder = out.name.removesuffix(suffix)
     files = {
         "README.md": (_readme(manifest).encode(), 0o644),
         DESCRIPTION: (f"{description_of(manifest)}threads {manifest.threads}\n".encode(), 0o644),

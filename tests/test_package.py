@@ -47,7 +47,7 @@ def built(tmp_path_factory):
 def place(built, tmp_path_factory):
     """The package, unpacked into an empty folder, with inputs x.npz and input0.bin."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    return with_inputs(unpacked(package(built, folder / "add.tar.gz"), folder / "board"), {"x": X})
+    return with_inputs(unpacked(package(built, folder / "add.tgz"), folder / "board"), {"x": X})
 
 
 def with_inputs(place: Path, feed: dict[str, np.ndarray]) -> Path:
@@ -161,7 +161,7 @@ def test_command(built, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("add.zip", "add.zip: the name of a package ends in .tar.gz"),
+        ("add.zip", "add.zip: the name of a package ends in .tar.gz or .tgz"),
         ("no/such/add.tar.gz", "no/such/add.tar.gz: cannot be written: No such file or directory"),
     ],
 )
@@ -172,6 +172,13 @@ def test_refusals(tmp_path, monkeypatch, out, said):
         package(path, out)
     assert str(caught.value).endswith(said)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@here
+def test_what_has_no_library_for_a_cpu(built, tmp_path, monkeypatch):
+    monkeypatch.setattr("qcompile.package.LIBRARY", "model.cubins")
+    with pytest.raises(qc.QCompileError, match="built for x86-avx2, and packages are for CPUs; copy its folder, and"):
+        package(built, tmp_path / "add.tar.gz")
 
 
 @here
