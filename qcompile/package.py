@@ -49,7 +49,7 @@ it among threads, of which a model built for one makes no use; results do not de
 
 ## Files
 
-run, libqcompile.so  the same runtime, as a static program and as a shared library for any libc; src has the source
+run, libqcompile.so  the same runtime, as a static program and as a shared library (glibc 2.17); src has the source
 model.so             the code of the model. weights.bin: its constants. model.txt: its arguments
 manifest.json        what it was built from, layer by layer
 """

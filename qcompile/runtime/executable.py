@@ -1,7 +1,7 @@
 """What ``native/`` has in C, compiled for a machine: a runtime without TVM, and a plugin of QEMU.
 
 The runtime comes as a static program, which runs on a board with nothing installed, and under an emulator without a
-root file system; and as a shared library, which needs no symbol of a certain version, so that any libc will do.
+root file system; and as a shared library, for glibc 2.17 (2012) and later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DESCRIPTION = "model.txt"
 SOURCES = Path(__file__).parent / "native"
 RUNTIME = ("error.c", "features.c", "loader.c", "model.c", "symbols.c", "threads.c")
 HEADERS = ("internal.h", "qcompile.h", "qcompile.hpp")
-_FLAGS = ("-O2", "-s", "-fvisibility=hidden")
+_FLAGS = ("-std=gnu11", "-O2", "-s", "-fvisibility=hidden")  # a later C has later symbols of libc
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ _NO_HELPERS = {"aarch64": ("-mno-outline-atomics",)}
 
 
 def _compilers(arch: str) -> list[_Compiler]:
-    """Shared libraries are for any libc: GCC's name no version of a symbol, Zig's that of glibc 2.17 (2012)."""
+    """GCC's shared libraries name no versions of symbols, and are linked with no libc, so that an older one will do."""
     found, here = [], arch == platform.machine()
     gcc = shutil.which("cc" if here else f"{arch}-linux-gnu-gcc")
     if gcc:

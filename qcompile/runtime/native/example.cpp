@@ -14,7 +14,8 @@ int main(int argc, char **argv) try {
   for (const qcompile::Tensor &input : model.inputs()) {
     const std::size_t number = &input - model.inputs().data();
     std::ifstream file(static_cast<int>(number) + 2 < argc ? argv[number + 2] : "", std::ios::binary);
-    if (!file.read(static_cast<char *>(input.raw()), input.bytes())) throw qcompile::Error("no file for " + input.name());
+    if (!file.read(static_cast<char *>(input.raw()), input.bytes()))
+      throw qcompile::Error("no file for " + input.name());
   }
   model.run();
   for (const qcompile::Tensor &output : model.outputs()) {

@@ -11,8 +11,9 @@ static const char *const hwcap[] = {
     "fp",    "asimd",    "evtstrm", "aes",  "pmull", "sha1",  "sha2", "crc32", "atomics", "fphp",    "asimdhp",
     "cpuid", "asimdrdm", "jscvt",   "fcma", "lrcpc", "dcpop", "sha3", "sm3",   "sm4",     "asimddp", "sha512",
     "sve",   "asimdfhm"};
-static const char *const hwcap2[] = {"dcpodp", "sve2",  "sveaes",  "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2",
-                                     "frint",  "svei8mm", "svef32mm", "svef64mm", "svebf16", "i8mm",    "bf16"};
+static const char *const hwcap2[] = {
+    "dcpodp", "sve2",    "sveaes",   "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2",
+    "frint",  "svei8mm", "svef32mm", "svef64mm", "svebf16",    "i8mm",    "bf16"};
 
 static int find(const char *word, const char *const *words, size_t count, unsigned long bits) {
   for (size_t i = 0; i < count; i++)

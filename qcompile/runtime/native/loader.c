@@ -40,8 +40,10 @@ static const Elf64_Phdr *segment_of(const void *file, uint32_t type) {
 /* Whether all segments are in the file; a copy that was cut short has not. */
 static int is_whole(const void *file, size_t bytes) {
   if (header(file)->e_phoff + header(file)->e_phnum * sizeof(Elf64_Phdr) > bytes) return 0;
-  for (int i = 0; i < header(file)->e_phnum; i++)
-    if (segments(file)[i].p_type == PT_LOAD && segments(file)[i].p_offset + segments(file)[i].p_filesz > bytes) return 0;
+  for (int i = 0; i < header(file)->e_phnum; i++) {
+    const Elf64_Phdr *part = &segments(file)[i];
+    if (part->p_type == PT_LOAD && part->p_offset + part->p_filesz > bytes) return 0;
+  }
   return 1;
 }
 
@@ -138,7 +140,8 @@ static int place(qc_library *library, const void *file, size_t bytes, const char
   library->base = (char *)base;
   for (int i = 0; i < header(file)->e_phnum; i++) {
     const Elf64_Phdr *part = &segments(file)[i];
-    if (part->p_type == PT_LOAD) memcpy(library->base + part->p_vaddr, (const char *)file + part->p_offset, part->p_filesz);
+    const char *from = (const char *)file + part->p_offset;
+    if (part->p_type == PT_LOAD) memcpy(library->base + part->p_vaddr, from, part->p_filesz);
   }
   Tables tables = {NULL, NULL, NULL, NULL, NULL, NULL, 0, 0};
   if (read_tables(&tables, library->base, dynamic)) return qc_fail("%s: not one of qcompile's", path);

@@ -149,7 +149,10 @@ static int read_line(qc_model *model, char *line, const char *folder, char **tar
   if (!strcmp(line, "format") && atoi(rest) != FORMAT) return qc_fail("%s: made by a newer qcompile", folder);
   if (!strcmp(line, "target")) *target = rest;
   if (!strcmp(line, "entry")) model->entry = rest;
-  if (!strcmp(line, "threads") && !model->threads) model->threads = atoi(rest);
+  if (!strcmp(line, "threads") && !model->threads) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    model->threads = atoi(rest) < cores ? atoi(rest) : (int)cores;
+  }
   if (!strcmp(line, "machine") && strcmp(rest, QC_MACHINE))
     return qc_fail("built for %s, this machine is %s", rest, QC_MACHINE);
   if (!strcmp(line, "feature") && !qc_has_feature(rest))

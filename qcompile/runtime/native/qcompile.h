@@ -34,7 +34,7 @@ typedef struct {
 } qc_tensor;
 
 /* The model in a folder with model.txt, model.so and weights.bin. threads: that share its parallel loops, 0 for as many
- * as it was built for; results do not depend on it. NULL if it cannot be run here, see qc_error. */
+ * as it was built for and there are cores; results do not depend on it. NULL if it cannot be run here, see qc_error. */
 QC_API qc_model *qc_open(const char *folder, int threads);
 
 /* Computes the outputs from the inputs. Not 0 if the model failed, see qc_error. */

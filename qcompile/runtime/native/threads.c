@@ -29,7 +29,7 @@ struct qc_pool {
   void *data;
   Group group;
   int stop;
-  /* atomic: loops so far, workers that have not finished this one, workers that sleep, the first status that is not 0 */
+  /* atomic: loops so far, workers that have not finished this one, workers that sleep, the first status but 0 */
   int round, working, sleeping, status;
   char message[1024]; /* of the task with that status */
 };
