@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LIBRARY, WEIGHTS, MANIFEST, PLAN = "model.so", "weights.bin", "manifest.json", "plan.json"
 FILES = (LIBRARY, WEIGHTS, MANIFEST, PLAN)
+_EVER = (*FILES, "model.cubins")  # of any kind of artifact
 _REMEDY = "name a folder that is new, empty or an older artifact"
 
 
@@ -41,11 +42,16 @@ class Artifact:
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum((self.path / name).stat().st_size for name in FILES)
+        return sum((self.path / name).stat().st_size for name in files_of(self.manifest))
 
     @property
     def plan(self) -> QuantPlan:
         return QuantPlan.load(self.path / PLAN)
+
+
+def files_of(manifest: Manifest) -> tuple[str, ...]:
+    """The names of an artifact's files."""
+    return (manifest.library_file, WEIGHTS, MANIFEST, PLAN)
 
 
 def check_output(out: str | Path) -> None:
@@ -62,7 +68,8 @@ def write_artifact(
 ) -> Artifact:
     """Writes or replaces the artifact at ``out``.
 
-    module: the compiled TVM executable (or LLVM module); its entry ``main`` takes inputs, outputs, weights, workspace.
+    module: the compiled TVM executable (or LLVM module), its entry ``main`` takes inputs, outputs, weights, workspace;
+    or a library of GPU code, as bytes.
     weights: flat uint8 array. manifest: sizes, hashes and versions are filled in here.
 
     Raises ``QCompileError`` if ``out`` holds anything but an older artifact or cannot be written. Whatever happens, an
@@ -71,18 +78,22 @@ def write_artifact(
     place = _resolved(out)
     _check_place(place, out)
     with _readable_errors(out), _folder_beside(place) as new:
-        write_library(module, new / LIBRARY, manifest.triple)
+        library = new / manifest.library_file
+        if isinstance(module, bytes):
+            library.write_bytes(module)
+        else:
+            write_library(module, library, manifest.triple)
         weights.tofile(new / WEIGHTS)
         plan.save(new / PLAN)
         manifest = replace(
             manifest,
-            library=_info(new / LIBRARY),
+            library=_info(library),
             weights=_info(new / WEIGHTS),
             qcompile=installed_version("qcompile"),
             tvm=installed_version("apache-tvm"),
         )
         (new / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        for name in FILES:
+        for name in files_of(manifest):
             _sync(new / name)
         _sync(new)
         _swap(new, place)
@@ -102,7 +113,7 @@ def open_artifact(path: str | Path, verify: bool = True) -> Artifact:
         why = "no such folder" if not place.exists() else f"not an artifact ({MANIFEST}: {_words(error)})"
         raise QCompileError(why, node=str(path), remedy="give a folder made by 'qcompile build'") from None
     manifest = Manifest.from_json(text, str(place / MANIFEST))
-    for name, info in ((LIBRARY, manifest.library), (WEIGHTS, manifest.weights)):
+    for name, info in ((manifest.library_file, manifest.library), (WEIGHTS, manifest.weights)):
         file = place / name
         try:
             good = file.stat().st_size == info.bytes and (not verify or _info(file) == info)
@@ -126,7 +137,7 @@ def _check_place(place: Path, out: str | Path) -> None:
         raise QCompileError("is a file", node=str(out), remedy=_REMEDY) from None
     except OSError as error:
         raise QCompileError(_words(error), node=str(out), remedy="choose another folder") from None
-    foreign = [name for name in found if name not in FILES] or ([] if _is_artifact(place) else found)
+    foreign = [name for name in found if name not in _EVER] or ([] if _is_artifact(place) else found)
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise QCompileError(

@@ -5,34 +5,43 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qcompile.artifact import Artifact, check_output, write_artifact
 from qcompile.compile import compile_entry
+from qcompile.compile_cuda import compile_program
+from qcompile.errors import QCompileError
 from qcompile.graph import read
 from qcompile.layers import calls_of, describe_layers, schedules_of
-from qcompile.manifest import Manifest, TensorInfo
+from qcompile.manifest import KernelCall, Launch, Manifest, ScheduleInfo, TensorInfo
 from qcompile.model import Model, TensorSpec
 from qcompile.passes.emit_entry import emit_entry
+from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.passes.lower_layers import KernelNote, kernel_notes
 from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
 from qcompile.passes.runtime_calls import check_runtime_calls
 from qcompile.plan import QuantPlan
 from qcompile.scaled import model_for
+from qcompile.targets.cuda.compiler import find_compiler
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.templates import Schedules
-from qcompile.targets.select import select_target
+from qcompile.targets.select import select_row
 from qcompile.targets.target import Target
 from qcompile.tune.locked import LockedSchedules, load_manifest
 from qcompile.tune.lookup import DEFAULT_RECORDS, LoggedSchedules, open_logs
 
 if TYPE_CHECKING:
+    import numpy as np
+    from tvm.ir import IRModule
     from tvm.ir.transform import Pass
 
 
 def build(
     model: Model,
     plan: QuantPlan | None = None,
-    target: str | Target = "native",
+    target: str | Target | CudaTarget = "native",
     *,
     out: str | Path | None = None,
     threads: int = 1,
@@ -59,20 +68,22 @@ def build(
     """
     if out is not None:
         check_output(out)
-    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    row = (select_row(target) if isinstance(target, str) else target).with_threads(threads)
     plan = plan or QuantPlan()
     model = model_for(model, plan)
     dump = Path(dump_ir) if dump_ir else None
     forming = list(form_passes(plan, model.layers) if passes is None else passes)
     first = len(tidy_passes())
-    with _schedules(row, tuning_records, locked) as schedules:
+    if isinstance(row, CudaTarget):
+        if locked is not None:
+            raise QCompileError(f"{row.name} has no schedules to lock", remedy="leave the locked manifest out")
+        find_compiler()  # that there is none is told before the work
         integer = run_passes(model.module, forming, dump, first)
-        lowered = run_passes(integer, lowering_passes(row, schedules), dump, first + len(forming))
-        if isinstance(schedules, LockedSchedules):
-            schedules.check(schedules_of(lowered))
-    entry = emit_entry(lowered)
-    check_runtime_calls(entry.module)
-    executable = compile_entry(entry, row)
+        code = _gpu_code(integer, row, dump)
+    else:
+        with _schedules(row, tuning_records, locked) as schedules:
+            integer = run_passes(model.module, forming, dump, first)
+            code = _cpu_code(integer, row, schedules, dump, first + len(forming))
     main = read(integer)
     manifest = Manifest(
         model=Path(model.source).name,
@@ -84,14 +95,48 @@ def build(
         threads=threads,
         inputs=tuple(_info(s, p.ty, plan) for s, p in zip(model.inputs, main.params, strict=True)),
         outputs=tuple(_info(s, o.ty, plan) for s, o in zip(model.outputs, main.outputs, strict=True)),
-        workspace_bytes=entry.workspace,
-        layers=describe_layers(model, plan, integer, lowered),
-        calls=calls_of(entry, lowered),
-        schedules=schedules_of(lowered),
+        workspace_bytes=code.workspace,
+        layers=describe_layers(model, plan, integer, code.notes),
+        calls=code.calls,
+        launches=code.launches,
+        schedules=code.schedules,
         notes=(*model.notes, *notes),
     )
     place = out if out is not None else Path(tempfile.mkdtemp(prefix="qcompile-")) / "artifact"
-    return write_artifact(place, module=executable, weights=entry.weights, manifest=manifest, plan=plan)
+    return write_artifact(place, module=code.library, weights=code.weights, manifest=manifest, plan=plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """What becomes of an integer form. library: as ``write_artifact`` takes it. notes: of its kernels."""
+
+    library: Any
+    weights: np.ndarray
+    workspace: int
+    notes: Sequence[KernelNote]
+    calls: tuple[KernelCall, ...]
+    launches: tuple[Launch, ...] = ()
+    schedules: tuple[ScheduleInfo, ...] = ()
+
+
+def _cpu_code(integer: IRModule, target: Target, schedules: Schedules, dump: Path | None, first: int) -> _Code:
+    lowered = run_passes(integer, lowering_passes(target, schedules), dump, first)
+    used = schedules_of(lowered)
+    if isinstance(schedules, LockedSchedules):
+        schedules.check(used)
+    entry = emit_entry(lowered)
+    check_runtime_calls(entry.module)
+    library, calls = compile_entry(entry, target), calls_of(entry, lowered)
+    return _Code(library, entry.weights, entry.workspace, kernel_notes(lowered), calls, schedules=used)
+
+
+def _gpu_code(integer: IRModule, target: CudaTarget, dump: Path | None) -> _Code:
+    program, notes = lower_cuda(integer)
+    if dump is not None:
+        (dump / "kernels.cu").write_text(program.source, encoding="utf-8")
+    library = compile_program(program, target, find_compiler())
+    calls = tuple(KernelCall(note.kernel, note.layer) for note in notes)
+    return _Code(library, program.weights, program.workspace, notes, calls, program.launches)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import prod
 
 from tvm import relax
@@ -17,15 +17,17 @@ from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.passes.emit_entry import Entry
 from qcompile.passes.islands import islands
 from qcompile.passes.layer_names import layer_name
-from qcompile.passes.lower_layers import kernel_notes
+from qcompile.passes.lower_layers import KernelNote, kernel_notes
 from qcompile.plan import QuantPlan
 
 _CODES = {"uint8", "int8"}
 
 
-def describe_layers(model: Model, plan: QuantPlan, integer: IRModule, lowered: IRModule) -> tuple[LayerInfo, ...]:
-    """One row a binding of the integer form, in order of execution."""
-    kernels = {note.output: note for note in kernel_notes(lowered)}
+def describe_layers(
+    model: Model, plan: QuantPlan, integer: IRModule, notes: Sequence[KernelNote]
+) -> tuple[LayerInfo, ...]:
+    """One row a binding of the integer form, in order of execution. notes: of the kernels that it was lowered to."""
+    kernels = {note.output: note for note in notes}
     reasons = {island.name: island.reason for island in islands(integer, plan)}
     nodes = {name: layer.node for name, layer in model.layers.items()}
     rows = []

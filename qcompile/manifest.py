@@ -116,6 +116,7 @@ class Manifest:
     target, triple, features: row name, LLVM triple, what a CPU must have, in the words of /proc/cpuinfo.
     threads: what parallel loops were compiled for. workspace_bytes: scratch memory of one run.
     calls: the kernels in the order of a run; the library's optional ``profile`` entry stamps them.
+    launches: of a library of GPU code, one for each of ``calls``; none of one for a CPU.
     schedules: of the layers whose kernels have knobs; a build locked to this manifest uses them.
     """
 
@@ -131,12 +132,18 @@ class Manifest:
     workspace_bytes: int
     layers: tuple[LayerInfo, ...] = ()
     calls: tuple[KernelCall, ...] = ()
+    launches: tuple[Launch, ...] = ()
     schedules: tuple[ScheduleInfo, ...] = ()
     notes: tuple[str, ...] = ()
     library: FileInfo = FileInfo()
     weights: FileInfo = FileInfo()
     qcompile: str = ""
     tvm: str = ""
+
+    @property
+    def library_file(self) -> str:
+        """The name of the artifact's library: a shared library, or GPU code of several architectures."""
+        return "model.cubins" if self.launches else "model.so"
 
     def to_json(self) -> str:
         return json.dumps({**_KIND.head, **dataclasses.asdict(self)}, indent=1) + "\n"
@@ -154,6 +161,7 @@ def _decode(data: dict[str, Any]) -> Manifest:
         data[key] = tuple(_tensor(t) for t in data[key])
     data["layers"] = tuple(_layer(row) for row in data["layers"])
     data["calls"] = tuple(KernelCall(**call) for call in data["calls"])
+    data["launches"] = tuple(_launch(row) for row in data.get("launches", ()))
     data["schedules"] = tuple(ScheduleInfo(**schedule) for schedule in data["schedules"])
     data["library"], data["weights"] = FileInfo(**data["library"]), FileInfo(**data["weights"])
     return Manifest(**data)
@@ -163,6 +171,10 @@ def _tensor(data: Mapping[str, Any]) -> TensorInfo:
     codes = data["quantization"]
     affine = None if codes is None else Affine(**codes)
     return TensorInfo(**{**data, "shape": tuple(data["shape"]), "quantization": affine})
+
+
+def _launch(data: Mapping[str, Any]) -> Launch:
+    return Launch(**{**data, "arguments": tuple((memory, offset) for memory, offset in data["arguments"])})
 
 
 def _layer(data: Mapping[str, Any]) -> LayerInfo:

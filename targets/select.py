@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qcompile.errors import QCompileError, nearest
+from qcompile.runtime.driver import has_gpu
 from qcompile.runtime.features import host_features
 from qcompile.targets import arm, x86
+from qcompile.targets.cuda import rows as cuda
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.rows import FAMILIES, ROWS
 from qcompile.targets.target import Target
 
@@ -13,12 +18,36 @@ BEST = {"native": tuple(row for family in FAMILIES for row in family), "x86": x8
 ALIASES = {"arm": arm.ROWS[1]}  # what nearly all machines of today can run
 
 
+def select_row(name: str) -> Target | CudaTarget:
+    """What ``select_target`` knows, and GPUs: "cuda" (every architecture), "cuda:sm_90", "cuda:sm_80,sm_90"."""
+    return _gpu(name) or _select(name, [row.name for row in cuda.ROWS])
+
+
 def select_target(name: str) -> Target:
-    """The target called ``name``: "native", "x86" (the best row here), "arm" (the dot-product row), a row
+    """The CPU target called ``name``: "native", "x86" (the best row here), "arm" (the dot-product row), a row
     ("x86-vnni", "cortex-a76"), a row and features ("x86-vnni+avx512vbmi").
 
     "_" and "-" mean the same, as do upper and lower case. Raises ``QCompileError`` with the nearest name for any other.
     """
+    gpu = _gpu(name)
+    return _select(name) if gpu is None else cpu_only(gpu)
+
+
+def cpu_only(row: Target | CudaTarget) -> Target:
+    """The row, if it is of a CPU. Raises ``QCompileError`` for a GPU's."""
+    if isinstance(row, Target):
+        return row
+    raise QCompileError(f"{row.name} is a GPU; this works for CPU targets alone so far", remedy="build for it, and run")
+
+
+def _gpu(name: str) -> CudaTarget | None:
+    base, _, architectures = name.partition(":")
+    row = next((row for row in cuda.ROWS if row.name == _plain(base)), None)
+    return row.narrowed(architectures) if row is not None and architectures else row
+
+
+def _select(name: str, more: Sequence[str] = ()) -> Target:
+    """more: names of other rows, to be offered."""
     rows = {_plain(row.name): row for row in ROWS} | ALIASES
     base, *features = name.split("+")
     if _plain(base) in BEST:
@@ -27,7 +56,7 @@ def select_target(name: str) -> Target:
         row = rows[_plain(base)]
     else:
         raise QCompileError(
-            f"no target '{base}'", remedy=nearest(_plain(base), [*BEST, *ALIASES, *(r.name for r in ROWS)])
+            f"no target '{base}'", remedy=nearest(_plain(base), [*BEST, *ALIASES, *(r.name for r in ROWS), *more])
         )
     optional = {_plain(word): word for word, _ in row.optional}
     for feature in features:
@@ -37,8 +66,10 @@ def select_target(name: str) -> Target:
     return row.extended(*(optional[_plain(f)] for f in features)) if features else row
 
 
-def can_run(target: Target) -> bool:
-    """Whether this machine has every feature that the target needs."""
+def can_run(target: Target | CudaTarget) -> bool:
+    """Whether this machine has every feature that the target needs; of a GPU target, a GPU."""
+    if isinstance(target, CudaTarget):
+        return has_gpu()
     return host_features().issuperset(target.features)
 
 

@@ -28,7 +28,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"reference"},
     {"targets"},
     {"passes", "frontend"},
-    {"compile", "layers", "importing", "scaled"},
+    {"compile", "compile_cuda", "layers", "importing", "scaled"},
     {"calibrate"},
     {"assign"},
     {"rpc"},

@@ -20,7 +20,7 @@ def described(write, **inputs):
     plan = plan_of(before)
     form = integer_of(before, plan)
     lowered = run_passes(form, lowering_passes(AVX2))
-    return describe_layers(model_of(before), plan, form, lowered), lowered
+    return describe_layers(model_of(before), plan, form, kernel_notes(lowered)), lowered
 
 
 def macs(write, **inputs) -> list[int]:

@@ -49,6 +49,9 @@ def bench(
     from qcompile.report.profile import gops
 
     manifest = open_artifact(path, verify=False).manifest
+    if manifest.launches:
+        _bench_gpu(path, vs, duration, as_json)
+        return
     peers = [p for p in names(vs or [",".join(PEERS)]) if p != "none"]
     check_peers(peers)
     threads = threads or manifest.threads
@@ -81,6 +84,32 @@ def bench(
     else:
         show(latency_table(latencies))
         show(f"qcompile {format}: {reached:.0f} GOPS, {reached / highest:.1%} of a micro-kernel's {highest:.0f}")
+
+
+def _bench_gpu(path: Path, vs: list[str] | None, duration: float, as_json: bool) -> None:
+    """Our latency on the GPU, by its own clock: the peers here run on CPUs."""
+    from qcompile.bench import Contender, Latency
+    from qcompile.errors import QCompileError
+    from qcompile.report.latency import latency_rows, latency_table
+    from qcompile.report.profile import gops
+    from qcompile.runtime import CudaRunner
+
+    if vs is not None and vs != ["none"]:
+        raise QCompileError("there are no peers on GPUs here", node="--vs", remedy="leave it out; see make bench-cuda")
+    with step("measuring"):
+        runner = CudaRunner(path, verify=False)
+        first = max(runner.microseconds(10)[1:])
+        times = runner.microseconds(max(10, int(1e6 * duration / max(first, 1))))
+    manifest = runner.manifest
+    format, latency = _main_format(manifest), Latency.of([t / 1e6 for t in times])
+    reached = gops(sum(layer.macs for layer in manifest.layers), 1e6 * latency.minimum)
+    latencies = {Contender("qcompile", format, path): latency}
+    if as_json:
+        head = {"model": manifest.model, "target": manifest.target, "device": runner.device_name}
+        show_json({**head, "gops": reached, "contenders": latency_rows(latencies)})
+    else:
+        show(latency_table(latencies))
+        show(f"qcompile {format}: {reached:.0f} GOPS on {runner.device_name}")
 
 
 def _main_format(manifest: Manifest) -> str:

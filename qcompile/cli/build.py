@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qcompile.artifact import Artifact
     from qcompile.mixed.mixed import MixedPlan
     from qcompile.model import Model
+    from qcompile.targets.cuda.rows import CudaTarget
     from qcompile.targets.target import Target
 
 
@@ -138,7 +139,8 @@ def build(
     """
     import qcompile as qc
     from qcompile.artifact import check_output
-    from qcompile.targets.select import select_target
+    from qcompile.targets.cuda.rows import CudaTarget
+    from qcompile.targets.select import cpu_only, select_row
 
     if precision not in PRECISIONS:
         raise QCompileError(
@@ -176,8 +178,11 @@ def build(
 
         check_report(report, table)
     check_output(out)
-    row = select_target(target)
-    records = _check_schedules(tuning_records or [], locked, trials, row.with_threads(threads))
+    row = select_row(target).with_threads(threads)
+    cpu = None if isinstance(row, CudaTarget) else row
+    if isinstance(row, CudaTarget):
+        _check_gpu(row, precision, plan, {"--trials": trials, "--locked": locked, "--tuning-records": tuning_records})
+    records = [] if cpu is None else _check_schedules(tuning_records or [], locked, trials, cpu)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []), dump_ir=dump_ir)
@@ -200,14 +205,14 @@ def build(
     if plan is not None:
         chosen = QuantPlan.load(plan)
     elif mixed is not None:
-        found = mixed_plan(imported, row.with_threads(threads), calibration, mixed, records, times)
+        found = mixed_plan(imported, cpu_only(row), calibration, mixed, records, times)
         chosen = found.plan
     elif not format_of(precision).codes:
-        chosen = qc.plan_uniform(imported, None, precision, row, calibration.exclude, group_size=calibration.group_size)
+        chosen = qc.plan_uniform(imported, None, precision, cpu, calibration.exclude, group_size=calibration.group_size)
     else:
-        chosen = integer_plan(imported, row, calibration, times)
+        chosen = integer_plan(imported, cpu, calibration, times)
     if trials is not None:
-        _tune(imported, chosen, row.with_threads(threads), records, trials, times)
+        _tune(imported, chosen, cpu_only(row), records, trials, times)
     with timed("compile", times, "compiling"):
         artifact = qc.build(
             imported,
@@ -216,7 +221,7 @@ def build(
             threads=threads,
             out=out,
             dump_ir=dump_ir,
-            tuning_records=records,
+            tuning_records=records or "none",
             locked=locked,
         )
     if found is not None and report is not None:
@@ -229,6 +234,18 @@ def build(
     if found is not None and not found.met:
         remark(f"error: {'; '.join(found.unmet)}; {artifact.path} holds the best plan found")
         raise typer.Exit(1)
+
+
+def _check_gpu(row: CudaTarget, precision: str, plan: Path | None, schedules: Mapping[str, object]) -> None:
+    """Options that need what GPUs do not have yet."""
+    for option, value in schedules.items():
+        if value is not None:
+            raise QCompileError(f"{row.name} has no schedules yet", node=option, remedy="leave it out")
+    if plan is None and precision not in row.formats:
+        known = ", ".join(row.formats)
+        raise QCompileError(
+            f"there are no CUDA kernels of {precision} yet", node=row.name, remedy=f"there are of {known}"
+        )
 
 
 def _check_schedules(records: list[str], locked: Path | None, trials: int | None, target: Target) -> list[str]:

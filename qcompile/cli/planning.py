@@ -47,7 +47,7 @@ class CalibrationWish:
     bias_correction: bool = True
 
 
-def integer_plan(model: Model, target: Target, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
+def integer_plan(model: Model, target: Target | None, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
     """By the scales that a pre-quantized model brings, unless there is data to find others.
 
     Raises
@@ -89,7 +89,7 @@ def format_plans(
 
 def _learnt(
     model: Model,
-    target: Target,
+    target: Target | None,
     precisions: Sequence[str],
     wish: CalibrationWish,
     times: dict[str, float],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qcompile.cli.feeds import Feed
     from qcompile.rpc.places import Place
     from qcompile.rpc.runner import RemoteRunner
-    from qcompile.runtime import Runner
+    from qcompile.runtime import CudaRunner, Runner
     from qcompile.runtime.emulate import Emulator
 
 
@@ -54,7 +54,7 @@ def run(
     """
     from qcompile.cli.feeds import save_npz
     from qcompile.errors import QCompileError
-    from qcompile.runtime import Runner
+    from qcompile.runtime import CudaRunner, Runner
 
     if as_json and not profile:
         raise QCompileError("it is the form of a profile", node="--json", remedy="give --profile, too")
@@ -78,7 +78,7 @@ def run(
         for number, result in enumerate(results):
             for name, array in result.items():
                 show(f"{name}{f' [{number}]' if len(results) > 1 else ''}: {_top(array, print_top)}")
-    if profile and isinstance(runner, Runner):
+    if profile and isinstance(runner, (Runner, CudaRunner)):
         _profile(runner, feeds[0], as_json)
     if outputs is None and not print_top and not profile:
         for name, array in results[0].items():
@@ -87,7 +87,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _opened(path: Path, emulate: bool, board: Place | None) -> Iterator[Runner | Emulator | RemoteRunner]:
+def _opened(path: Path, emulate: bool, board: Place | None) -> Iterator[Runner | CudaRunner | Emulator | RemoteRunner]:
     if board is not None:
         from qcompile.rpc.runner import RemoteRunner
 
@@ -105,7 +105,7 @@ def _opened(path: Path, emulate: bool, board: Place | None) -> Iterator[Runner |
         yield load(path)
 
 
-def _feeds(runner: Runner | Emulator | RemoteRunner, inputs: Path | None) -> list[Feed]:
+def _feeds(runner: Runner | CudaRunner | Emulator | RemoteRunner, inputs: Path | None) -> list[Feed]:
     if inputs is None:
         from qcompile.calibrate import random_data
 
@@ -125,15 +125,18 @@ def _top(array: np.ndarray, count: int) -> str:
     return ", ".join(f"{w}: {flat[i]:.6g}" for w, i in zip(where, best, strict=True))
 
 
-def _profile(runner: Runner, feed: Feed, as_json: bool) -> None:
+def _profile(runner: Runner | CudaRunner, feed: Feed, as_json: bool) -> None:
     from qcompile.bench import measure_peak
     from qcompile.report.profile import profile_rows, profile_table
+    from qcompile.runtime import Runner
 
     manifest = runner.manifest
     formats = sorted({layer.format for layer in manifest.layers if layer.macs}, reverse=True)
     with step("profiling"):
         profile = runner.profile(feed)
-        peaks = {format: measure_peak(manifest.target, format, manifest.threads) for format in formats}
+        peaks = {}
+        if isinstance(runner, Runner):
+            peaks = {format: measure_peak(manifest.target, format, manifest.threads) for format in formats}
     if as_json:
         show_json(
             {"model": manifest.model, "target": manifest.target, "threads": manifest.threads}

@@ -1,7 +1,18 @@
-"""Loading and running artifacts. Needs the TVM runtime library and numpy: no compiler, no ONNX."""
+"""Loading and running artifacts. Needs numpy and TVM's runtime library, or NVIDIA's driver: no compiler, no ONNX."""
 
+from qcompile.runtime.cuda import CudaBinding, CudaRunner
+from qcompile.runtime.load import load
 from qcompile.runtime.memory import aligned_empty
 from qcompile.runtime.profile import KernelTime, Profile
-from qcompile.runtime.runner import Binding, Runner, load
+from qcompile.runtime.runner import Binding, Runner
 
-__all__ = ["Binding", "KernelTime", "Profile", "Runner", "aligned_empty", "load"]
+__all__ = [
+    "Binding",
+    "CudaBinding",
+    "CudaRunner",
+    "KernelTime",
+    "Profile",
+    "Runner",
+    "aligned_empty",
+    "load",
+]

@@ -120,6 +120,8 @@ class Emulator:
         """Raises ``QCompileError`` if the artifact is damaged, or QEMU or the runner cannot be had."""
         artifact = open_artifact(path, verify)
         self.manifest: Manifest = artifact.manifest
+        if self.manifest.launches:
+            raise QCompileError("GPUs are not emulated here", node=str(path), remedy="run it on a machine that has one")
         triple = self.manifest.triple
         self._command = [*launcher(triple, self.manifest.features), str(runner_for(triple))]
         self._folder = tempfile.TemporaryDirectory(prefix="qcompile-")

@@ -12,6 +12,7 @@ import numpy as np
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError, nearest
 from qcompile.manifest import Manifest, TensorInfo
+from qcompile.runtime.device_array import Seen
 from qcompile.runtime.features import check_cpu
 from qcompile.runtime.library import load_library, use_threads
 from qcompile.runtime.memory import aligned_empty, is_aligned, map_file
@@ -19,15 +20,6 @@ from qcompile.runtime.profile import Profile, split
 
 Feed = Mapping[str, np.ndarray]
 _FEWEST_CALLS, _MOST_CALLS = 8, 20_000  # of each kind, in a profile
-
-
-def load(path: str | Path, *, verify: bool = True) -> Runner:
-    """Loads a built model.
-
-    ``verify`` compares the files' hashes with the manifest (a second for each gigabyte or two of weights).
-    Raises ``QCompileError`` if the artifact is damaged or of an unknown format, or this CPU cannot run it.
-    """
-    return Runner(path, verify=verify)
 
 
 class Binding:
@@ -180,7 +172,7 @@ def check_names(feed: Feed, infos: tuple[TensorInfo, ...], what: str = "input") 
             raise QCompileError(f"the model has no {what} '{name}'", remedy=nearest(name, names))
 
 
-def check_array(array: np.ndarray, info: TensorInfo, what: str) -> None:
+def check_array(array: np.ndarray | Seen, info: TensorInfo, what: str) -> None:
     """Raises ``QCompileError`` unless the array has the shape and dtype of ``info``."""
     if array.shape != info.shape:
         raise QCompileError(f"shape {array.shape}, the model has {info.shape}", node=f"{what} {info.name}")
@@ -193,8 +185,7 @@ def check_array(array: np.ndarray, info: TensorInfo, what: str) -> None:
 
 
 def checked_feed(feed: Feed, infos: tuple[TensorInfo, ...]) -> list[np.ndarray]:
-    """The arrays of a feed in the model's order. Raises ``QCompileError`` for one that is missing, or not the model's.
-    """
+    """The arrays of a feed in the model's order. Raises ``QCompileError`` for one that is missing or does not fit."""
     check_names(feed, infos)
     arrays = []
     for info in infos:

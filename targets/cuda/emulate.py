@@ -27,12 +27,8 @@ class Emulated:
     def __init__(self, source: str, optimize: int = 2):
         """source: ``Program.source``. optimize: more makes runs faster, less compiling."""
         with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
-            text, library = Path(folder) / "kernels.cc", Path(folder) / "kernels.so"
-            text.write_text((DEVICE / "emulated.h").read_text(encoding="utf-8") + source, encoding="utf-8")
-            command = [*_host_compiler(), *_FLAGS, f"-O{optimize}", "-o", str(library), str(text)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise QCompileError(f"the C++ compiler refused a kernel: {done.stderr.strip()[:2000]}")
+            library = Path(folder) / "kernels.so"
+            emulated_library(source, library, optimize)
             self._library = ctypes.CDLL(str(library))
         self._library.emulate.restype = ctypes.c_char_p
 
@@ -72,6 +68,16 @@ class Emulated:
         )
         if failure:
             raise QCompileError(failure.decode(), node=launch.kernel)
+
+
+def emulated_library(source: str, library: Path, optimize: int = 2) -> None:
+    """Compiles kernels for this CPU into a shared library with ``emulate``, see ``device/emulated.h``."""
+    text = library.with_suffix(".cc")
+    text.write_text((DEVICE / "emulated.h").read_text(encoding="utf-8") + source, encoding="utf-8")
+    command = [*_host_compiler(), *_FLAGS, f"-O{optimize}", "-o", str(library), str(text)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise QCompileError(f"the C++ compiler refused a kernel: {done.stderr.strip()[:2000]}")
 
 
 class _Guarded:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,6 @@ def found() -> Compiler:
         return find_compiler()
     except QCompileError as error:
         pytest.skip(str(error))
-
-
-def disassembly(code: bytes, folder: Path) -> str:
-    """SASS of a cubin."""
-    tool = shutil.which("cuobjdump")
-    if tool is None:
-        pytest.skip("cuobjdump is not installed (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)")
-    (folder / "a.cubin").write_bytes(code)
-    return subprocess.run(
-        [tool, "--dump-sass", str(folder / "a.cubin")], capture_output=True, text=True, check=True
-    ).stdout
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90"])

@@ -1,0 +1,155 @@
+"""Builds for GPUs, on a machine without one: what is in the artifact, and what is said of what is not there."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import qcompile as qc
+from qcompile.artifact import files_of, open_artifact
+from qcompile.cli.app import app
+from qcompile.package import package
+from qcompile.runtime.emulate import Emulator
+from qcompile.targets.cuda.compiler import find_compiler
+from qcompile.targets.cuda.rows import ROWS
+from tests.building import cnn, files, plan_of
+from tests.disassembly import disassembled
+
+(ROW,) = ROWS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler():
+    try:
+        return find_compiler()
+    except qc.QCompileError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def imported():
+    return qc.import_onnx(cnn(2))
+
+
+@pytest.fixture(scope="module")
+def plan(imported):
+    return plan_of(imported)
+
+
+@pytest.fixture(scope="module")
+def artifact(imported, plan, tmp_path_factory):
+    return qc.build(imported, plan, "cuda", out=tmp_path_factory.mktemp("built") / "a")
+
+
+def modules(artifact) -> dict[str, bytes]:
+    with zipfile.ZipFile(artifact.path / "model.cubins") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_every_architecture_has_its_machine_code(artifact):
+    held = modules(artifact)
+    assert list(held) == [f"{arch}.cubin" for arch in ROW.architectures] + ["compute_90.ptx"]
+    for arch in ROW.architectures:
+        assert held[f"{arch}.cubin"].startswith(b"\x7fELF") and arch.encode() in held[f"{arch}.cubin"]
+
+
+def test_the_artifact_is_whole(artifact):
+    assert sorted(files(artifact)) == sorted(files_of(artifact.manifest))
+    assert open_artifact(artifact.path).manifest == artifact.manifest
+    assert len(artifact.manifest.launches) == len(artifact.manifest.calls)
+
+
+def test_equal_builds_give_equal_bytes(imported, plan, artifact, tmp_path):
+    assert files(qc.build(imported, plan, "cuda", out=tmp_path / "a")) == files(artifact)
+
+
+def test_one_architecture(imported, plan, tmp_path):
+    built = qc.build(imported, plan, "cuda:sm_80", out=tmp_path / "a")
+    assert list(modules(built)) == ["sm_80.cubin"] and built.manifest.target == "cuda:sm_80"
+
+
+def test_products_are_those_of_tensor_cores(artifact, tmp_path):
+    """And depthwise ones of dp4a; nothing lies in local memory."""
+    for arch, product in (("sm_75", "IMMA.8816.U8.S8"), ("sm_80", "IMMA.16832.U8.S8"), ("sm_90", "IMMA.16832.U8.S8")):
+        by_kernel = disassembled(modules(artifact)[f"{arch}.cubin"], tmp_path)
+        assert product in by_kernel["conv2d_0"] and product in by_kernel["dense_0"]
+        assert "IDP.4A.U8.S8" in by_kernel["depthwise_conv2d_0"]
+        assert not any(re.search(r"\b(LDL|STL)\b", code) for code in by_kernel.values())
+        if arch != "sm_75":
+            assert "LDGSTS" in by_kernel["conv2d_0"] and "LDSM" in by_kernel["conv2d_0"]
+
+
+def test_kernels_keep_within_every_architecture(artifact):
+    for launch in artifact.manifest.launches:
+        assert launch.shared <= 48 << 10 and launch.block <= 1024 and 0 < launch.grid < 2**31
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, tmp_path):
+    from qcompile.runtime import driver
+
+    monkeypatch.setattr(driver, "LIBRARY", "libcuda-of-nowhere.so")
+    with pytest.raises(qc.QCompileError, match="^this machine has no NVIDIA driver .libcuda.so.1.; run it on"):
+        CliRunner().invoke(app, [command, str(artifact.path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--target", "cuda:sm_91"], "no architecture 'sm_91'; did you mean 'sm_90'?"),
+        (["--target", "cuda", "--threads", "2"], "cuda: threads are of a CPU; leave --threads out"),
+        (["--target", "cuda", "--fp32"], "cuda: there are no CUDA kernels of fp32 yet; there are of int8"),
+        (["--target", "cuda", "--trials", "5"], "--trials: cuda has no schedules yet; leave it out"),
+    ],
+)
+def test_what_gpus_do_not_have_is_refused_before_the_work(options, reason, tmp_path):
+    result = run("build", "model.onnx", *options, "-o", str(tmp_path / "out"))
+    assert reason in str(result.exception) and not (tmp_path / "out").exists()
+
+
+def test_neither_packages_nor_emulators_take_it(artifact, tmp_path):
+    with pytest.raises(qc.QCompileError, match="cuda"):
+        package(artifact.path, tmp_path / "a.tar.gz")
+    with pytest.raises(qc.QCompileError, match="GPUs are not emulated here; run it on a machine that has one"):
+        Emulator(artifact.path)
+
+
+def test_other_commands_name_cpus_alone():
+    with pytest.raises(qc.QCompileError, match="cuda is a GPU; this works for CPU targets alone so far"):
+        qc.select_target("cuda")
+
+
+def test_targets_lists_it():
+    listed = json.loads(run("targets", "--json").stdout)["targets"]
+    assert [t["name"] for t in listed][-1] == "cuda"
+
+
+def test_a_machine_without_a_compiler_is_told_what_to_install(imported, plan, monkeypatch, tmp_path):
+    def missing():
+        raise qc.QCompileError("no CUDA compiler found", remedy="install one: pip install 'qcompile[cuda]'")
+
+    monkeypatch.setattr(sys.modules["qcompile.build"], "find_compiler", missing)
+    with pytest.raises(qc.QCompileError, match="no CUDA compiler found"):
+        qc.build(imported, plan, "cuda", out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_program_is_dumped(imported, plan, tmp_path):
+    qc.build(imported, plan, "cuda:sm_90", out=tmp_path / "a", dump_ir=tmp_path / "ir")
+    assert "QC_KERNEL(128) conv2d_0" in (tmp_path / "ir/kernels.cu").read_text()
+
+
+def test_an_archive_is_readable(artifact):
+    with zipfile.ZipFile(io.BytesIO((artifact.path / "model.cubins").read_bytes())) as archive:
+        assert archive.testzip() is None and np.all([i.date_time[0] == 1980 for i in archive.infolist()])
