@@ -29,8 +29,8 @@ class LayerCount:
     """One kernel of a call. macs: 0 if they are no layer's. products: of its instructions, those that do the MACs.
 
     in_loop, passes: instructions of its hottest innermost loop, and how often that is passed. cycles: of one pass, by
-    LLVM's model of the core, None without dot products there, or without llvm-mca. whole: the reduction is unrolled, and
-    a pass also makes codes of its sums, so dot products are not all of its work.
+    LLVM's model of the core, None without dot products there, or without llvm-mca. whole: the reduction is unrolled: a
+    pass also makes codes of its sums, so dot products are not all of its work.
     """
 
     layer: str
