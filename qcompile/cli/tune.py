@@ -85,6 +85,9 @@ def tune(
     Builds find them there: the next 'qcompile build' of this or any model with such layers is faster. Every trial is
     in the log as soon as it is measured; an interrupted session goes on where it was.
 
+    --runner icount needs no ARM machine: the instructions that a candidate executes are counted under QEMU. All count
+    alike, so a count is a hint where a time is a fact: schedules that were timed go before those that were counted.
+
     \b
     Examples:
       qcompile tune model.onnx --time-budget 60s
