@@ -15,7 +15,7 @@ from qcompile.manifest import Manifest, TensorInfo
 from qcompile.runtime.executable import DESCRIPTION, HEADERS, RUNTIME, SOURCES, description_of, library_for, runner_for
 
 _SUFFIXES = (".tar.gz", ".tgz")
-_SOURCES = (*RUNTIME, *HEADERS, "run.c", "example.cpp")
+_SOURCES = (*RUNTIME, *HEADERS, "run.c", "run.cpp")
 _README = """\
 {model}, compiled by qcompile {version} for {target} ({machine}, Linux).
 
@@ -45,7 +45,9 @@ it among threads, of which a model built for one makes no use; results do not de
     std::copy(x.begin(), x.end(), model.input(0).data<float>());
     model.run();
 
-    c++ -std=c++17 -O2 -pthread -o example -x c++ src/example.cpp {runtime}
+src/run.cpp is `run` in C++, to start from:
+
+    c++ -std=c++17 -O2 -pthread -o run++ -x c++ src/run.cpp {runtime}
 
 ## Files
 
