@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.onnxruntime and not options.onnxruntime.exists():
         notes.append(f"ONNX Runtime is left out: no {options.onnxruntime} ('make arm-root' makes it)")
         options.onnxruntime = None
-    out, results = Console(width=160), Results(options.json)
+    out, results = Console(width=200), Results(options.json)
     for note in notes:
         out.print(f"note: {note}", highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder:

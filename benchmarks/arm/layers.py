@@ -10,8 +10,8 @@ from rich.table import Table
 from benchmarks.arm import mca
 from benchmarks.arm.loops import hottest_loop, multiplies
 from qcompile.manifest import Manifest
+from qcompile.report import units
 from qcompile.report.tables import table
-from qcompile.report.units import count
 from qcompile.runtime.counting import Executed
 from qcompile.runtime.profile import work_of
 from qcompile.targets.target import Target
@@ -26,7 +26,7 @@ _TO_FLOAT = frozenset({"scvtf"})  # of sums, before they are scaled
 
 @dataclass(frozen=True, slots=True)
 class LayerCount:
-    """One kernel of a call. macs: 0 if they are no layer's. products: of its instructions, those that do the MACs.
+    """One kernel of a call. macs: 0 if it does none of a layer's. products: its instructions that do the MACs.
 
     in_loop, passes: instructions of its hottest innermost loop, and how often that is passed. cycles: of one pass, by
     LLVM's model of the core, None without dot products there, or without llvm-mca. whole: the reduction is unrolled: a
@@ -35,6 +35,7 @@ class LayerCount:
 
     layer: str
     kernel: str
+    shape: str
     instructions: int
     products: int
     macs: int
@@ -54,12 +55,14 @@ def layer_counts(manifest: Manifest, traces: Sequence[Sequence[Executed]], cpu: 
     counts = []
     for call, trace in zip(manifest.calls, traces, strict=True):
         loop, (macs, _) = hottest_loop(trace), work_of(call, manifest.layers)
+        layer = next((layer for layer in manifest.layers if layer.name == call.layer), None)
         work = multiplies(i.mnemonic for i in trace)
         modelled = bool(cpu) and loop is not None and not work.isdisjoint(loop.mnemonics)
         counts.append(
             LayerCount(
                 layer=call.layer,
-                kernel=call.kernel,
+                kernel=layer.kernel if layer and macs else call.kernel,
+                shape=f"{units.shape(layer.inputs[0])} -> {units.shape(layer.output)}" if layer and macs else "",
                 instructions=sum(i.times for i in trace),
                 products=sum(i.times for i in trace if i.mnemonic in work) if macs else 0,
                 macs=macs,
@@ -82,19 +85,18 @@ def layers_table(counts: Sequence[LayerCount], title: str) -> Table:
     for c in counts:
         loop = f"{c.in_loop / c.instructions:.0%}" if c.in_loop else ""
         cycles = _ratio(c.cycles.cycles, c.cycles.limit, ".1f", "*" * c.whole) if c.cycles else [""] * 3
-        rows.append(
-            [distinct(c.layer, names), c.kernel, *_work(c.instructions, total, c.products, c.macs), loop, *cycles]
-        )
+        work = _work(c.instructions, total, c.products, c.macs)
+        rows.append([distinct(c.layer, names), c.kernel, c.shape, *work, loop, *cycles])
     modelled = [c for c in counts if c.cycles]
     cycles, limit = sum(c.passes * c.cycles.cycles for c in modelled), sum(c.passes * c.cycles.limit for c in modelled)
     work = _work(total, total, sum(c.products for c in counts), sum(c.macs for c in counts))
     in_loop = f"{sum(c.in_loop for c in counts) / total:.0%}"
-    rows.append(["all", "", *work, in_loop, *(_ratio(cycles, limit, ",.0f") if modelled else [""] * 3)])
-    return table(["layer", "kernel", *NUMBERS], rows, right=NUMBERS, title=title)
+    rows.append(["all", "", "", *work, in_loop, *(_ratio(cycles, limit, ",.0f") if modelled else [""] * 3)])
+    return table(["layer", "kernel", "shape", *NUMBERS], rows, right=NUMBERS, title=title)
 
 
 def _work(instructions: int, total: int, products: int, macs: int) -> list[str]:
-    work = [f"{products:,}", count(macs), f"{macs / instructions:.2f}"] if macs else ["", "", ""]
+    work = [f"{products:,}", units.count(macs), f"{macs / instructions:.2f}"] if macs else ["", "", ""]
     return [f"{instructions:,}", f"{instructions / total:.1%}", *work]
 
 
