@@ -80,6 +80,21 @@ def test_from_python(place):
     np.testing.assert_array_equal(np.load(place / "y.npz")["y"], X + handmade.WEIGHTS)
 
 
+@here
+def test_from_python_on_more_samples(place):
+    np.savez(place / "x3.npz", x=np.concatenate([X, X + 1, X]))
+    assert run(place, sys.executable, "run.py", "x3.npz", "y3.npz").startswith("y float32 (3, 64) ")
+    want = np.concatenate([X, X + 1, X]) + handmade.WEIGHTS.astype(np.float32)
+    np.testing.assert_array_equal(np.load(place / "y3.npz")["y"], want)
+    for feed, said in (
+        ({"x": X[0]}, "x is float32 of (64,), the model has float32 of (1, 64)"),
+        ({"x": X, "z": np.concatenate([X, X])}, "the inputs are x; wrong or missing: z"),
+    ):
+        np.savez(place / "wrong.npz", **feed)
+        done = subprocess.run([sys.executable, "run.py", "wrong.npz"], cwd=place, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+
+
 PROGRAM = """
 import gc
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,6 @@
 """Runs the model of this folder from Python, in this process; needs numpy, and nothing else.
 
-python3 run.py inputs.npz [outputs.npz]        arrays by input name, in the model's shapes
+python3 run.py inputs.npz [outputs.npz]        arrays by input name, whose first axis may hold more samples
 
     from run import Model
     model = Model()
@@ -101,12 +101,28 @@ class Model:
         return found
 
 
+def run_all(model: Model, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As ``model.run``, so often as the first axes of all inputs hold its samples; outputs joined along theirs."""
+    cut = {}
+    for name, array in feed.items():
+        shape = model.inputs[name].shape if name in model.inputs else array.shape
+        fits = shape and array.shape[1:] == shape[1:] and len(array) > 0 and len(array) % shape[0] == 0
+        cut[name] = array.reshape(-1, *shape) if fits else array[None]
+    runs = {len(arrays) for arrays in cut.values()}
+    if len(runs) > 1:
+        raise ValueError("the inputs hold different numbers of samples")
+    results = [model.run({name: arrays[i] for name, arrays in cut.items()}) for i in range(max(runs, default=1))]
+    if len(results) == 1:
+        return results[0]
+    return {name: np.concatenate([np.atleast_1d(result[name]) for result in results]) for name in model.outputs}
+
+
 def main(arguments: list[str]) -> int:
     if not arguments:
         sys.exit(__doc__)
     try:
         with np.load(arguments[0]) as inputs:
-            outputs = Model().run(dict(inputs))
+            outputs = run_all(Model(), inputs)
     except (OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
