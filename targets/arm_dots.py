@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from qcompile.ops import Affine
 
 _LANES = 4  # of int32 in 128 bits
+_OPAQUE = """
+define i64 @qcompile.opaque(i64 %x) alwaysinline {
+  %y = call i64 asm sideeffect "", "=r,0"(i64 %x) nounwind willreturn memory(inaccessiblemem: readwrite)
+  ret i64 %y
+}
+"""
 
 
 def sdot() -> Dot:
@@ -45,6 +51,9 @@ def _dot(name: str, group: int, accumulate) -> Dot:
         widen=_as_it_is,
         accumulate=accumulate,
         codes=_codes,
+        steps=_steps,
+        opaque=_opaque,
+        llvm=_OPAQUE,
     )
 
 
@@ -66,30 +75,58 @@ def _codes(values: Expr, out: Affine, bounds: tuple[int, int], lanes: int) -> Ex
     def call(dtype: str, name: str, *operands: Expr) -> Expr:
         return tirx.call_llvm_pure_intrin(dtype, f"llvm.aarch64.neon.{name}", *operands)
 
-    def part(vector: Expr, start: int, count: int) -> Expr:
-        return tirx.Shuffle([vector], [tirx.IntImm("int32", start + i) for i in range(count)])
-
-    def joined(parts: list[Expr], each: int) -> Expr:
-        return tirx.Shuffle(parts, [tirx.IntImm("int32", i) for i in range(each * len(parts))])
-
     low, high = bounds
     bytes_ = []
-    for half in (0, 8):
+    for half in range(0, lanes, 8):
         words = []
         for start in (half, half + 4):
-            steps = call("int32x4", "fcvtns.v4i32.v4f32", part(values, start, 4))
+            steps = call("int32x4", "fcvtns.v4i32.v4f32", _part(values, start, 4))
             words.append(call("int16x4", "sqxtn.v4i16", steps))
-        codes = joined(words, 4)
+        codes = _joined(words, 4)
         if out.zero_point:
             zero = tirx.Broadcast(tirx.IntImm("int16", out.zero_point), 8)
             codes = call("int16x8", "sqadd.v8i16", codes, zero)
         bytes_.append(call("int8x8", "sqxtn.v8i8", codes))
-    result = joined(bytes_, 8)
+    result = _joined(bytes_, 8)
     if low > -128:
         result = tirx.Max(result, tirx.Broadcast(tirx.IntImm("int8", low), lanes))
     if high < 127:
         result = tirx.Min(result, tirx.Broadcast(tirx.IntImm("int8", high), lanes))
     return result
+
+
+def _steps(codes: Expr, affine: Affine, lanes: int) -> Expr:
+    """Widened to int16 by eights, where the zero point is subtracted, then by fours: no narrower vectors on the way."""
+    from tvm import tirx
+
+    floats = []
+    for start in range(0, lanes, 8):
+        words = tirx.Cast("int16x8", _part(codes, start, 8))
+        if affine.zero_point:
+            words = words - tirx.Broadcast(tirx.IntImm("int16", affine.zero_point), 8)
+        for half in (0, 4):
+            floats.append(tirx.Cast("float32x4", tirx.Cast("int32x4", _part(words, half, 4))))
+    return _joined(floats, 4)
+
+
+def _part(vector: Expr, start: int, count: int) -> Expr:
+    """Some neighbouring lanes."""
+    from tvm import tirx
+
+    return tirx.Shuffle([vector], [tirx.IntImm("int32", start + i) for i in range(count)])
+
+
+def _joined(parts: list[Expr], each: int) -> Expr:
+    """Vectors of ``each`` lanes one after the other."""
+    from tvm import tirx
+
+    return tirx.Shuffle(parts, [tirx.IntImm("int32", i) for i in range(each * len(parts))])
+
+
+def _opaque(index: Expr) -> Expr:
+    from tvm import tirx
+
+    return tirx.call_extern("int64", "qcompile.opaque", tirx.Cast("int64", index))
 
 
 def _quarter(codes: Expr, i: int) -> Expr:

@@ -31,11 +31,14 @@ class Dot:
     accumulate(acc, spread, widened): the new accumulator.
     pick(codes, i): from (ahead * group) activations, loaded at once, to the operand of the i-th of ``ahead`` steps; for
     instructions that read one part of a register for all lanes, else None.
-    codes(values, out, bounds, lanes): a block's 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
+    codes(values, out, bounds, lanes): 8 or 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
     them, where instructions that saturate do it better; else None.
+    steps(codes, affine, lanes): 8 or 16 int8 codes as ``kernels.builder.real_steps`` makes them, if ``codes`` is given.
     pixels: 2 for matrix products, see ``kernels.contract_pairs``; they have no ``spread`` and ``each``.
     narrow(sums): from ``lanes`` float32 to bfloat16 in one instruction, for which numbers below 2^-126 count as 0; None
     where there is none.
+    opaque(index): the same number (int64), of which LLVM knows nothing, so that what is loaded there in a loop is not
+    kept from one iteration to the next; None where that never matters.
     sums: dtype of the accumulator. needs: a feature beyond those of the row. products: vector FMAs or dot products that
     one ``accumulate`` costs. llvm: functions that ``accumulate`` calls, to be compiled along with the kernel.
     """
@@ -56,6 +59,8 @@ class Dot:
     pixels: int = 1
     pick: Callable[[Expr, int], Expr] | None = None
     codes: Callable[..., Expr] | None = None
+    steps: Callable[..., Expr] | None = None
+    opaque: Callable[[Expr], Expr] | None = None
 
     def reference(self, acc: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """acc (lanes,) int32; codes (group,) uint8 or int8; weights (lanes, group) int8 -> (lanes,) int32.

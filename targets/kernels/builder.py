@@ -17,7 +17,8 @@ from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Affine, Epilogue
 from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
-from qcompile.targets.storage import BLOCK, Storage
+from qcompile.targets.instructions import Dot
+from qcompile.targets.storage import Storage
 
 Buffer = Any  # a TIR buffer variable
 Index = Any  # int or TIR expression
@@ -206,29 +207,24 @@ def clip_real(value: Expr, clip: tuple[float, float] | None, lanes: int) -> Expr
     return value
 
 
-def finish(
-    value: Expr,
-    epilogue: Epilogue,
-    lanes: int,
-    residual: Expr | None = None,
-    codes: Callable[..., Expr] | None = None,
-) -> Expr:
+def finish(value: Expr, epilogue: Epilogue, lanes: int, residual: Expr | None = None, dot: Dot | None = None) -> Expr:
     """``qcompile.ops.Epilogue`` on a vector ``v``; ``residual`` is the loaded vector of the other tensor.
 
-    codes: what makes codes of a block's results (``Dot.codes``), if it can.
+    dot: may know better how to convert several vectors at once (``Dot.codes``, ``Dot.steps``).
     """
+    several = dot is not None and lanes > dot.lanes
     if residual is not None:
         if epilogue.residual is not None:
             factor = float(ratio(epilogue.residual.scale, out_scale(epilogue)))
-            steps = real_steps(residual, epilogue.residual, lanes)
+            better = several and dot.steps and epilogue.residual.dtype == "int8"
+            steps = (dot.steps if better else real_steps)(residual, epilogue.residual, lanes)
             residual = rounded(steps * splat(factor, "float32", lanes), lanes)
         value = value + residual
     if epilogue.out is None:
         return clip_real(value, epilogue.clip, lanes)
     bounds = code_bounds(epilogue.out, epilogue.clip)
-    if codes is not None and lanes == BLOCK and epilogue.out.dtype == "int8":
-        return codes(value, epilogue.out, bounds, lanes)
-    return to_codes(value, epilogue.out, bounds, lanes)
+    better = several and dot.codes and epilogue.out.dtype == "int8"
+    return (dot.codes if better else to_codes)(value, epilogue.out, bounds, lanes)
 
 
 def fill_border(buffer: Buffer, storage: Storage, n: Index, block: Index) -> None:

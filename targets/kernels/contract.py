@@ -16,9 +16,12 @@ from qcompile.ops import Epilogue
 from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.parallel import worth_threads
-from qcompile.targets.kernels.reduction import Reduction, Segment, Side, neighbours, written_out
+from qcompile.targets.kernels.reduction import Body, Reduction, Segment, Side, neighbours, written_out
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import BLOCK
+
+_LONG, _SHORT = 4, 8  # reduction steps written out in the innermost loop: of short vectors, each is less work
+_REGISTERS = 32  # of a target with short vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +135,36 @@ class Contraction:
         r = self.r
         pixels = [(dy, dx) for dy in range(rows) for dx in range(columns)]
         offsets = [dy * r.x.row + dx * r.x.pixel for dy, dx in pixels]
-        acc = [[b.registers(v.lanes, v.sums) for v in vectors] for _ in pixels]  # [pixel][vector]
-        full = self.vector.lanes
-        for j, v in enumerate(vectors):
-            start = b.first_sum(self.buffers["bias"], (at.vector + j) * full, v.lanes, v.sums == "int32")
-            for row in acc:
-                b.store(row[j], 0, start, v.lanes)
+        acc = self._begin(at, vectors, len(pixels))
         base = self._origin(r.x, at, 0, 0) + at.group * r.group_stride
         self._sum(at, base, offsets, vectors, acc)
+        self._end(at, pixels, vectors, acc)
+
+    def _begin(self, at: Corner, vectors: list[Vector], pixels: int) -> list[list[b.Buffer]]:
+        """Accumulators [pixel][vector] that hold the biases."""
+        acc = [[b.registers(v.lanes, v.sums) for v in vectors] for _ in range(pixels)]
+        for j, v in enumerate(vectors):
+            start = self._bias(at, j, v)
+            for row in acc:
+                b.store(row[j], 0, start, v.lanes)
+        return acc
+
+    def _end(self, at: Corner, pixels: list[tuple[int, int]], vectors: list[Vector], acc: list[list[b.Buffer]]) -> None:
+        """The epilogue of all accumulators."""
         for j, v in self._joined(vectors):
-            m = None
-            if "multiplier" in self.buffers:
-                m = b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * full, v.lanes))
+            m = self._multiplier(at, j, v)
             for (dy, dx), row in zip(pixels, acc, strict=True):
-                sums = [b.load(row[i], 0, vectors[i].lanes) for i in range(j, j + max(1, v.lanes // full))]
+                sums = [b.load(row[i], 0, vectors[i].lanes) for i in range(j, j + max(1, v.lanes // self.vector.lanes))]
                 self._finish(at, dy, dx, j, v, b.joined(sums, v.lanes), m)
+
+    def _bias(self, at: Corner, j: int, v: Vector) -> Expr:
+        return b.first_sum(self.buffers["bias"], (at.vector + j) * self.vector.lanes, v.lanes, v.sums == "int32")
+
+    def _multiplier(self, at: Corner, j: int, v: Vector) -> Expr | None:
+        """Of integer weights."""
+        if "multiplier" not in self.buffers:
+            return None
+        return b.bind(b.load(self.buffers["multiplier"], (at.vector + j) * self.vector.lanes, v.lanes))
 
     def _joint(self, first: int, vectors: list[Vector], count: int) -> int:
         """How many neighbouring vectors are finished together: those of a block, where that is worth it and tiles begin
@@ -160,9 +178,7 @@ class Contraction:
         """(number in the tile, vector) of what is finished together."""
         lanes = self.joint * self.vector.lanes
         wide = replace(self.vector, lanes=lanes, stored=lanes)
-        whole = (
-            sum(v.stored == self.vector.lanes for v in vectors) // self.joint
-        )  # the last vector may be a narrower one
+        whole = sum(v.stored == self.vector.lanes for v in vectors) // self.joint  # the last one may be narrower
         rest = whole * self.joint
         return [(j, wide) for j in range(0, rest, self.joint)] + list(enumerate(vectors[rest:], rest))
 
@@ -172,6 +188,8 @@ class Contraction:
         """The whole reduction of a tile, added to its accumulators."""
         r = self.r
         stream = at.vector * (r.steps * self.vector.lanes * r.group)
+        if self._hoisted(vectors):
+            stream = b.bind(vectors[0].dot.opaque(stream))
         for segment in r.segments:
             self._reduce(segment, base + segment.start, stream, offsets, vectors, acc)
             stream = stream + segment.length * sum(v.lanes for v in vectors) * r.group
@@ -182,7 +200,8 @@ class Contraction:
         """One segment of the reduction into the accumulators."""
         group = self.r.group
         size = sum(v.lanes for v in vectors) * group  # weights of one reduction step
-        loops, bodies = written_out(segment, group)
+        ahead = self._steps_a_load(vectors)
+        loops, bodies = self._written_out(segment, vectors)
 
         def nest(loops: tuple[tuple[int, int], ...], steps: int, base: b.Index, stream: b.Index) -> None:
             """steps: of one repeat of what lies around ``loops``."""
@@ -195,12 +214,27 @@ class Contraction:
             for body in bodies:
                 with b.loop(body.times) as i:
                     weights = stream + (i * len(body.starts) + body.step) * size
-                    for run in neighbours(body.starts, group, self._steps_a_load(vectors)):
+                    for run in neighbours(body.starts, group, ahead):
                         at = [base + i * body.stride + (offset + run[0]) for offset in offsets]
                         self._steps(at, len(run), weights, vectors, acc, group - segment.missing)
                         weights = weights + len(run) * size
 
         nest(loops, segment.length, base, stream)
+
+    def _written_out(self, segment: Segment, vectors: list[Vector]) -> tuple[tuple[tuple[int, int], ...], list[Body]]:
+        return written_out(segment, self.r.group, _SHORT if self._steps_a_load(vectors) > 1 else _LONG)
+
+    def _hoisted(self, vectors: list[Vector]) -> bool:
+        """Whether LLVM would take a tile's weights out of the loop over pixels, though they fill all registers alone.
+
+        It does where a reduction is written out with no loop left. (Of long vectors so few steps are written out that
+        their weights fit.)
+        """
+        dot = self.vector.dot
+        if dot is None or dot.opaque is None or self.r.steps * len(vectors) * dot.pixels < _REGISTERS:
+            return False
+        written = [self._written_out(segment, vectors) for segment in self.r.segments]
+        return not any(loops or any(body.times > 1 for body in bodies) for loops, bodies in written)
 
     def _steps_a_load(self, vectors: list[Vector]) -> int:
         """How many neighbouring steps of a pixel are loaded at once."""
@@ -217,23 +251,22 @@ class Contraction:
             elements = group * self._steps_a_load(vectors)
             loaded = [b.bind(b.load(self.buffers["x"], place, elements)) for place in at]
         for step in range(count):
-            vector_weights = self._weights(vectors, weights + step * size)
+            vector_weights = list(self._weights(vectors, weights + step * size))
             for pixel, row in enumerate(acc):
                 operand = self._picked(loaded[pixel], step) if loaded else self._spread(at[pixel], present)
                 self._accumulate(operand, vectors, vector_weights, row)
 
-    def _weights(self, vectors: list[Vector], at: b.Index) -> list[Expr]:
-        """The weights of one reduction step; asks for the cache lines of those of a later one."""
+    def _weights(self, vectors: list[Vector], at: b.Index) -> Iterator[Expr]:
+        """The weights of one reduction step, one by one; asks for the cache lines of those of a later one."""
         ahead = self.tile.prefetch * sum(v.lanes for v in vectors) * self.r.group
         item = np.dtype(str(self.buffers["weight"].dtype)).itemsize
-        weights: list[Expr] = []
         first = 0
         for v in vectors:
-            weights.append(self._weight(v, at + first))
+            weight = self._weight(v, at + first)
             if ahead and first * item % b.CACHE_LINE == 0:
                 b.prefetch(self.buffers["weight"], at + (first + ahead))
+            yield weight
             first += v.lanes * self.r.group
-        return weights
 
     def _weight(self, v: Vector, offset: b.Index) -> Expr:
         vector = b.load(self.buffers["weight"], offset, v.lanes * self.r.group)
@@ -268,11 +301,11 @@ class Contraction:
         value = b.scaled(value, m, v.lanes)
         other = None
         if self.r.residual is not None:
-            place = self._origin(self.r.residual, at, dy, dx) + self._channel(self.r.residual, at.vector + j)
+            place = self._place(self.r.residual, at, dy, dx, j)
             other = b.real(b.load(self.buffers["residual"], place, v.lanes), self.dtypes["residual"], v.lanes)
-        result = b.finish(value, self.epilogue, v.lanes, other, v.dot.codes if v.dot else None)
+        result = b.finish(value, self.epilogue, v.lanes, other, v.dot)
         result = b.stored(result, self.dtypes["y"], v.lanes, v.dot.narrow if v.dot else None)
-        place = self._origin(self.r.out, at, dy, dx) + self._channel(self.r.out, at.vector + j)
+        place = self._place(self.r.out, at, dy, dx, j)
         if v.stored == v.lanes:
             b.store(self.buffers["y"], place, result, v.lanes)
             return
@@ -284,7 +317,8 @@ class Contraction:
     def _origin(self, side: Side, at: Corner, dy: int, dx: int) -> b.Index:
         return side.origin + at.n * side.batch + (at.y + dy) * side.row + (at.x + dx) * side.pixel
 
-    def _channel(self, side: Side, vector: b.Index) -> b.Index:
-        """Groups are whole blocks, so a vector's number tells its block."""
-        per_block = BLOCK // self.vector.lanes
-        return vector // per_block * side.block + vector % per_block * self.vector.lanes
+    def _place(self, side: Side, at: Corner, dy: int, dx: int, j: int) -> b.Index:
+        """The first element of a tile's j-th vector at a pixel. Groups are whole blocks: its number tells its block."""
+        vector, per_block = at.vector + j, BLOCK // self.vector.lanes
+        channel = vector // per_block * side.block + vector % per_block * self.vector.lanes
+        return self._origin(side, at, dy, dx) + channel

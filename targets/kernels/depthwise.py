@@ -194,7 +194,7 @@ class _Nest:
             if self.residual is not None:
                 at = self.residual.pixel(n, block, row, column + p) + part * lanes
                 other = b.real(b.load(self.buffers["residual"], at, lanes), self.residual.dtype, lanes)
-            result = b.finish(value, spec.epilogue, lanes, other, self.dot.codes if self.dot else None)
+            result = b.finish(value, spec.epilogue, lanes, other, self.dot)
             result = b.stored(result, self.out.dtype, lanes, self.rounding.narrow if self.rounding else None)
             b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
 

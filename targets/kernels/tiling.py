@@ -12,14 +12,17 @@ _LATENCY = (
 )
 _EPILOGUE = 4.0  # cycles to finish a result vector
 _ALONE, _TOGETHER, _PER_BLOCK = 5.0, 2.75, 4  # the same of short vectors, on their own and all of a block
-_OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums
+_OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums; none where pairs fill the registers
 _TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
 _SPARE = 2  # registers that LLVM needs for what it loads early, where pixels and weights have their own
 _WIDENED = 2  # registers of a product that is widened before it is added
-_PAIRED_SPARE = 4  # and those of weights and of what becomes pairs of pixels
-_AFAR = 2.0  # cycles that a vector of weights from beyond the first-level cache makes its first user wait
-_ASKING = 0.05  # cycles of one prefetch instruction
+_PAIRED_SPARE = 8  # and those of weights and of what becomes pairs of pixels
+_ROW = 0.1  # of an address, for each row of a tile but the first
+_APART = 2.5  # loads of one pixel that have to be put together with another's
+_AFAR = 2.0  # cycles that a cache line of weights from beyond the first-level cache makes its first user wait
+_ASKING, _ASKING_SHORT = 0.05, 0.25  # cycles of one prefetch instruction, the latter beside short vectors
+_A_LINE = 4  # short vectors of weights in a cache line
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,20 @@ def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool,
     return target.vector_registers - vectors - early - (1 if widened else 0)
 
 
-def _step_cycles(pixels: int, vectors: int, product: Product = _PLAIN) -> float:
+def _step_cycles(rows: int, columns: int, vectors: int, product: Product = _PLAIN) -> float:
     """Cycles of one reduction step of a tile: arithmetic ports, load ports, or latency of one accumulator's chain.
 
     A machine that loads several steps at once has short vectors and issues little beside its products, so loads
-    (weights in pairs) count with them. Pairs of pixels are put together first; one without a partner costs as much, and
-    a vector takes two products of a pair and twice the weights.
+    (weights in pairs) count with them. Pairs of pixels are loaded together in a row, else put together; one without a
+    partner costs as much, and a vector takes two products of a pair and twice the weights.
     """
+    pixels = rows * columns
     if product.ahead > 1:
         paired = -(-pixels // product.pixels) * product.pixels
-        loads = pixels / product.ahead + vectors / 2 * product.pixels
-        return max((paired * vectors + loads + (paired / 2 if product.pixels > 1 else 0)) / 2, _LATENCY / 1.0)
+        together = product.pixels == 1 or rows == 1 or columns % product.pixels == 0
+        loads = pixels / product.ahead * (1 if together else _APART) + vectors / 2 * product.pixels
+        loads += _ROW * (rows - 1)
+        return max((paired * vectors + loads) / 2, _LATENCY / 1.0)
     return max(pixels * vectors / 2, (pixels + vectors) / 2, _LATENCY / 1.0)
 
 
@@ -137,13 +143,16 @@ def tile_cycles(tile: Tile, height: int, width: int, vectors: int, reduction: in
     are used once arrive as fast as memory can send them, whether asked for or not.
     """
     passes = -(-height // tile.rows) * -(-width // tile.columns)
-    asking = _ASKING * passes - (_AFAR if passes > 1 else 0.0)
-    cycles = vectors * reduction * asking if tile.prefetch else 0.0
+    short = product.ahead > 1
+    beside = _OVERLAP if product.pixels == 1 else 0.0
+    asking = (_ASKING_SHORT if short else _ASKING) * passes - (_AFAR if passes > 1 else 0.0)
+    lines = vectors * reduction * product.pixels / _A_LINE if short else vectors * reduction
+    cycles = lines * asking if tile.prefetch else 0.0
     for v, nv in _sizes(vectors, tile.vectors):
         for h, nh in _sizes(height, tile.rows):
             for w, nw in _sizes(width, tile.columns):
-                inner = reduction * _step_cycles(h * w, v, product)
-                cycles += nv * nh * nw * (inner + max(_TILE, _epilogue(v, product) * h * w * v - _OVERLAP))
+                inner = reduction * _step_cycles(h, w, v, product)
+                cycles += nv * nh * nw * (inner + max(_TILE, _epilogue(v, product) * h * w * v - beside))
     return cycles
 
 
@@ -161,7 +170,7 @@ def default_tile(
     """The legal tile with the fewest cycles, smaller ones first among equals; weights asked for where that pays."""
     best, best_cost = Tile(1, 1, 1), float("inf")
     for tile in legal_tiles(height, width, vectors, widened, overlapping, target, product):
-        if tile.rows > 1 and tile.columns < min(width, 8) and tile.columns != width:
+        if tile.rows > 1 and product.pixels == 1 and tile.columns < min(width, 8) and tile.columns != width:
             continue  # several rows only where a row is too short to fill the registers
         cost = tile_cycles(tile, height, width, vectors, reduction, product)
         if cost < best_cost * 0.999:

@@ -63,6 +63,11 @@ CONV = {
     "blocks": ((1, 32, 5, 7), (32, 32, 3, 3), {"tile": Tile(1, 5, 4), "epilogue": "residual"}),
     "tiles that begin inside blocks": ((1, 16, 5, 7), (96, 16, 1, 1), {"tile": Tile(2, 2, 3)}),
     "few steps, odd channels": ((2, 23, 4, 5), (37, 23, 3, 2), {}),
+    "halves of blocks": ((1, 16, 5, 6), (32, 16, 3, 3), {"tile": Tile(1, 4, 2), "epilogue": "residual"}),
+    "pixels of two rows": ((1, 16, 5, 5), (16, 16, 3, 3), {"tile": Tile(2, 3, 4), "epilogue": "residual"}),
+    "strided": ((1, 16, 9, 9), (16, 16, 3, 3), {"tile": Tile(1, 4, 4), "strides": (2, 2)}),
+    "no loop of the reduction": ((2, 64, 3, 6), (16, 64, 1, 1), {"tile": Tile(1, 4, 4), "epilogue": "residual"}),
+    "no loop, odd channels": ((1, 40, 5, 5), (23, 40, 1, 1), {"epilogue": "floats out, residual"}),
     "rest of a block": ((1, 24, 3, 4), (44, 24, 1, 1), {"tile": Tile(1, 3, 4), "epilogue": "floats out, residual"}),
 }
 
@@ -74,22 +79,37 @@ def test_convolutions(name, target):
     check(conv2d, shape, weight, target, **options)
 
 
+@pytest.mark.parametrize("lanes", [8, 16])
 @pytest.mark.parametrize("bounds", [(-128, 127), (-7, 100)])
 @pytest.mark.parametrize("zero_point", [0, -128, 127, 5])
-def test_saturating_is_clipping(zero_point, bounds):
+def test_saturating_is_clipping(zero_point, bounds, lanes):
     """Ties, both ends of the codes, and what neither int16 nor int32 can hold."""
     target, out = ROWS[1], Affine(1.0, zero_point, "int8")
     edges = np.array([-128.5, -127.5, -0.5, 0.5, 1.5, 2.5, 126.5, 127.5, 32767, 32768, 1e9, 3e9, np.inf], np.float32)
     values = np.concatenate([edges, -edges, edges - zero_point, np.float32([0.0] * 9)]).astype(np.float32)
 
     def body(x, y) -> None:
-        with b.loop(values.size // 16) as i:
-            b.store(y, i * 16, target.dot.codes(b.load(x, i * 16, 16), out, bounds, 16), 16)
+        with b.loop(values.size // lanes) as i:
+            b.store(y, i * lanes, target.dot.codes(b.load(x, i * lanes, lanes), out, bounds, lanes), lanes)
 
     kernel = b.kernel("codes", [("x", "float32", values.size), ("y", "int8", values.size)], body)
     low, high = (float(bound - zero_point) for bound in bounds)
     want = (np.clip(np.rint(values), low, high) + zero_point).astype(np.int8)
     np.testing.assert_array_equal(run_kernel(kernel, [values], (values.size, "int8"), target), want)
+
+
+@pytest.mark.parametrize("zero_point", [0, -128, 127])
+def test_codes_as_steps(zero_point):
+    target, x = ROWS[1], Affine(1.0, zero_point, "int8")
+    codes = np.arange(-128, 128).astype(np.int8)
+
+    def body(source, y) -> None:
+        for start, lanes in ((0, 8), (8, 8), *((i, 16) for i in range(16, 256, 16))):
+            b.store(y, start, target.dot.steps(b.load(source, start, lanes), x, lanes), lanes)
+
+    kernel = b.kernel("steps", [("x", "int8", 256), ("y", "float32", 256)], body)
+    want = codes.astype(np.float32) - zero_point
+    np.testing.assert_array_equal(run_kernel(kernel, [codes], (256, "float32"), target), want)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
