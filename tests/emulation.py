@@ -20,6 +20,7 @@ from qcompile.manifest import TensorInfo
 from qcompile.passes.emit_entry import emit_entry
 from qcompile.passes.pipeline import lowering_passes, run_passes
 from qcompile.runtime import emulate
+from qcompile.runtime.counting import unable
 from qcompile.runtime.executable import DESCRIPTION, describe, runner_for
 from qcompile.targets.target import Target
 
@@ -36,9 +37,12 @@ def missing(triple: str) -> str:
     return ""
 
 
-def skip_without(target: Target) -> None:
-    """Skips the test, with the reason, where the target cannot be emulated."""
-    if reason := missing(target.triple):
+def skip_without(target: Target, counting: bool = False) -> None:
+    """Skips the test, with the reason, where the target cannot be emulated, or its instructions not be counted."""
+    reason = missing(target.triple)
+    if counting and not reason:
+        reason = unable(emulate.launcher(target.triple, ())[0])
+    if reason:
         pytest.skip(reason)
 
 
@@ -65,6 +69,7 @@ def run_kernel(function, arrays: Sequence[np.ndarray], out: tuple[int, str], tar
 
 def count_kernel(function, arrays: Sequence[np.ndarray], out: tuple[int, str], target: Target) -> dict[str, int]:
     """Instructions of one call of it, by mnemonic."""
+    skip_without(target, counting=True)
     return _call_kernel(emulate.count, function, arrays, out, target)
 
 

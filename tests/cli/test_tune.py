@@ -57,7 +57,7 @@ def test_tune_then_build(cli, folder):
 
 
 def test_counted_for_a_core_then_built(cli):
-    skip_without(select_target("neoverse-n1"))
+    skip_without(select_target("neoverse-n1"), counting=True)
     argv = ["model.onnx", "--target", "neoverse-n1", "--tuning-records", "n1.db"]
     counting = ["--runner", "icount", "--tasks", "depthwise,classes"]
     code, out, err = cli("tune", *argv, *counting, "--trials", "10", "--json")

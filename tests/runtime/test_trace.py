@@ -17,7 +17,7 @@ ARM = ROWS[1]
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    skip_without(ARM)
+    skip_without(ARM, counting=True)
     model = qc.import_onnx(cnn())
     artifact = qc.build(model, plan_of(model, ARM.name), ARM, out=tmp_path_factory.mktemp("built") / "out")
     emulator, feed = Emulator(artifact.path), samples(model)[0]

@@ -20,7 +20,7 @@ LAYER = conv(residual=True, codes=SIGNED)
 
 @pytest.fixture(scope="module")
 def measurer():
-    skip_without(N1)
+    skip_without(N1, counting=True)
     with CountingMeasurer(N1, workers=2) as measurer:
         yield measurer
 
