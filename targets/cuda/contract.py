@@ -9,7 +9,7 @@ import numpy as np
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
 from qcompile.targets.cuda.elementwise import epilogue_function
 from qcompile.targets.cuda.storage import Storage
-from qcompile.targets.cuda.text import NAME, Kernel
+from qcompile.targets.cuda.text import NAME, Kernel, signature
 
 STEP = 64  # bytes of the reduction that a stage holds; as in device/contract.cuh
 _PROCESSORS = 108  # of a middling data-centre GPU (A100): one choice serves every architecture of a build
@@ -17,13 +17,21 @@ _PROCESSORS = 108  # of a middling data-centre GPU (A100): one choice serves eve
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What a block of threads computes: pixels by channels, in warps_m by warps_n warps, with copies stages ahead."""
+    """What a block of threads computes: pixels by channels, in warps_m by warps_n warps.
+
+    stages: that copies fill in turns. resident: blocks that a multiprocessor holds at once; registers suffice for them.
+    """
 
     pixels: int
     channels: int
     warps_m: int
     warps_n: int
     stages: int
+    resident: int
+
+    @property
+    def launch(self) -> str:
+        return f"QC_KERNEL_RESIDENT({self.threads}, {self.resident})"
 
     @property
     def threads(self) -> int:
@@ -40,12 +48,12 @@ class Tile:
 
 # All of them keep within the 48 KiB of shared memory that every architecture gives without asking.
 TILES = (
-    Tile(128, 128, 2, 4, 3),
-    Tile(128, 64, 2, 2, 4),
-    Tile(64, 64, 2, 2, 4),
-    Tile(64, 32, 4, 1, 4),
-    Tile(32, 64, 1, 4, 4),
-    Tile(32, 32, 2, 2, 4),
+    Tile(128, 128, 2, 4, 3, 2),
+    Tile(128, 64, 2, 2, 4, 3),
+    Tile(64, 64, 2, 2, 4, 4),
+    Tile(64, 32, 4, 1, 4, 4),
+    Tile(32, 64, 1, 4, 4, 4),
+    Tile(32, 32, 2, 2, 4, 4),
 )
 
 
@@ -144,7 +152,7 @@ def contract(
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
         "STAGES": tile.stages,
     }
-    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, tile.threads)
+    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, tile.launch)
     arrays = (
         packed,
         padded(shifted_bias(bias, weight, spec.x), packed.shape[0]),
@@ -162,20 +170,29 @@ def instantiated(
     epilogue: Epilogue,
     out: Storage,
     residual: Storage | None,
-    threads: int,
+    launch: str,
 ) -> str:
-    """A kernel over x, w, bias, multiplier, [residual], y: a template of ``device/`` with constants."""
+    """A kernel over x, w, bias, multiplier, [residual], y: a template of ``device/`` with constants.
+
+    launch: how many threads it has, "QC_KERNEL(128)".
+    """
     numbers = ", ".join(f"{name} = {value}" for name, value in constants.items())
     element = residual.type if residual else "u8"
-    parameter = f"const {element}* r, " if residual else ""
-    other = "r" if residual else f"static_cast<const {element}*>(nullptr)"
     codes = "u8" if x.dtype == "uint8" else "i8"
+    other = "r" if residual else f"static_cast<const {element}*>(nullptr)"
+    parameters = [
+        f"const {codes}* x",
+        weights,
+        "const int* b",
+        "const float* m",
+        *[f"const {element}* r"] * bool(residual),
+    ]
     return f"""struct {NAME}_shape {{
   static constexpr int {numbers};
   static constexpr bool SIGNED = {str(codes == "i8").lower()}, RESIDUAL = {str(residual is not None).lower()};
   {epilogue_function(epilogue, out, element)}
 }};
-QC_KERNEL({threads}) {NAME}(const {codes}* x, {weights}, const int* b, const float* m, {parameter}{out.type}* y) {{
+{launch} {NAME}({signature([*parameters, f"{out.type}* y"])}) {{
   {template}<{NAME}_shape>(reinterpret_cast<const u8*>(x), w, b, m, {other}, y);
 }}
 """

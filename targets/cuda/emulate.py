@@ -24,11 +24,11 @@ _GUARD = 4096  # bytes before and behind a buffer that nothing may change
 class Emulated:
     """Kernels, for a CPU."""
 
-    def __init__(self, source: str, optimize: int = 2):
-        """source: ``Program.source``. optimize: more makes runs faster, less compiling."""
+    def __init__(self, source: str, optimize: int = 2, architecture: int = 800):
+        """source: ``Program.source``. optimize: more makes runs faster, less compiling. architecture: ``__CUDA_ARCH__``."""
         with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
             library = Path(folder) / "kernels.so"
-            emulated_library(source, library, optimize)
+            emulated_library(source, library, optimize, architecture)
             self._library = ctypes.CDLL(str(library))
         self._library.emulate.restype = ctypes.c_char_p
 
@@ -70,11 +70,11 @@ class Emulated:
             raise QCompileError(failure.decode(), node=launch.kernel)
 
 
-def emulated_library(source: str, library: Path, optimize: int = 2) -> None:
+def emulated_library(source: str, library: Path, optimize: int = 2, architecture: int = 800) -> None:
     """Compiles kernels for this CPU into a shared library with ``emulate``, see ``device/emulated.h``."""
     text = library.with_suffix(".cc")
     text.write_text((DEVICE / "emulated.h").read_text(encoding="utf-8") + source, encoding="utf-8")
-    command = [*_host_compiler(), *_FLAGS, f"-O{optimize}", "-o", str(library), str(text)]
+    command = [*_host_compiler(), *_FLAGS, f"-O{optimize}", f"-DQC_ARCH={architecture}", "-o", str(library), str(text)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise QCompileError(f"the C++ compiler refused a kernel: {done.stderr.strip()[:2000]}")

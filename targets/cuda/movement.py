@@ -14,14 +14,24 @@ from qcompile.targets.cuda.text import Kernel, axes, each_element, each_thread, 
 Index = list[str]
 
 
-def take(x: Storage, out: Storage, source: Callable[[Index], Index], inside: str = "", fill: str = "0") -> Kernel:
-    """``y[i] = x[source(i)]``, or ``fill`` where the condition ``inside`` does not hold: buffers x, y."""
+def take(
+    x: Storage,
+    out: Storage,
+    source: Callable[[Index], Index],
+    inside: str = "",
+    fill: str = "0",
+    more: Sequence[str] = (),
+) -> Kernel:
+    """``y[i] = x[source(i)]``, or ``fill`` where the condition ``inside`` does not hold: buffers x, y.
+
+    more: declarations of parameters between the two.
+    """
     lanes = lanes_of(out)
     index = axes(out)
     if _moves_words(x, out, source(index)[x.axis], inside):
         pack = f"Pack<{x.type}, {lanes}>"
         head = f"const {pack} xs = *reinterpret_cast<const {pack}*>(x + {x.at(source(index))});"
-        return each_element([f"const {x.type}* x"], out, lanes, head, "xs.v[j]")
+        return each_element([f"const {x.type}* x", *more], out, lanes, head, "xs.v[j]")
     if lanes > 1:
         index[out.axis] = f"({index[out.axis]} + j)"
     value = f"x[{x.at(source(index))}]"
@@ -30,7 +40,7 @@ def take(x: Storage, out: Storage, source: Callable[[Index], Index], inside: str
         tests.append("(" + inside.replace(f"i{out.axis}", index[out.axis]) + ")")
     if tests:
         value = f"{' && '.join(tests)} ? {value} : {x.type}({fill})"
-    return each_element([f"const {x.type}* x"], out, lanes, "", value)
+    return each_element([f"const {x.type}* x", *more], out, lanes, "", value)
 
 
 def _moves_words(x: Storage, out: Storage, channel: str, inside: str) -> bool:
@@ -88,11 +98,11 @@ def choose(tables: Sequence[Sequence[int] | np.ndarray | None], x: Storage, out:
         if numbers is not None:
             starts[a] = len(table)
             table += [int(n) for n in numbers]
-    kernel = take(
-        x, out, lambda index: [f"table[{starts[a]} + {i}]" if a in starts else i for a, i in enumerate(index)]
-    )
-    text = kernel.text.replace(f"const {x.type}* x, ", f"const {x.type}* x, const int* table, ", 1)
-    return Kernel(text, kernel.grid, kernel.block), table
+
+    def source(index: Index) -> Index:
+        return [f"table[{starts[a]} + {i}]" if a in starts else i for a, i in enumerate(index)]
+
+    return take(x, out, source, more=["const int* table"]), table
 
 
 def pad_constant(before: Sequence[int], value: str, x: Storage, out: Storage) -> Kernel:

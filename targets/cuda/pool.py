@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from qcompile.ops import AvgPool2d, Mean, ResizeLinear, Softmax
 from qcompile.reference.arithmetic import out_scale, ratio
 from qcompile.reference.pooling import RESIZE_BITS
 from qcompile.targets.cuda.storage import Storage
-from qcompile.targets.cuda.text import NAME, THREADS, Kernel, Operand, axes, each_element, finish, lanes_of, literal
+from qcompile.targets.cuda.text import (
+    NAME,
+    THREADS,
+    Kernel,
+    Operand,
+    axes,
+    each_element,
+    finish,
+    lanes_of,
+    literal,
+    signature,
+)
 
 _LEAST = {"uint8": "0", "int8": "-128", "float32": "-QC_INFINITY"}
 Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], tuple[int, int]]
@@ -88,16 +100,16 @@ def softmax(spec: Softmax, x: Storage, out: Storage) -> Kernel:
     """``ops.Softmax``: buffers x, exp_table, y."""
     inverse = literal(ratio(1.0, out_scale(spec.epilogue)))
     value = finish(f"product(real(e), quotient({inverse}, real(total)))", spec.epilogue)
-    return _softmax(spec.axis, x, out, "int", _LEAST[x.dtype], "exp_table[most - v]", value, "const int* exp_table, ")
+    return _softmax(spec.axis, x, out, "int", _LEAST[x.dtype], "exp_table[most - v]", value, ["const int* exp_table"])
 
 
 def float_softmax(axis: int, x: Storage, out: Storage) -> Kernel:
     """Buffers x, y."""
-    return _softmax(axis, x, out, "float", _LEAST["float32"], "expf(v - most)", "quotient(e, total)", "")
+    return _softmax(axis, x, out, "float", _LEAST["float32"], "expf(v - most)", "quotient(e, total)", [])
 
 
 def _softmax(
-    axis: int, x: Storage, out: Storage, type: str, least: str, exponential: str, value: str, more: str
+    axis: int, x: Storage, out: Storage, type: str, least: str, exponential: str, value: str, more: Sequence[str]
 ) -> Kernel:
     """A block of threads for each row: the largest element, then the sum, each in a tree in shared memory."""
     axis %= len(x.shape)
@@ -116,7 +128,8 @@ def _softmax(
     tree = (
         f"for (int half = {threads // 2}; half; half /= 2) {{ barrier(); if (threadIdx.x < half) parts[threadIdx.x] = "
     )
-    text = f"""QC_KERNEL({threads}) {NAME}(const {x.type}* x, {more}{out.type}* y) {{
+    parameters = signature([f"const {x.type}* x", *more, f"{out.type}* y"])
+    text = f"""QC_KERNEL({threads}) {NAME}({parameters}) {{
   QC_SHARED(memory);
   {type}* const parts = reinterpret_cast<{type}*>(memory);
   {" ".join(declared)}

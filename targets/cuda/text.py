@@ -95,9 +95,14 @@ def each_element(parameters: Sequence[str], out: Storage, lanes: int, head: str,
     return each_thread([*parameters, f"{out.type}* y"], out.rows * groups, body)
 
 
+def signature(parameters: Sequence[str]) -> str:
+    """Declarations of pointers; no two of a kernel's lead to the same memory."""
+    return ", ".join(parameter.replace("* ", "* __restrict__ ") for parameter in parameters)
+
+
 def each_thread(parameters: Sequence[str], count: int, body: str) -> Kernel:
     """``count`` threads, each with its number ``i``."""
-    text = f"""QC_KERNEL({THREADS}) {NAME}({", ".join(parameters)}) {{
+    text = f"""QC_KERNEL({THREADS}) {NAME}({signature(parameters)}) {{
   const int i = blockIdx.x * {THREADS} + threadIdx.x;
   if (i >= {count}) return;
   {body}

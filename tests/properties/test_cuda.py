@@ -35,10 +35,10 @@ def examples(strategy: st.SearchStrategy, count: int) -> list:
     return found
 
 
-def assert_equal_oracle(every: Sequence[IntegerGraph]) -> None:
+def assert_equal_oracle(every: Sequence[IntegerGraph], architecture: int = 800) -> None:
     kernels = Kernels()
     programs = [lower_cuda(drawn.module, kernels)[0] for drawn in every]
-    emulated = Emulated(templates() + kernels.text, optimize=0)
+    emulated = Emulated(templates() + kernels.text, optimize=0, architecture=architecture)
     for drawn, program in zip(every, programs, strict=True):
         main = graph.read(drawn.module)
         inputs = [drawn.feeds[param.name] for param in main.params]
@@ -56,6 +56,11 @@ def test_layers():
 
 def test_graphs():
     assert_equal_oracle(examples(graphs.integer_graphs(dtypes=CODES), 12))
+
+
+def test_the_smaller_products_of_older_architectures():
+    weighted = ("conv2d", "dense")
+    assert_equal_oracle([module_of(case) for name in weighted for case in examples(LAYERS[name], 3)], architecture=750)
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
     end_group();
   }
   int stage = 0, ahead = P::STAGES - 1;
+  QC_ROLLED
   for (int step = 0; step < STEPS; ++step) {
     copies_left<P::STAGES - 2>();
     barrier();

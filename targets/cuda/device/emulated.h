@@ -14,11 +14,16 @@
 #include <ucontext.h>
 
 #define QC_EMULATED
+#ifndef QC_ARCH
+#define QC_ARCH 800
+#endif
 #define QC_DEVICE static inline
 #define QC_DEVICE_MEMBER inline
 #define QC_KERNEL(threads) extern "C" void
+#define QC_KERNEL_RESIDENT(threads, blocks) QC_KERNEL(threads)
 #define QC_SHARED(name) u8* const name = emulation::shared
 #define QC_UNROLL
+#define QC_ROLLED
 #define QC_INFINITY HUGE_VALF
 
 typedef unsigned char u8;
@@ -192,7 +197,7 @@ QC_DEVICE void load_matrices(u32 (&words)[4], const void* row) {
   for (int m = 0; m < 4; ++m) memcpy(&words[m], static_cast<const u8*>(warp[m * 8 + lane / 4].row) + lane % 4 * 4, 4);
 }
 
-template <bool SIGNED> QC_DEVICE void multiply(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+template <bool SIGNED> QC_DEVICE void multiply_16832(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
   using namespace emulation;
   Lane* const warp = collective();
   const int lane = current % 32;
@@ -206,6 +211,20 @@ template <bool SIGNED> QC_DEVICE void multiply(int (&sums)[4], const u32 (&x)[4]
         int& total = sums[half * 2 + c];
         total = dot4<SIGNED>(a.x[half + 2], b.w[1], dot4<SIGNED>(a.x[half], b.w[0], total));
       }
+}
+
+template <bool SIGNED> QC_DEVICE void multiply_8816(int& left, int& right, u32 x, u32 w) {
+  using namespace emulation;
+  Lane* const warp = collective();
+  const int lane = current % 32;
+  warp[lane].x[0] = x;
+  warp[lane].w[0] = w;
+  leave(COLLECTIVE);
+  for (int t = 0; t < 4; ++t) {
+    const u32 row = warp[lane / 4 * 4 + t].x[0];
+    left = dot4<SIGNED>(row, warp[lane % 4 * 8 + t].w[0], left);
+    right = dot4<SIGNED>(row, warp[lane % 4 * 8 + 4 + t].w[0], right);
+  }
 }
 
 // Runs a kernel whose arguments are all pointers; null, or what went wrong.

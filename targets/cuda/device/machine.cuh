@@ -14,9 +14,21 @@ template <class T, int L> struct alignas(sizeof(T) * L) Pack {
 #define QC_DEVICE_MEMBER __device__ __forceinline__
 
 #define QC_DEVICE static __device__ __forceinline__
+#ifdef __CUDA_ARCH__
+#define QC_ARCH __CUDA_ARCH__
+#else
+#define QC_ARCH 0  // nvcc looks at the code for the host, too, and leaves it out
+#endif
 #define QC_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+// blocks: of a multiprocessor at once, from sm_80 on: registers must suffice for so many.
+#if QC_ARCH >= 800
+#define QC_KERNEL_RESIDENT(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
+#else
+#define QC_KERNEL_RESIDENT(threads, blocks) QC_KERNEL(threads)
+#endif
 #define QC_SHARED(name) extern __shared__ __align__(128) u8 name[]
 #define QC_UNROLL _Pragma("unroll")
+#define QC_ROLLED _Pragma("unroll 1")
 #define QC_INFINITY __int_as_float(0x7f800000)
 
 // A float product and sum that no compiler may contract.
@@ -43,7 +55,7 @@ QC_DEVICE u32 shared_address(const void* p) { return static_cast<u32>(__cvta_gen
 
 // BYTES (4, 8 or 16) from global to shared memory; there when ``copies_left`` says so and a barrier has been passed.
 template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
-#if __CUDA_ARCH__ >= 800
+#if QC_ARCH >= 800
   const size_t source = __cvta_generic_to_global(from);
   if constexpr (BYTES == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(source) : "memory");
@@ -58,14 +70,14 @@ template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
 
 // The copies since the last call are one group.
 QC_DEVICE void end_group() {
-#if __CUDA_ARCH__ >= 800
+#if QC_ARCH >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
 
 // Waits until at most LEFT groups of this thread's are under way.
 template <int LEFT> QC_DEVICE void copies_left() {
-#if __CUDA_ARCH__ >= 800
+#if QC_ARCH >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 #endif
 }
@@ -79,29 +91,39 @@ QC_DEVICE void load_matrices(u32 (&words)[4], const void* row) {
                : "memory");
 }
 
-#define QC_MMA_16832(type)                                                                                        \
-  asm("mma.sync.aligned.m16n8k32.row.col.s32." type ".s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "      \
-      "{%0, %1, %2, %3};"                                                                                         \
-      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])                                                \
-      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]))
-#define QC_MMA_8816(type, c, a, b)                                                                                \
-  asm("mma.sync.aligned.m8n8k16.row.col.s32." type ".s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"                      \
-      : "+r"(sums[c]), "+r"(sums[c + 1])                                                                          \
-      : "r"(x[a]), "r"(w[b]))
+#define QC_MMA(shape, type, outputs, inputs, weights) \
+  "mma.sync.aligned." shape ".row.col.s32." type ".s8.s32 {" outputs "}, {" inputs "}, {" weights "}, {" outputs "};"
 
-// sums (16 x 8) += x (16 x 32) * w (32 x 8), in the registers of a warp as PTX lays out mma.m16n8k32. Before sm_80, four
-// products of 8 x 8 x 16, whose registers are the same ones.
-template <bool SIGNED> QC_DEVICE void multiply(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
-#if __CUDA_ARCH__ >= 800
-  if constexpr (SIGNED) QC_MMA_16832("s8");
-  else QC_MMA_16832("u8");
-#else
-  if constexpr (SIGNED) {
-    QC_MMA_8816("s8", 0, 0, 0); QC_MMA_8816("s8", 2, 1, 0); QC_MMA_8816("s8", 0, 2, 1); QC_MMA_8816("s8", 2, 3, 1);
-  } else {
-    QC_MMA_8816("u8", 0, 0, 0); QC_MMA_8816("u8", 2, 1, 0); QC_MMA_8816("u8", 0, 2, 1); QC_MMA_8816("u8", 2, 3, 1);
-  }
-#endif
+// sums (16 x 8) += x (16 x 32) * w (32 x 8), in the registers of a warp as PTX lays them out.
+template <bool SIGNED> QC_DEVICE void multiply_16832(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  if constexpr (SIGNED)
+    asm(QC_MMA("m16n8k32", "s8", "%0, %1, %2, %3", "%4, %5, %6, %7", "%8, %9")
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));
+  else
+    asm(QC_MMA("m16n8k32", "u8", "%0, %1, %2, %3", "%4, %5, %6, %7", "%8, %9")
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));
+}
+
+// The same of 8 x 8 x 16.
+template <bool SIGNED> QC_DEVICE void multiply_8816(int& left, int& right, u32 x, u32 w) {
+  if constexpr (SIGNED)
+    asm(QC_MMA("m8n8k16", "s8", "%0, %1", "%2", "%3") : "+r"(left), "+r"(right) : "r"(x), "r"(w));
+  else
+    asm(QC_MMA("m8n8k16", "u8", "%0, %1", "%2", "%3") : "+r"(left), "+r"(right) : "r"(x), "r"(w));
 }
 
 #endif
+
+// ``multiply_16832``; before sm_80 made of four smaller products, whose registers are the same ones.
+template <bool SIGNED> QC_DEVICE void multiply(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+#if QC_ARCH >= 800
+  multiply_16832<SIGNED>(sums, x, w);
+#else
+  multiply_8816<SIGNED>(sums[0], sums[1], x[0], w[0]);
+  multiply_8816<SIGNED>(sums[2], sums[3], x[1], w[0]);
+  multiply_8816<SIGNED>(sums[0], sums[1], x[2], w[1]);
+  multiply_8816<SIGNED>(sums[2], sums[3], x[3], w[1]);
+#endif
+}
