@@ -23,18 +23,24 @@ class Executed:
     times: int
 
 
-def counting(command: Sequence[str], log: str | Path, sections: bool = False) -> list[str]:
-    """A command that begins with QEMU, with the words that make it count the program's instructions into ``log``.
-
-    Raises ``QCompileError`` for a QEMU that cannot, and where the plugin cannot be compiled.
-    """
-    qemu, *rest = command
+def check_counting(qemu: str) -> None:
+    """Raises ``QCompileError`` for a QEMU that cannot count, and where the plugin cannot be compiled."""
     if reason := unable(qemu):
         raise QCompileError(
             f"cannot count instructions: {reason}",
             node=qemu,
             remedy="it takes QEMU 6 to 8 as a shared program, such as qemu-user of Debian 12 or Ubuntu 24.04",
         )
+    counter()
+
+
+def counting(command: Sequence[str], log: str | Path, sections: bool = False) -> list[str]:
+    """A command that begins with QEMU, with the words that make it count the program's instructions into ``log``.
+
+    Raises as ``check_counting``.
+    """
+    qemu, *rest = command
+    check_counting(qemu)
     plugin = f"{counter()},sections=on" if sections else str(counter())
     return [qemu, "-plugin", plugin, "-d", "plugin", "-D", str(log), *rest]
 

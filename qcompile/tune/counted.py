@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 
 from qcompile.errors import QCompileError
+from qcompile.runtime.counting import check_counting
 from qcompile.runtime.emulate import launcher
-from qcompile.runtime.executable import counter, runner_for
+from qcompile.runtime.executable import runner_for
 from qcompile.targets.target import Target
 from qcompile.tune.counting import CountingJob, count, counting_harness
 from qcompile.tune.measure import Measurement
@@ -43,7 +44,7 @@ class CountingMeasurer(WorkerMeasurer):
             )
         words = launcher(target.triple, target.features)
         self._command = (*words, str(runner_for(target.triple)))
-        counter()  # says what is missing, if anything is
+        check_counting(words[0])
         super().__init__(target, workers, patience, frame=counting_harness)
         self.device, self.cores = f"QEMU {words[-1]}", 1
 
