@@ -180,13 +180,8 @@ def instantiated(
     element = residual.type if residual else "u8"
     codes = "u8" if x.dtype == "uint8" else "i8"
     other = "r" if residual else f"static_cast<const {element}*>(nullptr)"
-    parameters = [
-        f"const {codes}* x",
-        weights,
-        "const int* b",
-        "const float* m",
-        *[f"const {element}* r"] * bool(residual),
-    ]
+    parameters = [f"const {codes}* x", weights, "const int* b", "const float* m"]
+    parameters += [f"const {element}* r"] * bool(residual)
     return f"""struct {NAME}_shape {{
   static constexpr int {numbers};
   static constexpr bool SIGNED = {str(codes == "i8").lower()}, RESIDUAL = {str(residual is not None).lower()};

@@ -34,9 +34,8 @@ def depthwise(
         **{"C": x.pitch, "O": out.channels, "OC": out.pitch, "RC": residual.pitch if residual else 0},
         **{"ZERO": spec.x.zero_point, "STRIP": strip, "THREADS": THREADS},
     }
-    text = instantiated(
-        "depthwise", "const u32* w", constants, spec.x, spec.epilogue, out, residual, f"QC_KERNEL({THREADS})"
-    )
+    launch = f"QC_KERNEL({THREADS})"
+    text = instantiated("depthwise", "const u32* w", constants, spec.x, spec.epilogue, out, residual, launch)
     arrays = (
         pack_weights(weight, x.pitch),
         padded(shifted_bias(bias, weight, spec.x), x.pitch),

@@ -25,7 +25,7 @@ class Emulated:
     """Kernels, for a CPU."""
 
     def __init__(self, source: str, optimize: int = 2, architecture: int = 800):
-        """source: ``Program.source``. optimize: more makes runs faster, less compiling. architecture: ``__CUDA_ARCH__``."""
+        """source: ``Program.source``. optimize: more makes runs faster, less compiling. architecture: 750 of sm_75."""
         with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
             library = Path(folder) / "kernels.so"
             emulated_library(source, library, optimize, architecture)
