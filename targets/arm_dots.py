@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,10 +31,10 @@ def sdot() -> Dot:
 def smull() -> Dot:
     """ARMv8.0: smull makes eight exact int16 products, sadalp adds pairs of them to int32; two products a lane.
 
-    128 * 128 fits int16, the sum of two such products does not: so no smlal before sadalp, which gains a third where
-    no weight is -128.
+    128 * 128 fits int16, the sum of two such products does not; of 128 * 127 it does, so smlal adds another eight
+    before sadalp where no weight is -128.
     """
-    return replace(_dot("smull", 2, _smull), ahead=4, pick=_pair)
+    return replace(_dot("smull", 2, _smull), ahead=4, pick=_pair, accumulate_two=_smlal)
 
 
 def smmla() -> Dot:
@@ -163,7 +164,21 @@ def _smmla(acc: Expr, a: Expr, w: Expr) -> Expr:
 
 
 def _smull(acc: Expr, a: Expr, w: Expr) -> Expr:
+    return acc + _pairs(_products(a, w))
+
+
+def _smlal(acc: Expr, a: Sequence[Expr], w: Sequence[Expr]) -> Expr:
+    return acc + _pairs(_products(a[0], w[0]) + _products(a[1], w[1]))
+
+
+def _products(a: Expr, w: Expr) -> Expr:
     from tvm import tirx
 
-    products = tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.smull.v8i16", a, w)
-    return acc + tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", products)
+    return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.smull.v8i16", a, w)
+
+
+def _pairs(products: Expr) -> Expr:
+    """Sums of neighbours in int32."""
+    from tvm import tirx
+
+    return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", products)

@@ -8,7 +8,7 @@ bfloat16 numbers (bits, as uint16) in float32. ``Dot.reference`` says the same i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ class Dot:
     each(codes): from (lanes * group) activations, ``group`` for each lane, to the operand (depthwise: lane = channel).
     widen(weights): from (lanes * group) weights to the operand; once a weight vector.
     accumulate(acc, spread, widened): the new accumulator.
+    accumulate_two(acc, spreads, widened): the same of two steps, in fewer instructions; exact if no weight is -128.
+    None where there is nothing to be gained.
     pick(codes, i): from (ahead * group) activations, loaded at once, to the operand of the i-th of ``ahead`` steps; for
     instructions that read one part of a register for all lanes, else None.
     codes(values, out, bounds, lanes): 8 or 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
@@ -60,6 +62,7 @@ class Dot:
     pick: Callable[[Expr, int], Expr] | None = None
     codes: Callable[..., Expr] | None = None
     steps: Callable[..., Expr] | None = None
+    accumulate_two: Callable[..., Expr] | None = None
     opaque: Callable[[Expr], Expr] | None = None
 
     def reference(self, acc: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -70,6 +73,10 @@ class Dot:
         if self.sums == "float32":
             return acc + (from_bits(weights) * from_bits(codes)).sum(1, dtype=np.float32)
         return acc + (weights.astype(np.int32) * codes.astype(np.int32)).sum(1, dtype=np.int32)
+
+    def for_weights(self, weights: np.ndarray) -> Dot:
+        """This dot product without what is not exact for some of these weights."""
+        return self if weights.min(initial=0) > -128 else replace(self, accumulate_two=None)
 
 
 def narrowest(dots: tuple[Dot, ...], channels: int) -> Dot | None:

@@ -31,7 +31,7 @@ class Feed:
 
 
 def constants_of(workload: Workload) -> Constants:
-    """Weights of all codes; multipliers and biases that spread the results over all codes."""
+    """Weights of all codes that plans use; multipliers and biases that spread the results over all codes."""
     rng = _rng(workload, "constants")
     spec, outputs, terms = workload.spec, workload.weight[0], prod(workload.weight[1:])
     if spec.x is None and spec.scaled:
@@ -51,7 +51,7 @@ def constants_of(workload: Workload) -> Constants:
         weight, group_scale = _groups(workload, rng)
         spread = 4.6 * 147
     else:
-        weight, spread = rng.integers(-128, 128, workload.weight, np.int8), 74.0
+        weight, spread = rng.integers(-127, 128, workload.weight, np.int8), 74.0
     deviation = spread * terms**0.5 * (255**2 / 3 if spec.x.dtype == "uint8" else 128**2 / 3) ** 0.5  # of the sums
     middle = 128 * (spec.epilogue.out is not None and spec.epilogue.out.qmin == 0 and workload.residual is None)
     multiplier = rng.uniform(0.5, 1.5, outputs) * 64 / deviation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import gcd
@@ -250,11 +250,23 @@ class Contraction:
         if count > 1:  # a whole vector, of which those behind the last step are not used
             elements = group * self._steps_a_load(vectors)
             loaded = [b.bind(b.load(self.buffers["x"], place, elements)) for place in at]
-        for step in range(count):
-            vector_weights = list(self._weights(vectors, weights + step * size))
+        for step in range(0, count, self._steps_a_product):
+            steps = range(step, min(step + self._steps_a_product, count))
+            vector_weights = [list(self._weights(vectors, weights + i * size)) for i in steps]
             for pixel, row in enumerate(acc):
-                operand = self._picked(loaded[pixel], step) if loaded else self._spread(at[pixel], present)
-                self._accumulate(operand, vectors, vector_weights, row)
+                operands = [
+                    self._picked(loaded[pixel], i) if loaded else self._spread(at[pixel], present) for i in steps
+                ]
+                if len(steps) == 1:
+                    self._accumulate(operands[0], vectors, vector_weights[0], row)
+                else:
+                    self._accumulate_two(operands, vectors, vector_weights, row)
+
+    @property
+    def _steps_a_product(self) -> int:
+        """How many steps ``Dot.accumulate_two`` takes, if the vectors' dot product has it."""
+        dots = (self.vector.dot, self.last.dot)
+        return 2 if all(dot is not None and dot.accumulate_two is not None for dot in dots) else 1
 
     def _weights(self, vectors: list[Vector], at: b.Index) -> Iterator[Expr]:
         """The weights of one reduction step, one by one; asks for the cache lines of those of a later one."""
@@ -295,6 +307,18 @@ class Contraction:
                 operands[v.lanes] = b.bind(operand_of(v))
             old, operand = b.load(acc, 0, v.lanes), operands[v.lanes]
             b.store(acc, 0, v.dot.accumulate(old, operand, weight) if v.dot else old + operand * weight, v.lanes)
+
+    def _accumulate_two(
+        self,
+        operands_of: Sequence[Callable[[Vector], Expr]],
+        vectors: list[Vector],
+        weights: list[list[Expr]],
+        row: list[b.Buffer],
+    ) -> None:
+        """Two reduction steps of one pixel, by ``Dot.accumulate_two``: vectors have the same width."""
+        operands = [b.bind(operand_of(vectors[0])) for operand_of in operands_of]
+        for v, first, second, acc in zip(vectors, *weights, row, strict=True):
+            b.store(acc, 0, v.dot.accumulate_two(b.load(acc, 0, v.lanes), operands, [first, second]), v.lanes)
 
     def _finish(self, at: Corner, dy: int, dx: int, j: int, v: Vector, value: Expr, m: Expr | None) -> None:
         """The epilogue of one accumulator, and its store."""

@@ -212,7 +212,8 @@ def _kernel(
     residual: Storage | None,
     tile: Tile | None,
 ) -> Kernel:
-    reduction, vector, last = problem.reduction, problem.vector, problem.last
+    reduction, codes = problem.reduction, constants.weight
+    vector, last = (replace(v, dot=v.dot and v.dot.for_weights(codes)) for v in (problem.vector, problem.last))
     lanes, dot = vector.lanes, vector.dot
     tile = tile or problem.default_tile()
     flat = constants.weight.reshape(constants.weight.shape[0], -1)

@@ -88,7 +88,7 @@ def depthwise_conv2d(
 ) -> Kernel:
     """x, out, residual: blocked, x's border at least the padding. weight: (C, 1, KH, KW) or (C, 1, KW)."""
     weight = constants.weight if constants.weight.ndim == 4 else constants.weight[:, :, None, :]
-    nest = _Nest(spec, weight.shape[2:], x, out, residual, target, tile)
+    nest = _Nest(spec, weight, x, out, residual, target, tile)
     channels, filled, lanes = out.image[1], out.blocks * out.block, nest.lanes
 
     def fill(values: np.ndarray) -> np.ndarray:
@@ -117,15 +117,16 @@ class _Nest:
     def __init__(
         self,
         spec: Conv2d,
-        window: tuple[int, int],
+        weight: np.ndarray,
         x: Storage,
         out: Storage,
         residual: Storage | None,
         target: Target,
         tile: Strip | None,
     ):
+        window = (weight.shape[2], weight.shape[3])
         self.spec, self.window, self.x, self.out, self.residual = spec, window, x, out, residual
-        self.dot = target.dot if spec.x else None
+        self.dot = target.dot.for_weights(weight) if spec.x else None
         self.parts = parts_of(spec, target)
         self.lanes = target.lanes * self.parts
         self.chunks = _chunks(spec, window, target)
@@ -205,6 +206,7 @@ class _Nest:
         for p in range(columns):
             b.store(acc, p * lanes, bias, lanes)
         operands, width = iter(weights), lanes // self.parts
+        waiting: dict[int, tuple[Expr, Expr]] = {}  # for another product of the same accumulator
         for row in range(self.window[0]):
             seen: dict[int, Expr] = {}
             for first in chunks.taps:
@@ -219,10 +221,21 @@ class _Nest:
                     for slot, part_weights in zip(range(p, columns), shared, strict=False):
                         for part, (operand, weight) in enumerate(zip(codes, part_weights, strict=True)):
                             place = slot * lanes + part * width
-                            old = b.load(acc, place, width)
-                            new = self.dot.accumulate(old, operand, weight) if self.dot else old + operand * weight
+                            if self.dot and self.dot.accumulate_two:
+                                if place not in waiting:
+                                    waiting[place] = operand, weight
+                                    continue
+                                pairs = zip(waiting.pop(place), (operand, weight), strict=True)
+                                new = self.dot.accumulate_two(b.load(acc, place, width), *pairs)
+                            else:
+                                new = self._added(b.load(acc, place, width), operand, weight)
                             b.store(acc, place, new, width)
+        for place, (operand, weight) in waiting.items():
+            b.store(acc, place, self._added(b.load(acc, place, width), operand, weight), width)
         return acc
+
+    def _added(self, old: Expr, operand: Expr, weight: Expr) -> Expr:
+        return self.dot.accumulate(old, operand, weight) if self.dot else old + operand * weight
 
     def _interleaved(self, start: b.Index, pixel: int, seen: dict[int, Expr]) -> list[Expr]:
         """``group`` pixels of a whole block, [channel][pixel], part by part: a tree of interleavings of two.

@@ -16,7 +16,7 @@ _OVERLAP = 8.0  # of them, a tile: cycles that run beside the next tile's sums; 
 _TILE = 4.0  # fewest cycles to begin and end a tile
 _MOST_VECTORS = 8  # of a tile
 _SPARE = 2  # registers that LLVM needs for what it loads early, where pixels and weights have their own
-_WIDENED = 2  # registers of a product that is widened before it is added
+_WIDENED = 3  # registers of a product that is widened before it is added, beside the weights of a second step
 _PAIRED_SPARE = 8  # and those of weights and of what becomes pairs of pixels
 _ROW = 0.1  # of an address, for each row of a tile but the first
 _APART = 2.5  # loads of one pixel that have to be put together with another's
@@ -72,7 +72,7 @@ def accumulators(target: Target, vectors: int, widened: bool, overlapping: bool,
     """
     if product.ahead > 1:
         weights = vectors if product.pixels == 1 else _PAIRED_SPARE
-        weights += _WIDENED if widened else 0
+        weights += vectors + _WIDENED if widened else 0
         pixels = (target.vector_registers - _SPARE - weights) // (vectors + 1)
         return pixels // product.pixels * product.pixels * vectors
     early = target.vector_registers // 5 + (target.vector_registers // 4 if overlapping else 0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tvm.ir import IRModule
 
+from qcompile.compile import compile_module
 from qcompile.ops import Affine, Lookup
 from qcompile.passes.store_activations import stored_spec
 from qcompile.reference.convolution import conv2d as oracle
 from qcompile.targets.arm import ROWS
 from qcompile.targets.kernels import builder as b
-from qcompile.targets.kernels.conv import conv2d
+from qcompile.targets.kernels.conv import Constants, conv2d
 from qcompile.targets.kernels.depthwise import Strip, depthwise_conv2d
 from qcompile.targets.kernels.elementwise import lookup
 from qcompile.targets.kernels.tiling import Tile
@@ -22,13 +26,19 @@ from tests.targets.weighted import INTEGER, constants_of, conv
 each_row = pytest.mark.parametrize("target", ROWS, ids=lambda row: row.name)
 
 
-def check(build, shape, weight, target, epilogue="codes", tile=None, strides=(1, 1), dilation=(1, 1), groups=1):
-    """A convolution of random codes, padded, against the oracle; borders of the result are compared as well."""
+def check(
+    build, shape, weight, target, epilogue="codes", tile=None, strides=(1, 1), dilation=(1, 1), groups=1, smallest=-128
+):
+    """A convolution of random codes, padded, against the oracle; borders of the result are compared as well.
+
+    smallest: of the weights.
+    """
     rng = np.random.default_rng(0)
     pads = tuple(k // 2 * d for k, d in zip(weight[2:], dilation, strict=True)) * 2
     spec = conv(INTEGER[epilogue], padding=pads, groups=groups, strides=strides, dilation=dilation)
     spec = stored_spec(spec, "int8")
     constants = constants_of(spec, weight, rng)
+    constants = replace(constants, weight=np.maximum(constants.weight, smallest).astype(np.int8))
     x = Storage(shape, "int8", 16, pads, spec.x.zero_point)
     size = [(shape[i + 2] + 2 * pads[i] - (weight[i + 2] - 1) * dilation[i] - 1) // strides[i] + 1 for i in range(2)]
     out_shape = (shape[0], weight[0], *size)
@@ -77,6 +87,38 @@ CONV = {
 def test_convolutions(name, target):
     shape, weight, options = CONV[name]
     check(conv2d, shape, weight, target, **options)
+
+
+@pytest.mark.parametrize("name", ["blocks", "few steps, odd channels", "no loop, odd channels"])
+def test_convolutions_without_the_smallest_weight(name):
+    """Two products are added before they are widened (smlal)."""
+    shape, weight, options = CONV[name]
+    check(conv2d, shape, weight, ROWS[2], smallest=-127, **options)
+
+
+@pytest.mark.parametrize("name", ["3x3", "5x5", "1x4"])
+def test_depthwise_without_the_smallest_weight(name):
+    channels, window, options = DEPTHWISE[name]
+    options = {"smallest": -127, "groups": channels, **options}
+    check(depthwise_conv2d, (2, channels, 9, 11), (channels, 1, *window), ROWS[2], **options)
+
+
+@pytest.mark.parametrize("weight", [-127, -128])
+def test_two_products_are_added_only_where_they_fit(weight):
+    """All codes and weights the smallest: 2 * 128 * 127 fits int16, twice 128 * 128 does not."""
+    target, spec = ROWS[2], stored_spec(conv(INTEGER["floats out"]), "int8")
+    x, out = Storage((1, 16, 1, 1), "int8", 16), Storage((1, 16, 1, 1), "float32", 16)
+    ones = np.ones(16)
+    constants = Constants(
+        np.full((16, 16, 1, 1), weight, np.int8), ones.astype(np.int32), ones.astype(np.float32) / 1000
+    )
+    kernel = conv2d(spec, constants, x, out, None, target)
+    data = np.full(x.shape, -128, np.int8)
+    got = out.view(run_kernel(kernel.function, [x.store(data), *kernel.constants], (16, "float32"), target))
+    want = oracle(spec, data, constants.weight, constants.bias, constants.multiplier)
+    np.testing.assert_array_equal(got, want)
+    module = compile_module(IRModule({"main": kernel.function.with_attr("global_symbol", "main")}), target)
+    assert ("smlal" in module.mod.inspect_source("asm")) == (weight > -128)
 
 
 @pytest.mark.parametrize("lanes", [8, 16])
