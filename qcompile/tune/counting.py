@@ -85,15 +85,15 @@ def count(job: CountingJob) -> dict[int, Measurement]:
 
 def _counts(folder: Path, job: CountingJob, slots: Sequence[int]) -> dict[int, Measurement]:
     """Of some candidates, run in one process."""
-    w, count = job.workload, len(job.built.members)
-    inputs, outputs = _tensors(w, count)
+    w = job.workload
+    _, outputs = _tensors(w, len(job.built.members))
     active = np.array([sum(1 << slot for slot in slots)], np.int64)
     residual = [] if w.residual is None else [padded(job.feed.residual, w.residual)]
     arrays = [active, padded(job.feed.x, w.x), *residual]
     (y, _), sections = count_sections(job.command, folder, arrays, outputs, job.limit * (len(slots) + 1))
     size = elements(w.out)
     found = {}
-    for slot, executed in zip(slots, sections[::2], strict=True):  # between two of them: from one stamp to the next
+    for slot, executed in zip(slots, sections[::2], strict=True):  # those between lie between two candidates
         start = slot * _stride(w.out)
         error = difference(w, y[start : start + size], job.feed.want)
         found[slot] = Measurement((), error) if error else Measurement((float(executed),))
