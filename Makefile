@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export QCOMPILE_BENCH ?= $(abspath $(BENCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-bench bench bench-arm arm-root shipped-log lint format clean
+.PHONY: help demo test test-all test-bench bench bench-arm cuda-cases test-cuda bench-cuda arm-root shipped-log lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,15 @@ bench: $(VENV)/installed-peers  ## every figure of the README, against ONNX Runt
 
 bench-arm: $(VENV)/installed-arm  ## instructions that int8 models execute on ARM, counted under QEMU; ARGS="--help" for options
 	@$(BIN)/python -m benchmarks.arm $(ARGS)
+
+cuda-cases: $(VENV)/installed-cuda  ## artifacts for GPUs in out/cuda with the outputs they must give; ARGS="--help" for options
+	@$(BIN)/python -m benchmarks.cuda.cases $(ARGS)
+
+test-cuda: cuda-cases  ## the same bits on this machine's GPU; without one says so
+	@$(BIN)/python -m benchmarks.cuda.check
+
+bench-cuda: cuda-cases  ## and times beside torch's fp16, layers and tiles beside the peak of int8 products
+	@$(BIN)/python -m benchmarks.cuda.check --bench
 
 arm-root: $(VENV)/installed-demo  ## an arm64 Python with ONNX Runtime in build/ (190 MB), for bench-arm to compare with
 	@$(BIN)/python -m benchmarks.arm.root

@@ -11,7 +11,7 @@ from qcompile.errors import QCompileError
 
 LIBRARY = "libcuda.so.1"
 _NO_DEVICE, _DRIVER_TOO_OLD = 100, 803
-_MAJOR, _MINOR = 75, 76  # CUdevice_attribute
+_MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
 _CAPTURE_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _BUFFER, _BUFFER_SIZE, _END = 1, 2, 0  # keys of cuLaunchKernel's ``extra``
 _REMEDY = "run it on a machine with an NVIDIA GPU, or build with --target native"
@@ -55,6 +55,10 @@ class Driver:
     def capability(self, device: int) -> tuple[int, int]:
         """Compute capability: (9, 0) of sm_90."""
         return self._attribute(_MAJOR, device), self._attribute(_MINOR, device)
+
+    def processors(self, device: int) -> int:
+        """Multiprocessors."""
+        return self._attribute(_PROCESSORS, device)
 
     def name(self, device: int) -> str:
         text = ctypes.create_string_buffer(100)

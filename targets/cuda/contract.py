@@ -29,9 +29,9 @@ class Tile:
     stages: int
     resident: int
 
-    @property
-    def launch(self) -> str:
-        return f"QC_KERNEL_RESIDENT({self.threads}, {self.resident})"
+    def launch(self, pitch: int) -> str:
+        """pitch: of x. Of narrow images a thread copies many small pieces, whose places take registers, too."""
+        return f"QC_KERNEL_RESIDENT({self.threads}, {self.resident if pitch % 16 == 0 else 1})"
 
     @property
     def threads(self) -> int:
@@ -138,12 +138,13 @@ def contract(
     x: Storage,
     out: Storage,
     residual: Storage | None,
+    tile: Tile | None = None,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
-    """The kernel and its constants: buffers x, constants, residual (any, if there is none), y.
+    """The kernel and its constants: buffers x, constants, residual (if there is one), y.
 
-    weight: (O, I, KH, KW), of all groups as one.
+    weight: (O, I, KH, KW), of all groups as one. tile: instead of the one that ``choose_tile`` takes.
     """
-    tile = choose_tile(shape.pixels, weight.shape[0])
+    tile = tile or choose_tile(shape.pixels, weight.shape[0])
     packed = pack_weights(weight, x.pitch, tile)
     constants = {
         **shape.constants(),
@@ -152,7 +153,8 @@ def contract(
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
         "STAGES": tile.stages,
     }
-    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, tile.launch)
+    launch = tile.launch(x.pitch)
+    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, launch)
     arrays = (
         packed,
         padded(shifted_bias(bias, weight, spec.x), packed.shape[0]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,3 +154,8 @@ def test_a_machine_without_a_driver(built, monkeypatch):
     monkeypatch.setattr(driver, "LIBRARY", "libcuda-of-nowhere.so")
     with pytest.raises(qc.QCompileError, match="this machine has no NVIDIA driver .*; run it on a machine with"):
         qc.load(built[2].path)
+
+
+def test_running_takes_numpy_and_the_driver_alone():
+    check = "import qcompile.runtime.cuda, sys; print(sorted({'tvm', 'tvm_ffi', 'onnx', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"

@@ -24,7 +24,7 @@ template <class T, int L> struct alignas(sizeof(T) * L) Pack {
 #if QC_ARCH >= 800
 #define QC_KERNEL_RESIDENT(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #else
-#define QC_KERNEL_RESIDENT(threads, blocks) QC_KERNEL(threads)
+#define QC_KERNEL_RESIDENT(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, 1)
 #endif
 #define QC_SHARED(name) extern __shared__ __align__(128) u8 name[]
 #define QC_UNROLL _Pragma("unroll")

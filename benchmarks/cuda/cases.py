@@ -1,0 +1,104 @@
+"""Makes what a machine with a GPU is to run: make cuda-cases
+
+For each model and batch size a folder: an artifact, inputs, and the outputs that a CPU library of the same plan gives,
+which are the oracle's bits. And ``sweep``: every distinct product of ResNet-50 with every tile. The folder is all that
+the other machine needs, beside this repository and numpy: ``python3 -m benchmarks.cuda.check out/cuda``.
+
+make cuda-cases ARGS="--models ic_resnet8,resnet50 --batches 1,32 --target cuda:sm_90"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from rich.console import Console
+
+import qcompile as qc
+from benchmarks.cuda.sweep import write_sweep
+from benchmarks.models import BenchModel, bench_folder, find
+from qcompile.model import Model
+
+MODELS = "digits,ic_resnet8,kws_dscnn,vww_mnv1,sww_dscnn1d,ad_fc_ae,imagenet_mnv1_025,imagenet_mnv2,det_fastestdet,"
+LARGE = ("resnet50", "mobilenetv2")
+SAMPLES = 8  # of calibration
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("-o", "--out", type=Path, default=Path("out/cuda"))
+    options.add_argument("--models", default=MODELS + ",".join(LARGE))
+    options.add_argument("--batches", default="1,32", help="of the larger models; the others are run one by one")
+    options.add_argument("--target", default="cuda")
+    options.add_argument("--no-sweep", action="store_true")
+    given = options.parse_args()
+    console = Console(width=160)
+    models, notes = find([name for name in given.models.split(",") if name], bench_folder())
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
+    try:
+        for model in models:
+            batches = [int(b) for b in given.batches.split(",")] if model.name in LARGE else [1]
+            sweep = None if given.no_sweep else given.out / "sweep"
+            for name in _write(model, batches, given.target, given.out, sweep):
+                console.print(f"{given.out / name}", highlight=False)
+    except qc.QCompileError as error:
+        sys.exit(f"error: {error}")
+
+
+def _write(model: BenchModel, batches: Sequence[int], target: str, out: Path, sweep: Path | None) -> list[str]:
+    single = qc.import_onnx(model.onnx)
+    plan = qc.plan_uniform(single, qc.calibrate(single, model.calibration[:SAMPLES]), "int8")
+    reference = qc.load(qc.build(single, plan).path)
+    names = []
+    for batch in batches:
+        imported = single if batch == 1 else qc.import_onnx(with_batch(onnx.load(model.onnx), batch))
+        name = f"{model.name}-{batch}"
+        artifact = qc.build(imported, plan, target, out=out / name / "artifact")
+        codes = _codes(single, batch)
+        rows = [reference.run({k: v[i : i + 1] for k, v in inputs_of(codes).items()}) for i in range(batch)]
+        results = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+        np.savez_compressed(out / name / "inputs.npz", **codes)
+        np.savez_compressed(out / name / "outputs.npz", **results)
+        exact = all(layer.format == "int8" for layer in artifact.manifest.layers)
+        (out / name / "case.json").write_text(json.dumps({"model": model.name, "batch": batch, "exact": exact}) + "\n")
+        names.append(name)
+        if sweep is not None and model.name == "resnet50":
+            write_sweep(imported, plan, sweep / f"{batch}", "sm_90")
+    return names
+
+
+def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The same network for so many samples, where inputs and constant shapes of Reshape begin with 1."""
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    constants = {i.name for i in model.graph.initializer}
+    for i in model.graph.initializer:
+        if i.name in shapes:
+            shape = numpy_helper.to_array(i).copy()
+            shape[0] = batch if shape[0] == 1 else shape[0]
+            i.CopyFrom(numpy_helper.from_array(shape, i.name))
+    for tensor in (*model.graph.input, *model.graph.output):
+        if tensor.name not in constants and tensor.type.tensor_type.shape.dim:
+            tensor.type.tensor_type.shape.dim[0].dim_value = batch
+    del model.graph.value_info[:]
+    return model
+
+
+def _codes(model: Model, batch: int) -> dict[str, np.ndarray]:
+    """Inputs in few bytes; ``inputs_of`` makes floats of them, the same ones everywhere."""
+    rng = np.random.default_rng(0)
+    return {t.name: rng.integers(0, 256, (batch, *t.shape[1:])).astype(np.uint8) for t in model.inputs}
+
+
+def inputs_of(codes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: ((array.astype(np.float32) - 128) / 64).astype(np.float32) for name, array in codes.items()}
+
+
+if __name__ == "__main__":
+    main()

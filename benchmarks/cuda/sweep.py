@@ -1,0 +1,100 @@
+"""Every distinct product of a model with every tile: kernels to be timed one by one, and a kernel that is the peak."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import qcompile as qc
+import qcompile.passes.lower_cuda_layers as layers
+from qcompile.model import Model
+from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.passes.pipeline import form_passes, run_passes
+from qcompile.scaled import model_for
+from qcompile.targets.cuda.compiler import find_compiler
+from qcompile.targets.cuda.contract import TILES, Tile, choose_tile, contract
+from qcompile.targets.cuda.program import templates
+from qcompile.targets.cuda.text import NAME
+
+OTHERS = (  # that may turn out better, measured on a GPU
+    Tile(128, 128, 2, 2, 3, 2),
+    Tile(128, 128, 2, 4, 2, 2),
+    Tile(128, 64, 4, 1, 4, 3),
+    Tile(64, 128, 1, 4, 4, 3),
+    Tile(128, 32, 4, 1, 4, 4),
+    Tile(64, 64, 2, 2, 6, 4),
+)
+CHAINS, TURNS = 16, 4096  # independent products a warp has under way, and how often
+PEAK = f"""
+QC_KERNEL(256) peak(const u8* x, u8* y) {{
+  u32 a[4], b[2];
+  for (int i = 0; i < 4; ++i) a[i] = reinterpret_cast<const u32*>(x)[threadIdx.x + i];
+  for (int i = 0; i < 2; ++i) b[i] = reinterpret_cast<const u32*>(x)[threadIdx.x + 8 + i];
+  int sums[{CHAINS}][4] = {{}};
+  QC_ROLLED
+  for (int turn = 0; turn < {TURNS}; ++turn)
+    QC_UNROLL
+    for (int c = 0; c < {CHAINS}; ++c) multiply<false>(sums[c], a, b);
+  int total = 0;
+  QC_UNROLL
+  for (int c = 0; c < {CHAINS}; ++c) total += sums[c][0] + sums[c][1] + sums[c][2] + sums[c][3];
+  reinterpret_cast<int*>(y)[threadIdx.x] = total;
+}}
+"""
+
+
+def write_sweep(model: Model, plan: qc.QuantPlan, out: Path, arch: str) -> None:
+    """``kernels.cubin`` and ``sweep.json``: a row for each kernel, with the bytes of its arguments."""
+    form = run_passes(model_for(model, plan).module, form_passes(plan, model.layers))
+    with _recorded() as calls:
+        lower_cuda(form)
+    rows: list[dict[str, Any]] = []
+    texts: dict[str, None] = {}
+    for spec, shape, weight, bias, multiplier, x, y, residual in calls:
+        best = choose_tile(shape.pixels, weight.shape[0])
+        for tile in dict.fromkeys((*TILES, *OTHERS)):
+            kernel, constants = contract(spec, shape, weight, bias, multiplier, x, y, residual, tile)
+            if kernel.text in texts:
+                continue
+            name = f"product_{len(texts)}"
+            texts[kernel.text] = None
+            sizes = [x.nbytes, *(c.nbytes for c in constants), *([residual.nbytes] if residual else []), y.nbytes]
+            o, i, kh, kw = weight.shape
+            rows.append(
+                {
+                    "kernel": name,
+                    "layer": f"{kh}x{kw} {i} -> {o}, {shape.images}x{shape.out_height}x{shape.out_width}"
+                    + (" + residual" if residual else ""),
+                    "tile": f"{tile.pixels}x{tile.channels} {tile.warps_m}x{tile.warps_n} {tile.stages} stages",
+                    "default": tile == best,
+                    "macs": shape.pixels * o * i * kh * kw,
+                    "grid": kernel.grid,
+                    "block": kernel.block,
+                    "shared": kernel.shared,
+                    "arguments": sizes,
+                }
+            )
+    source = templates() + PEAK + "\n".join(t.replace(NAME, r["kernel"]) for t, r in zip(texts, rows, strict=True))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "kernels.cubin").write_bytes(find_compiler().cubin(source, arch).code)
+    peak = {"block": 256, "products": 8 * CHAINS * TURNS, "macs": 16 * 8 * 32}
+    (out / "sweep.json").write_text(json.dumps({"peak": peak, "rows": rows}, indent=1) + "\n")
+
+
+@contextmanager
+def _recorded() -> Iterator[list[tuple[Any, ...]]]:
+    """The arguments that lowering calls ``contract`` with."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return contract(*arguments)
+
+    layers.contract = record
+    try:
+        yield calls
+    finally:
+        layers.contract = contract

@@ -1,0 +1,75 @@
+"""Kernels timed one by one on a GPU, through the driver alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qcompile.runtime.driver import LIBRARY, open_driver
+
+REPEATS, ROUNDS = 20, 5  # launches in a graph, and graphs; the fastest counts
+
+
+class Gpu:
+    """The first GPU of this machine."""
+
+    def __init__(self) -> None:
+        self.driver = open_driver(LIBRARY)
+        self.device = self.driver.device(0)
+        self.driver.use_primary_context(self.device)
+        self.name = self.driver.name(self.device)
+        self.stream = self.driver.stream()
+
+    def peak(self, folder: Path) -> float:
+        """Operations a second of Tensor Cores that do nothing else, int8."""
+        about = json.loads((folder / "sweep.json").read_text())["peak"]
+        kernel = self.driver.function(self.driver.load((folder / "kernels.cubin").read_bytes()), "peak")
+        memory = [self.driver.allocate(1 << 16) for _ in range(2)]
+        grid = 8 * self.driver.processors(self.device)
+        best = self._microseconds([(kernel, grid, about["block"], 0, memory)])
+        for pointer in memory:
+            self.driver.free(pointer)
+        return 2 * grid * about["products"] * about["macs"] / best * 1e6
+
+    def sweep(self, folder: Path, peak: float) -> list[dict[str, Any]]:
+        """Prints each layer's tiles, fastest first; returns the rows with their times."""
+        about = json.loads((folder / "sweep.json").read_text())
+        module = self.driver.load((folder / "kernels.cubin").read_bytes())
+        largest = [max(row["arguments"][i] for row in about["rows"] if i < len(row["arguments"])) for i in range(6)]
+        memory = [self.driver.allocate(size + 256) for size in largest]
+        rows = []
+        for row in about["rows"]:
+            kernel = self.driver.function(module, row["kernel"])
+            pointers = memory[: len(row["arguments"])]
+            launch = (kernel, row["grid"], row["block"], row["shared"], pointers)
+            rows.append({**row, "us": self._microseconds([launch] * REPEATS) / REPEATS})
+        for pointer in memory:
+            self.driver.free(pointer)
+        print(f"\ntiles of batch {folder.name}:")
+        for layer in dict.fromkeys(row["layer"] for row in rows):
+            tiles = sorted((row for row in rows if row["layer"] == layer), key=lambda row: row["us"])
+            default = next((row for row in tiles if row["default"]), tiles[0])
+            rate = 2 * tiles[0]["macs"] / tiles[0]["us"] * 1e6
+            print(f"  {layer:44} {tiles[0]['us']:8.1f} us {rate / peak:6.1%} of peak, {tiles[0]['tile']}", end="")
+            print("" if default is tiles[0] else f" (default {default['us']:.1f} us, {default['tile']})", flush=True)
+        return rows
+
+    def _microseconds(self, launches: list[tuple[int, int, int, int, list[int]]]) -> float:
+        driver, stream = self.driver, self.stream
+        driver.begin_capture(stream)
+        for kernel, grid, block, shared, pointers in launches:
+            driver.launch(kernel, grid, block, shared, stream, pointers)
+        graph = driver.end_capture(stream)
+        first, last = driver.event(), driver.event()
+        times = []
+        for _ in range(ROUNDS + 1):
+            driver.record(first, stream)
+            driver.launch_graph(graph, stream)
+            driver.record(last, stream)
+            driver.wait(stream)
+            times.append(driver.microseconds(first, last))
+        driver.destroy_graph(graph)
+        driver.destroy_event(first)
+        driver.destroy_event(last)
+        return min(times[1:])

@@ -1,0 +1,80 @@
+"""Cases for GPUs: made here, checked through a driver that emulates the kernels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qcompile as qc
+from benchmarks.cuda import cases, check
+from benchmarks.cuda.cases import with_batch
+from benchmarks.cuda.sweep import OTHERS, write_sweep
+from benchmarks.models import example
+from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.passes.pipeline import form_passes, run_passes
+from qcompile.runtime import driver
+from qcompile.scaled import model_for
+from qcompile.targets.cuda.compiler import find_compiler
+from qcompile.targets.cuda.contract import TILES
+from qcompile.targets.cuda.emulate import emulated_library
+from tests.building import cnn, plan_of
+from tests.frontend.onnx_models import model, node
+
+FAKE = Path(__file__).parents[1] / "runtime" / "fake_cuda.cc"
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    try:
+        return find_compiler()
+    except qc.QCompileError as error:
+        pytest.skip(str(error))
+
+
+def test_without_a_gpu_the_check_says_why(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(check, "LIBRARY", "libcuda-of-nowhere.so")
+    monkeypatch.setattr("sys.argv", ["check", str(tmp_path)])
+    check.main()
+    assert capsys.readouterr().out.startswith("skipped: this machine has no NVIDIA driver")
+
+
+@pytest.mark.slow
+def test_a_case_is_checked(monkeypatch, capsys, tmp_path):
+    digits = example()
+    (name,) = cases._write(digits, [1], "cuda:sm_90", tmp_path, None)
+    imported = qc.import_onnx(digits.onnx)
+    plan = qc.QuantPlan.load(tmp_path / name / "artifact/plan.json")
+    form = run_passes(model_for(imported, plan).module, form_passes(plan, imported.layers))
+    library = tmp_path / "libfakecuda.so"
+    emulated_library(lower_cuda(form)[0].source + FAKE.read_text(), library, optimize=0)
+    monkeypatch.setattr(check, "LIBRARY", str(library))
+    monkeypatch.setattr(driver, "LIBRARY", str(library))
+    monkeypatch.setattr("sys.argv", ["check", str(tmp_path)])
+    check.main()
+    assert capsys.readouterr().out == f"{name:24} the oracle's bits\n"
+    with np.load(tmp_path / name / "outputs.npz") as outputs:
+        wrong = {key: outputs[key] + 1 for key in outputs.files}
+    np.savez(tmp_path / name / "outputs.npz", **wrong)
+    with pytest.raises(SystemExit, match="other results than the oracle's: digits-1"):
+        check.main()
+
+
+@pytest.mark.slow
+def test_a_sweep_has_every_tile_of_every_product(tmp_path):
+    imported = qc.import_onnx(cnn())
+    write_sweep(imported, plan_of(imported), tmp_path, "sm_90")
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert len({row["layer"] for row in rows}) == 2 and len(rows) == 2 * len({*TILES, *OTHERS})
+    assert [row["default"] for row in rows].count(True) == 2
+    code = (tmp_path / "kernels.cubin").read_bytes()
+    assert all(row["kernel"].encode() in code for row in rows) and b"peak" in code
+
+
+def test_a_network_for_more_samples():
+    reshaped = model([node("Reshape", "x s", "y", "r")], {"x": (1, 2, 3)}, constants={"s": np.array([1, 6], np.int64)})
+    wider = with_batch(reshaped, 4)
+    imported = qc.import_onnx(wider)
+    assert (imported.inputs[0].shape, imported.outputs[0].shape) == ((4, 2, 3), (4, 6))
