@@ -33,9 +33,10 @@ class Dot:
     None where there is nothing to be gained.
     pick(codes, i): from (ahead * group) activations, loaded at once, to the operand of the i-th of ``ahead`` steps; for
     instructions that read one part of a register for all lanes, else None.
-    codes(values, out, bounds, lanes): 8 or 16 float32 results as int8 codes, as ``kernels.builder.to_codes`` makes
-    them, where instructions that saturate do it better; else None.
-    steps(codes, affine, lanes): 8 or 16 int8 codes as ``kernels.builder.real_steps`` makes them, if ``codes`` is given.
+    codes(values, out, bounds, lanes): float32 results, a multiple of 8, as int8 codes, as ``kernels.builder.to_codes``
+    makes them, where instructions that saturate do it better; else None. NaN becomes the zero point.
+    steps(codes, affine, lanes): int8 codes, a multiple of 8, as ``kernels.builder.real_steps`` makes them; None
+    without ``codes``.
     pixels: 2 for matrix products, see ``kernels.contract_pairs``; they have no ``spread`` and ``each``.
     narrow(sums): from ``lanes`` float32 to bfloat16 in one instruction, for which numbers below 2^-126 count as 0; None
     where there is none.

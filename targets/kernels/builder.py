@@ -212,7 +212,7 @@ def finish(value: Expr, epilogue: Epilogue, lanes: int, residual: Expr | None = 
 
     dot: may know better how to convert several vectors at once (``Dot.codes``, ``Dot.steps``).
     """
-    several = dot is not None and lanes > dot.lanes
+    several = dot is not None and lanes > dot.lanes and lanes % 8 == 0
     if residual is not None:
         if epilogue.residual is not None:
             factor = float(ratio(epilogue.residual.scale, out_scale(epilogue)))

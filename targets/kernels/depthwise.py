@@ -13,6 +13,7 @@ On floats, one FMA a tap; bfloat16 numbers become float32 as they are loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shift
 from qcompile.targets.kernels.parallel import worth_threads
 from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target
+
+Weights = Callable[[], Iterator[list[Expr]]]  # operands in the order of their use: parts for each chunk and its pixels
 
 _EPILOGUE, _TILE = 4.0, 12.0  # cycles to finish an output vector, and to begin and end a tile
 _COLUMNS = 16  # output pixels of a tile: as many accumulators, the rest of the registers hold weights
@@ -103,7 +106,7 @@ def depthwise_conv2d(
         arrays["weight"] = to_bits(arrays["weight"])
     if constants.multiplier is not None:
         arrays["multiplier"] = fill(constants.multiplier.astype(np.float32))
-    llvm = nest.rounding.llvm if nest.rounding else ""
+    llvm = "".join(dot.llvm for dot in (nest.rounding, nest.dot) if dot)
     return layer_kernel("depthwise_conv2d", arrays, x, out, residual, nest.emit, nest.note, llvm)
 
 
@@ -147,7 +150,7 @@ class _Nest:
             b.fill_border(buffers["y"], out, n, block)
             with b.loop(parts) as part:
                 vector = block * parts + part
-                weights = self._weights(vector)
+                weights = self._kept(self._weights(vector))
                 bias = b.first_sum(buffers["bias"], vector * self.lanes, self.lanes, self.dot is not None)
                 m = None
                 if "multiplier" in buffers:
@@ -170,6 +173,23 @@ class _Nest:
                 operands.append(self._gathered(taps, chosen) if self.dot else [taps[chosen[0]]])
         return operands
 
+    def _kept(self, weights: list[list[Expr]]) -> Weights:
+        """The operands again for every tile: on the stack, from where LLVM would take more than there are registers one
+        by one, and after accumulators had to give way."""
+        if self.dot is None or self.dot.opaque is None:
+            return lambda: iter(weights)
+        size = self.dot.lanes * self.chunks.group
+        table = b.registers(len(weights) * self.parts * size, "int8")
+        for i, operand in enumerate(part for parts in weights for part in parts):
+            b.store(table, i * size, operand, size)
+
+        def again() -> Iterator[list[Expr]]:
+            start = b.bind(self.dot.opaque(0))
+            for i in range(0, len(weights) * self.parts, self.parts):
+                yield [b.bind(b.load(table, start + (i + part) * size, size)) for part in range(self.parts)]
+
+        return again
+
     def _gathered(self, taps: list[Expr], chosen: list[int | None]) -> list[Expr]:
         """[channel][element of the group] out of [tap][channel], part by part."""
         zero = b.splat(0, "int8", self.lanes)
@@ -182,9 +202,7 @@ class _Nest:
         size = self.dot.lanes * self.chunks.group
         return [b.bind(self.dot.widen(_shuffle(vectors, index[i * size : (i + 1) * size]))) for i in range(self.parts)]
 
-    def _tile(
-        self, n, block, part, row, column, size: int, weights: list[list[Expr]], bias: Expr, m: Expr | None
-    ) -> None:
+    def _tile(self, n, block, part, row, column, size: int, weights: Weights, bias: Expr, m: Expr | None) -> None:
         lanes, spec = self.lanes, self.spec
         top, left, _, _ = spec.padding
         corner = self.x.pixel(n, block, row * spec.strides[0] - top, column * spec.strides[1] - left) + part * lanes
@@ -199,13 +217,13 @@ class _Nest:
             result = b.stored(result, self.out.dtype, lanes, self.rounding.narrow if self.rounding else None)
             b.store(self.buffers["y"], self.out.pixel(n, block, row, column + p) + part * lanes, result, lanes)
 
-    def _sum(self, corner: b.Index, columns: int, weights: list[list[Expr]], bias: Expr) -> b.Buffer:
+    def _sum(self, corner: b.Index, columns: int, weights: Weights, bias: Expr) -> b.Buffer:
         """Accumulators of ``columns`` output pixels whose first window starts at ``corner``."""
         lanes, chunks, spec = self.lanes, self.chunks, self.spec
         acc = b.registers(columns * lanes, "int32" if self.dot else "float32")
         for p in range(columns):
             b.store(acc, p * lanes, bias, lanes)
-        operands, width = iter(weights), lanes // self.parts
+        operands, width = weights(), lanes // self.parts
         waiting: dict[int, tuple[Expr, Expr]] = {}  # for another product of the same accumulator
         for row in range(self.window[0]):
             seen: dict[int, Expr] = {}

@@ -18,9 +18,12 @@ from qcompile.targets.target import Target
 
 def quantize(affine: Affine, x: Storage, out: Storage, target: Target) -> tirx.PrimFunc:
     """``clip(round_half_even(x / s), qmin - z, qmax - z) + z``, NaN to z: buffers x float32, y codes."""
-    scale = float(ratio(affine.scale))
+    scale, codes = float(ratio(affine.scale)), target.dot.codes
 
     def compute(value: Expr, lanes: int) -> Expr:
+        if codes is not None and affine.dtype == "int8" and lanes % 8 == 0:
+            steps = tirx.Div(value, splat(scale, "float32", lanes))
+            return codes(steps, affine, (affine.qmin, affine.qmax), lanes)  # of NaN: the zero point
         value = bind(value)
         number = tirx.Select(T.isnan(value), splat(0.0, "float32", lanes), value)
         steps = tirx.Div(number, splat(scale, "float32", lanes))

@@ -47,7 +47,8 @@ def convert(x: Operand, out: Operand, target: Target, compute: Compute) -> None:
                     with loop(tiles) as t:
                         pixel = start + t * lanes
                         move = _to_blocked if blocked is out else _to_plain
-                        move(x, out, base + pixel * block, plane + pixel, height * width, channels, lanes, compute)
+                        at = base + pixel * block, plane + pixel, height * width
+                        move(x, out, *at, channels, lanes, compute, target)
     else:
         each_element(out, lambda index: compute(load(x.buffer, x.storage.at(*index), 1), 1), fork)
     borders(out)
@@ -74,28 +75,34 @@ def _one_pixel(x: Operand, out: Operand, compute: Compute) -> None:
 
 
 def _to_blocked(
-    x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute
+    x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute, target: Target
 ) -> None:
     dtype, block = out.storage.bits, out.storage.block
     vectors = [bind(compute(load(x.buffer, plane + c * stride, lanes), lanes)) for c in range(channels)]
     vectors += [splat(0, dtype, lanes)] * (block - channels)
-    store(out.buffer, base, interleave(vectors, dtype, lanes), lanes * block)
+    short = target.vector_bits // 8 <= BLOCK
+    store(out.buffer, base, interleave(vectors, dtype, lanes, short), lanes * block)
 
 
-def _to_plain(x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute) -> None:
+def _to_plain(
+    x: Operand, out: Operand, base, plane, stride: int, channels: int, lanes: int, compute: Compute, target: Target
+) -> None:
     block = x.storage.block
     vectors = deinterleave(bind(load(x.buffer, base, lanes * block)), x.storage.bits, block, lanes)
     for c in range(channels):
         store(out.buffer, plane + c * stride, compute(vectors[c], lanes), lanes)
 
 
-def interleave(vectors: list[Expr], dtype: str, lanes: int) -> Expr:
+def interleave(vectors: list[Expr], dtype: str, lanes: int, short: bool = False) -> Expr:
     """``result[pixel * len(vectors) + c] = vectors[c][pixel]``; a power of two of vectors, or three.
 
-    dtype: "float32", or unsigned or signed integers of 8 or 16 bits.
+    dtype: "float32", or unsigned or signed integers of 8 or 16 bits. short: of a machine whose registers hold a block
+    of codes: three of them are stored so by one instruction (ARM's st3); those of longer vectors have none.
     """
     if len(vectors) == 1:
         return vectors[0]
+    if len(vectors) == 3 and short:
+        return shuffle(vectors, [c * lanes + p for p in range(lanes) for c in range(3)])
     if len(vectors) > 2 and dtype != "float32":
         size = 32 // _width(dtype)
         words = [_pack_word(vectors[i : i + size], _width(dtype), lanes) for i in range(0, len(vectors), size)]

@@ -11,16 +11,18 @@ from tvm.ir import IRModule
 from qcompile.compile import compile_module
 from qcompile.ops import Affine, Lookup
 from qcompile.passes.store_activations import stored_spec
+from qcompile.reference import arithmetic
 from qcompile.reference.convolution import conv2d as oracle
 from qcompile.targets.arm import ROWS
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import Constants, conv2d
 from qcompile.targets.kernels.depthwise import Strip, depthwise_conv2d
 from qcompile.targets.kernels.elementwise import lookup
+from qcompile.targets.kernels.quantize import quantize
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import Storage
 from tests.emulation import run_kernel
-from tests.targets.running import codes
+from tests.targets.running import check_border, codes
 from tests.targets.weighted import INTEGER, constants_of, conv
 
 each_row = pytest.mark.parametrize("target", ROWS, ids=lambda row: row.name)
@@ -152,6 +154,18 @@ def test_codes_as_steps(zero_point):
     kernel = b.kernel("steps", [("x", "int8", 256), ("y", "float32", 256)], body)
     want = codes.astype(np.float32) - zero_point
     np.testing.assert_array_equal(run_kernel(kernel, [codes], (256, "float32"), target), want)
+
+
+@pytest.mark.parametrize(("channels", "block"), [(1, 1), (2, 2), (3, 3), (4, 4), (19, 16)])
+def test_inputs_become_codes(channels, block):
+    """Whole vectors and the rest of a row; what is no number, or too large."""
+    q = Affine(0.02, -7, "int8")
+    x = np.random.default_rng(0).standard_normal((2, channels, 3, 37)).astype(np.float32)
+    x[0, -1, 0, :8] = [np.nan, np.inf, -np.inf, 3e38, -3e38, 655.36, 0.01, -0.03]
+    plain, out = Storage(x.shape, "float32"), Storage(x.shape, "int8", block, (1, 2, 0, 1), -7)
+    got = run_kernel(quantize(q, plain, out, ROWS[1]), [x.reshape(-1)], (out.numel, "int8"), ROWS[1])
+    check_border(got, out)
+    np.testing.assert_array_equal(out.view(got), arithmetic.quantize(x, q))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
