@@ -17,6 +17,7 @@ from qcompile.passes.lower_weighted import as_convolution
 from qcompile.targets.cuda import elementwise, movement, pool
 from qcompile.targets.cuda.contract import Shape, contract, conv_shape
 from qcompile.targets.cuda.depthwise import depthwise
+from qcompile.targets.cuda.float_product import float_product
 from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.reduction import block_diagonal
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _conv2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
-    weight = _integer_weight(lowering, call, spec)
+    weight = _weight(lowering, call, spec)
     weight = weight if weight.ndim == 4 else weight[:, :, None]
     x = channels_last(shape_of(call.args[0]), dtype_of(call.args[0]))
     _convolved(lowering, var, call, spec, weight, x, lowering.place(call.args[0], x))
@@ -34,13 +35,13 @@ def _conv2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.
 
 def _conv_transpose2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
     """The pixels spread apart by the stride, then an ordinary convolution with the window turned round."""
-    weight, conv = as_convolution(spec, _integer_weight(lowering, call, spec))
+    weight, conv = as_convolution(spec, _weight(lowering, call, spec))
     x = channels_last(shape_of(call.args[0]), dtype_of(call.args[0]))
     n, c, *spatial = x.shape
     strides = spec.strides[-len(spatial) :]
     shape = (n, c, *((extent - 1) * stride + 1 for extent, stride in zip(spatial, strides, strict=True)))
     wide = channels_last(shape, x.dtype)
-    spread = movement.spread(strides, spec.x.zero_point, x, wide)
+    spread = movement.spread(strides, spec.x.zero_point if spec.x else 0, x, wide)
     apart = lowering.call(spread, [lowering.place(call.args[0], x)], wide, f"{var.name}~spread", "spread")
     _convolved(lowering, var, call, conv, weight, wide, apart)
 
@@ -57,6 +58,9 @@ def _convolved(
     """weight: (O, C/groups, KH, KW)."""
     out = channels_last(shape_of(var), dtype_of(var))
     shape = conv_shape(spec, weight.shape[2:], x, out)
+    if spec.x is None:
+        _float_weighted(lowering, var, call, spec, "conv2d_f32", shape, weight, x, source, out)
+        return
     if is_depthwise(spec, weight.shape):
         _weighted(lowering, var, call, spec, "depthwise_conv2d", depthwise, shape, weight, x, source, out)
         return
@@ -66,16 +70,36 @@ def _convolved(
 
 
 def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
-    weight = _integer_weight(lowering, call, spec)[:, :, None, None]
+    weight = _weight(lowering, call, spec)[:, :, None, None]
     x, out = (rows_last(shape_of(t), dtype_of(t)) for t in (call.args[0], var))
-    source = lowering.place(call.args[0], x)
-    _weighted(lowering, var, call, spec, "dense", contract, Shape(x.rows, 1, 1, 1, 1), weight, x, source, out)
+    source, shape = lowering.place(call.args[0], x), Shape(x.rows, 1, 1, 1, 1)
+    if spec.x is None:
+        _float_weighted(lowering, var, call, spec, "dense_f32", shape, weight, x, source, out)
+        return
+    _weighted(lowering, var, call, spec, "dense", contract, shape, weight, x, source, out)
 
 
-def _integer_weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
-    if spec.x is None or spec.group:
+def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
+    if spec.group or spec.weights not in ("int8", "float32") or (spec.x is None) != (spec.weights == "float32"):
         raise lowering.refuse(f"{spec.op} with {spec.weights} weights and {spec.activations} activations")
     return array(call.args[1])
+
+
+def _float_weighted(
+    lowering: CudaLowering,
+    var: relax.Var,
+    call: relax.Call,
+    spec: ops.Conv2d | ops.Dense,
+    op: str,
+    shape: Shape,
+    weight: np.ndarray,
+    x: Storage,
+    source: Buffer,
+    out: Storage,
+) -> None:
+    bias, *rest = call.args[2:]
+    kernel, packed = float_product(spec, shape, weight, x, out, out if rest else None)
+    lowering.emit(var, kernel, [source, packed, array(bias), *(lowering.place(r, out) for r in rest)], out, op)
 
 
 def _weighted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Launch
 from qcompile.targets.cuda.program import DEVICE, Program
 
-_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-w")
+_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-sanitize=undefined", "-w")
 _GUARD = 4096  # bytes before and behind a buffer that nothing may change
 
 
@@ -75,7 +76,9 @@ def emulated_library(source: str, library: Path, optimize: int = 2, architecture
     text = library.with_suffix(".cc")
     text.write_text((DEVICE / "emulated.h").read_text(encoding="utf-8") + source, encoding="utf-8")
     command = [*_host_compiler(), *_FLAGS, f"-O{optimize}", f"-DQC_ARCH={architecture}", "-o", str(library), str(text)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    cache = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcompile" / "zig")
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise QCompileError(f"the C++ compiler refused a kernel: {done.stderr.strip()[:2000]}")
 
@@ -101,5 +104,5 @@ def _host_compiler() -> list[str]:
         if path := shutil.which(name):
             return [path]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
+        return [sys.executable, "-m", "ziglang", "cc"]
     raise QCompileError("no C++ compiler found", remedy="install one: apt install g++, or pip install ziglang")

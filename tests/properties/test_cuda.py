@@ -15,11 +15,13 @@ from qcompile.passes.lower_cuda import Kernels, lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import templates
-from tests.properties import graphs
+from tests.properties import cases, graphs
 from tests.properties.graphs import IntegerGraph, module_of
 from tests.properties.test_compiled import LAYERS
 
 CODES = ("uint8", "int8")
+FLOATS = (cases.conv2d_case, cases.conv1d_case, cases.conv_transpose2d_case, cases.dense_case)
+FLOATS += (cases.avg_pool2d_case, cases.mean_case, cases.binary_case)
 
 
 def examples(strategy: st.SearchStrategy, count: int) -> list:
@@ -35,7 +37,7 @@ def examples(strategy: st.SearchStrategy, count: int) -> list:
     return found
 
 
-def assert_equal_oracle(every: Sequence[IntegerGraph], architecture: int = 800) -> None:
+def assert_equal_oracle(every: Sequence[IntegerGraph], architecture: int = 800, tolerance: float = 0) -> None:
     kernels = Kernels()
     programs = [lower_cuda(drawn.module, kernels)[0] for drawn in every]
     emulated = Emulated(templates() + kernels.text, optimize=0, architecture=architecture)
@@ -47,7 +49,8 @@ def assert_equal_oracle(every: Sequence[IntegerGraph], architecture: int = 800) 
             got = [np.zeros(shape_of(output), dtype_of(output)) for output in main.outputs]
             emulated.run(program, inputs, got, backwards)
             for (name, value), result in zip(expected.items(), got, strict=True):
-                assert np.array_equal(result, value), f"{name} of\n{drawn}"
+                near = tolerance and np.allclose(result, value, rtol=tolerance, atol=tolerance * np.abs(value).max())
+                assert near or np.array_equal(result, value), f"{name} of\n{drawn}"
 
 
 def test_layers():
@@ -56,6 +59,12 @@ def test_layers():
 
 def test_graphs():
     assert_equal_oracle(examples(graphs.integer_graphs(dtypes=CODES), 12))
+
+
+def test_layers_of_floats():
+    """Whose sums may be taken in any order."""
+    drawn = [case for strategy in FLOATS for case in examples(strategy(integer=False), 3)]
+    assert_equal_oracle([module_of(case) for case in drawn], tolerance=1e-5)
 
 
 def test_the_smaller_products_of_older_architectures():

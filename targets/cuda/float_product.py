@@ -1,0 +1,43 @@
+"""Convolutions and matrix products of float32: a thread for each result. For the layers that precision leaves there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompile.ops import Conv2d, Dense
+from qcompile.targets.cuda.contract import Shape
+from qcompile.targets.cuda.storage import Storage
+from qcompile.targets.cuda.text import Kernel, axes, each_element, finish
+
+
+def float_product(
+    spec: Conv2d | Dense,
+    shape: Shape,
+    weight: np.ndarray,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+) -> tuple[Kernel, np.ndarray]:
+    """The kernel and its weights: buffers x, weights, bias, residual (if there is one), y.
+
+    weight: (O, I / groups, KH, KW). Neighbouring threads make neighbouring channels, so weights lie (KH, KW, I, O).
+    """
+    outputs, inputs, kh, kw = weight.shape
+    groups = spec.groups if isinstance(spec, Conv2d) else 1
+    (sh, sw), (dh, dw), (top, left) = shape.strides, shape.dilation, shape.padding[:2]
+    head = f"""const int pixel = i / {out.pitch}, o = i % {out.pitch};
+  const int image = pixel / {shape.out_height * shape.out_width}, oh = pixel / {shape.out_width} % {shape.out_height};
+  const int ow = pixel % {shape.out_width}, first = o / {outputs // groups} * {inputs};
+  float total = 0.0f;
+  for (int a = 0; a < {kh}; ++a)
+    for (int b = 0; b < {kw}; ++b) {{
+      const int h = oh * {sh} - {top} + a * {dh}, v = ow * {sw} - {left} + b * {dw};
+      if (h < 0 || h >= {shape.height} || v < 0 || v >= {shape.width}) continue;
+      const float* const from = x + ((image * {shape.height} + h) * {shape.width} + v) * {x.pitch} + first;
+      const float* const weights = w + (a * {kw} + b) * {inputs * outputs} + o;
+      for (int c = 0; c < {inputs}; ++c) total = fmaf(from[c], weights[c * {outputs}], total);
+    }}"""
+    other = f"r[{residual.at(axes(out))}]" if residual else ""
+    parameters = ["const float* x", "const float* w", "const float* bias", *["const float* r"] * bool(residual)]
+    kernel = each_element(parameters, out, 1, head, finish("total + bias[o]", spec.epilogue, other))
+    return kernel, np.ascontiguousarray(weight.transpose(2, 3, 1, 0), np.float32)

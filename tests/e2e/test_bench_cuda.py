@@ -1,0 +1,63 @@
+"""Real models as CUDA kernels, run by an emulation of their threads: the oracle's bits, and none of them spills."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import qcompile as qc
+from qcompile import graph
+from qcompile.passes.base import dtype_of, shape_of
+from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.passes.pipeline import form_passes, run_passes
+from qcompile.reference import interpreter
+from qcompile.scaled import model_for
+from qcompile.targets.cuda.compiler import find_compiler
+from qcompile.targets.cuda.emulate import Emulated
+from qcompile.targets.cuda.rows import ROWS
+from tests.e2e.bench_set import CNNS, GENERATED, generate, model_path, plan_of, random_samples, samples
+
+pytestmark = pytest.mark.bench
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generated")
+    generate(folder)
+    return folder
+
+
+def integer_form(model: qc.Model, data):
+    plan = plan_of(model, data)
+    model = model_for(model, plan)
+    return run_passes(model.module, form_passes(plan, model.layers))
+
+
+def check(form, feeds) -> None:
+    program, notes = lower_cuda(form)
+    compiler = find_compiler()
+    for arch in ROWS[0].architectures:
+        uses = compiler.cubin(program.source, arch).kernels
+        assert not {name: use for name, use in uses.items() if use.spills or use.stack}, arch
+    emulated, main = Emulated(program.source), graph.read(form)
+    float_operators = any(note.op in ("softmax", "sigmoid") for note in notes)
+    for feed in feeds:
+        got = [np.zeros(shape_of(output), dtype_of(output)) for output in main.outputs]
+        emulated.run(program, [feed[param.name] for param in main.params], got)
+        for (name, want), result in zip(interpreter.run(form, feed).items(), got, strict=True):
+            if float_operators:
+                np.testing.assert_allclose(result, want, rtol=2e-6, atol=1e-7, err_msg=name)
+            else:
+                np.testing.assert_array_equal(result, want, err_msg=name)
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_real_models(name):
+    model = qc.import_onnx(model_path(name))
+    check(integer_form(model, samples(name, "calib", 16)[0]), samples(name, "eval", 2)[0])
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATED if name != "bert_layer"])
+def test_generated_models(name, generated):
+    model = qc.import_onnx(generated / f"{name}.onnx")
+    check(integer_form(model, random_samples(model, 2)), random_samples(model, 1, seed=1))
