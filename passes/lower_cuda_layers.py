@@ -15,7 +15,7 @@ from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
 from qcompile.passes.lower_cuda_movement import MOVEMENT, concat
 from qcompile.passes.lower_weighted import as_convolution
 from qcompile.targets.cuda import elementwise, movement, pool
-from qcompile.targets.cuda.contract import Shape, contract, conv_shape
+from qcompile.targets.cuda.contract import Shape, contract, conv_shape, has_own_groups
 from qcompile.targets.cuda.depthwise import depthwise
 from qcompile.targets.cuda.float_product import float_product
 from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
@@ -64,7 +64,7 @@ def _convolved(
     if is_depthwise(spec, weight.shape):
         _weighted(lowering, var, call, spec, "depthwise_conv2d", depthwise, shape, weight, x, source, out)
         return
-    if spec.groups > 1:
+    if not has_own_groups(spec.groups, weight.shape[1], weight.shape[0] // spec.groups):
         weight = block_diagonal(weight, spec.groups)
     _weighted(lowering, var, call, spec, "conv2d", contract, shape, weight, x, source, out)
 

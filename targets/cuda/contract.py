@@ -95,32 +95,41 @@ def conv_shape(spec: Conv2d, window: tuple[int, int], x: Storage, out: Storage) 
     return Shape(n, height, width, out_height, out_width, window, spec.strides, spec.padding, spec.dilation)
 
 
-def choose_tile(pixels: int, channels: int) -> Tile:
-    """The least time by a model: rounds of blocks over the processors, each as long as its products and loads."""
+def choose_tile(pixels: int, channels: int, groups: int = 1) -> Tile:
+    """The least time by a model: rounds of blocks over the processors, each as long as its products and loads.
+
+    channels: of a group.
+    """
 
     def cost(tile: Tile) -> float:
-        rounds = -(-tile.blocks(pixels, channels) // _PROCESSORS)
+        rounds = -(-groups * tile.blocks(pixels, channels) // _PROCESSORS)
         return rounds * (tile.pixels * tile.channels + 32 * (tile.pixels + tile.channels))
 
     return min(TILES, key=cost)
 
 
-def pack_weights(weight: np.ndarray, pitch: int, tile: Tile) -> np.ndarray:
-    """(O, I, KH, KW) int8 as (channels, K): taps by channels as x has them, both filled up with zeros."""
+def pack_weights(weight: np.ndarray, pitch: int, groups: int, tile: Tile) -> np.ndarray:
+    """(O, I, KH, KW) int8 as (channels, K): taps by ``pitch`` channels; zeros fill up rows, and groups to tiles."""
     o, i, kh, kw = weight.shape
     wide = np.zeros((o, kh, kw, pitch), np.int8)
     wide[..., :i] = weight.transpose(0, 2, 3, 1)
-    rows = wide.reshape(o, -1)
-    packed = np.zeros((-(-o // tile.channels) * tile.channels, -(-rows.shape[1] // STEP) * STEP), np.int8)
-    packed[:o, : rows.shape[1]] = rows
-    return packed
+    rows = wide.reshape(groups, o // groups, -1)
+    length, steps = rows.shape[2], -(-rows.shape[2] // STEP) * STEP
+    packed = np.zeros((groups, -(-rows.shape[1] // tile.channels) * tile.channels, steps), np.int8)
+    packed[:, : rows.shape[1], :length] = rows
+    return packed.reshape(-1, steps)
 
 
-def padded(values: np.ndarray, count: int) -> np.ndarray:
-    """One value a channel, filled up with zeros."""
-    result = np.zeros(count, values.dtype)
-    result[: values.size] = values
-    return result
+def has_own_groups(groups: int, inputs: int, outputs: int) -> bool:
+    """Whether groups of so many channels begin where whole words do, so that they are products of their own."""
+    return groups == 1 or (inputs % 4 == 0 and outputs % 4 == 0)
+
+
+def padded(values: np.ndarray, count: int, groups: int = 1) -> np.ndarray:
+    """One value a channel, each group filled up with zeros, to ``count`` in all."""
+    result = np.zeros((groups, count // groups), values.dtype)
+    result[:, : values.size // groups] = values.reshape(groups, -1)
+    return result.reshape(-1)
 
 
 def shifted_bias(bias: np.ndarray, weight: np.ndarray, x: Affine) -> np.ndarray:
@@ -142,26 +151,32 @@ def contract(
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
     """The kernel and its constants: buffers x, constants, residual (if there is one), y.
 
-    weight: (O, I, KH, KW), of all groups as one. tile: instead of the one that ``choose_tile`` takes.
+    weight: (O, I, KH, KW), I of a group; groups as ``has_own_groups`` says, or made one. tile: instead of the one
+    that ``choose_tile`` takes.
     """
-    tile = tile or choose_tile(shape.pixels, weight.shape[0])
-    packed = pack_weights(weight, x.pitch, tile)
+    outputs, inputs = weight.shape[:2]
+    groups = x.channels // inputs
+    pitch, group_outputs = (x.pitch, out.pitch) if groups == 1 else (inputs, outputs // groups)
+    tile = tile or choose_tile(shape.pixels, outputs // groups, groups)
+    packed = pack_weights(weight, pitch, groups, tile)
+    channels, length = packed.shape
     constants = {
         **shape.constants(),
-        **{"PIXELS": shape.pixels, "C": x.pitch, "O": out.channels, "OC": out.pitch, "K": packed.shape[1]},
-        **{"CHANNELS": packed.shape[0], "RC": residual.pitch if residual else 0, "ZERO": spec.x.zero_point},
+        **{"PIXELS": shape.pixels, "C": x.pitch, "CG": pitch, "O": outputs, "OG": group_outputs, "OC": out.pitch},
+        **{"K": length, "CHANNELS": channels, "GROUP_TILES": channels // groups // tile.channels},
+        **{"RC": residual.pitch if residual else 0, "ZERO": spec.x.zero_point, "STAGES": tile.stages},
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
-        "STAGES": tile.stages,
     }
-    launch = tile.launch(x.pitch)
+    launch = tile.launch(pitch)
     text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, launch)
     arrays = (
         packed,
-        padded(shifted_bias(bias, weight, spec.x), packed.shape[0]),
-        padded(multiplier.astype(np.float32), packed.shape[0]),
+        padded(shifted_bias(bias, weight, spec.x), channels, groups),
+        padded(multiplier.astype(np.float32), channels, groups),
     )
+    blocks = groups * tile.blocks(shape.pixels, outputs // groups)
     note = f"mma {tile.pixels}x{tile.channels}"
-    return Kernel(text, tile.blocks(shape.pixels, out.channels), tile.threads, tile.shared_bytes, note), arrays
+    return Kernel(text, blocks, tile.threads, tile.shared_bytes, note), arrays
 
 
 def instantiated(

@@ -7,15 +7,20 @@
 // shared memory ahead of the products. There, the 16-byte pieces of a row are permuted such that the eight rows that a
 // matrix load reads at once lie in different banks.
 //
+// Groups have blocks of their own: their channels of x are CG, of y OG, in GROUP_TILES blocks.
+//
 // P has the shapes as constants, see targets/cuda/contract.py. x: [N][H][W][C], w: [channels][K], y: [pixels][OC].
 
 constexpr int STEP = 64;  // bytes of k a stage
 
 QC_DEVICE int swizzled(int row, int byte) { return row * STEP + ((((byte >> 4) ^ (row >> 1)) & 3) << 4) + (byte & 15); }
 
+// The most bytes that pieces of rows of so many (or'ed: of each) may have.
+QC_CONSTANT int piece_of(int bytes) { return bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : 4; }
+
 template <class P> struct Gather {
   static constexpr int THREADS = 32 * P::WARPS_M * P::WARPS_N;
-  static constexpr int PIECE = P::C % 16 == 0 ? 16 : P::C % 8 == 0 ? 8 : 4;
+  static constexpr int PIECE = piece_of(P::C | P::CG);
   static constexpr int PIECES = STEP / PIECE;                // of a row
   static constexpr int ROWS = P::BM * PIECES / THREADS;      // that a thread copies a piece of
   static constexpr bool BORDER = P::TOP || P::LEFT || P::BOTTOM || P::RIGHT;
@@ -41,7 +46,7 @@ template <class P> struct Gather {
   QC_DEVICE_MEMBER void copy(u8* stage, int k, int thread) const {
     const int column = thread % PIECES * PIECE;
     const int at = k + column;
-    const int tap = min(at / P::C, P::KH * P::KW - 1), channel = at % P::C;
+    const int tap = min(at / P::CG, P::KH * P::KW - 1), channel = at % P::CG;
     const int down = tap / P::KW * P::DH, right = tap % P::KW * P::DW;
     const int offset = (down * P::W + right) * P::C + channel;
     QC_UNROLL
@@ -77,10 +82,14 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
   u8* const pixels = memory;
   u8* const weights = memory + P::STAGES * P::BM * STEP;
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-  const int first_pixel = blockIdx.x / TILES_N * P::BM, first_channel = blockIdx.x % TILES_N * P::BN;
+  const int first_pixel = blockIdx.x / TILES_N * P::BM, tile = blockIdx.x % TILES_N;
+  const int group = tile / P::GROUP_TILES, first_in_group = tile % P::GROUP_TILES * P::BN;
+  const int first_channel = group * P::OG + first_in_group;
   const int warp_pixel = warp % P::WARPS_M * (P::BM / P::WARPS_M), warp_channel = warp / P::WARPS_M * (P::BN / P::WARPS_N);
-  const Gather<P> gather(x, first_pixel, thread);
-  w += first_channel * P::K;
+  const Gather<P> gather(x + group * P::CG, first_pixel, thread);
+  w += tile * P::BN * P::K;
+  bias += tile * P::BN;
+  multiplier += tile * P::BN;
 
   int sums[TM][TN][4] = {};
   QC_UNROLL
@@ -127,12 +136,12 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
 
   constexpr bool CODES = sizeof(Y) == 1;
   constexpr int PITCH = P::BN + 16, THREADS = Gather<P>::THREADS;
-  constexpr int PIECE = P::OC % 16 == 0 ? 16 : P::OC % 8 == 0 ? 8 : 4, PIECES = P::BN / PIECE;
+  constexpr int PIECE = piece_of(P::OC | P::OG), PIECES = P::BN / PIECE;
   typedef Pack<u32, PIECE / 4> Piece;
   if constexpr (CODES && P::RESIDUAL) {
     for (int i = thread; i < P::BM * PIECES; i += THREADS) {
       const int row = i / PIECES, column = i % PIECES * PIECE;
-      if (first_pixel + row < P::PIXELS && first_channel + column < P::OC)
+      if (first_pixel + row < P::PIXELS && first_in_group + column < P::OG)
         *reinterpret_cast<Piece*>(memory + row * PITCH + column) =
             *reinterpret_cast<const Piece*>(residual + (first_pixel + row) * P::OC + first_channel + column);
     }
@@ -141,8 +150,8 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
   QC_UNROLL
   for (int j = 0; j < TN; ++j) {
     const int column = warp_channel + j * 8 + lane % 4 * 2, channel = first_channel + column;
-    const Pack<int, 2> more = *reinterpret_cast<const Pack<int, 2>*>(bias + channel);
-    const Pack<float, 2> factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + channel);
+    const Pack<int, 2> more = *reinterpret_cast<const Pack<int, 2>*>(bias + column);
+    const Pack<float, 2> factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
     QC_UNROLL
     for (int i = 0; i < TM; ++i)
       QC_UNROLL
@@ -156,7 +165,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
           if constexpr (CODES) {
             Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
             *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));
-          } else if (pixel < P::PIXELS && channel + c < P::O) {
+          } else if (pixel < P::PIXELS && first_in_group + column + c < P::OG && channel + c < P::O) {
             const int at = pixel * P::OC + channel + c;
             y[at] = P::finish(v, P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0));
           }
@@ -167,7 +176,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
     barrier();
     for (int i = thread; i < P::BM * PIECES; i += THREADS) {
       const int row = i / PIECES, column = i % PIECES * PIECE;
-      if (first_pixel + row < P::PIXELS && first_channel + column < P::OC)
+      if (first_pixel + row < P::PIXELS && first_in_group + column < P::OG)
         *reinterpret_cast<Piece*>(y + (first_pixel + row) * P::OC + first_channel + column) =
             *reinterpret_cast<const Piece*>(memory + row * PITCH + column);
     }

@@ -18,6 +18,7 @@
 #define QC_ARCH 800
 #endif
 #define QC_DEVICE static inline
+#define QC_CONSTANT static constexpr
 #define QC_DEVICE_MEMBER inline
 #define QC_KERNEL(threads) extern "C" void
 #define QC_KERNEL_RESIDENT(threads, blocks) QC_KERNEL(threads)

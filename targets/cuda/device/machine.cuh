@@ -14,6 +14,7 @@ template <class T, int L> struct alignas(sizeof(T) * L) Pack {
 #define QC_DEVICE_MEMBER __device__ __forceinline__
 
 #define QC_DEVICE static __device__ __forceinline__
+#define QC_CONSTANT static constexpr __device__
 #ifdef __CUDA_ARCH__
 #define QC_ARCH __CUDA_ARCH__
 #else

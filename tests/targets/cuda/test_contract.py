@@ -1,0 +1,125 @@
+"""Products on Tensor Cores, emulated: every tile, window, stride and grouping gives the oracle's bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from benchmarks.cuda.sweep import OTHERS
+from qcompile.manifest import Launch
+from qcompile.ops import Affine, Conv2d, Epilogue
+from qcompile.reference import convolution as reference
+from qcompile.targets.cuda.contract import TILES, Tile, choose_tile, contract, conv_shape, has_own_groups
+from qcompile.targets.cuda.emulate import Emulated
+from qcompile.targets.cuda.program import Program, templates
+from qcompile.targets.cuda.storage import Storage, channels_last
+from qcompile.targets.cuda.text import NAME, Kernel
+
+X, OUT, RESIDUAL = Affine(0.02, 7), Affine(0.05, 11), Affine(0.03, 200)
+CODES, ADDED = Epilogue(OUT, (0.0, 6.0)), Epilogue(OUT, None, RESIDUAL)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """(N, C, H, W) and (O, C / groups, K, K)."""
+
+    image: tuple[int, int, int, int]
+    outputs: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    epilogue: Epilogue = CODES
+    tile: Tile | None = None
+
+
+CASES = {
+    **{
+        f"tile {t.pixels}x{t.channels} {t.warps_m}x{t.warps_n}x{t.stages}": Layer(
+            (1, 48, 9, 11), 70, 3, 1, 1, epilogue=ADDED, tile=t
+        )
+        for t in dict.fromkeys((*TILES, *OTHERS))
+    },
+    "few channels": Layer((2, 3, 13, 9), 20, 5, 2, 2),
+    "eight channels": Layer((1, 8, 7, 7), 8, 3, 1, 1),
+    "dilated": Layer((1, 16, 11, 11), 33, 3, 1, 2, 2),
+    "strided": Layer((3, 32, 10, 10), 16, 1, 2),
+    "long": Layer((1, 1040, 2, 3), 40),
+    "floats": Layer((1, 20, 5, 5), 21, 3, 1, 1, epilogue=Epilogue(None, (0.0, float("inf")))),
+    "groups of 4": Layer((1, 24, 6, 6), 24, 3, 1, 1, groups=6),
+    "groups of 20 to 40": Layer((2, 60, 5, 5), 120, 1, groups=3, epilogue=ADDED),
+    "groups of 16 to 8": Layer((1, 64, 5, 5), 32, 3, 2, 1, groups=4),
+    "groups to floats": Layer((1, 32, 4, 4), 48, 3, 1, 1, groups=4, epilogue=Epilogue(None, None, RESIDUAL)),
+}
+
+
+def codes(rng, shape, dtype="uint8"):
+    bounds = np.iinfo(dtype)
+    return rng.integers(bounds.min, bounds.max, shape, endpoint=True).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Built:
+    kernel: Kernel
+    buffers: list[np.ndarray]
+    out: Storage
+    want: np.ndarray
+
+
+def build(layer: Layer) -> Built:
+    rng = np.random.default_rng(0)
+    n, c, h, w = layer.image
+    p, s, d = layer.padding, layer.stride, layer.dilation
+    spec = Conv2d((s, s), (p,) * 4, (d, d), layer.groups, X, layer.epilogue)
+    weight = codes(rng, (layer.outputs, c // layer.groups, layer.kernel, layer.kernel), "int8")
+    bias = rng.integers(-1000, 1000, layer.outputs).astype(np.int32)
+    factor = rng.uniform(0.3, 2, layer.outputs).astype(np.float32) / np.float32(100 * weight[0].size ** 0.5)
+    x = codes(rng, layer.image)
+    extents = [(e + 2 * p - d * (layer.kernel - 1) - 1) // s + 1 for e in (h, w)]
+    shape = (n, layer.outputs, *extents)
+    rest = [codes(rng, shape)] if layer.epilogue.residual else []
+    want = reference.conv2d(spec, x, weight, bias, factor, *rest)
+    source, out = channels_last(layer.image, "uint8"), channels_last(shape, str(want.dtype))
+    other = channels_last(shape, "uint8") if rest else None
+    assert has_own_groups(layer.groups, c // layer.groups, layer.outputs // layer.groups)
+    geometry = conv_shape(spec, weight.shape[2:], source, out)
+    kernel, constants = contract(spec, geometry, weight, bias, factor, source, out, other, layer.tile)
+    return Built(kernel, [source.store(x), *constants, *(other.store(r) for r in rest)], out, want)
+
+
+@pytest.fixture(scope="module")
+def built():
+    return {name: build(layer) for name, layer in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def emulated(built):
+    texts = [b.kernel.text.replace(NAME, f"k{i}") for i, b in enumerate(built.values())]
+    return Emulated(templates() + "\n".join(texts), optimize=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_oracles_bits(built, emulated, name):
+    case, number = built[name], list(CASES).index(name)
+    places = [(f"input{i}", 0) for i in range(len(case.buffers))]
+    kernel = case.kernel
+    launch = Launch(f"k{number}", kernel.grid, kernel.block, kernel.shared, (*places, ("output0", 0)))
+    program = Program("", (launch,), np.zeros(0, np.uint8), 0)
+    for backwards in (False, True):
+        y = np.zeros(case.out.numel, case.out.dtype)
+        emulated.run(program, case.buffers, [y], backwards)
+        np.testing.assert_array_equal(case.out.load(y), case.want)
+
+
+def test_large_layers_have_large_tiles():
+    assert choose_tile(100_000, 256).pixels == 128 and choose_tile(49, 64).pixels == 32
+    assert choose_tile(100_000, 64).channels == 64
+    assert all(tile.shared_bytes <= 48 << 10 for tile in TILES)
+
+
+def test_groups_that_begin_between_words_are_made_one():
+    assert has_own_groups(1, 3, 5) and has_own_groups(4, 8, 12)
+    assert not has_own_groups(4, 6, 8) and not has_own_groups(4, 8, 6)
