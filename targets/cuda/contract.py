@@ -138,6 +138,14 @@ def shifted_bias(bias: np.ndarray, weight: np.ndarray, x: Affine) -> np.ndarray:
     return (bias.astype(np.int64) - x.zero_point * sums).astype(np.int32)
 
 
+def has_small_sums(bias: np.ndarray, weight: np.ndarray, x: Affine) -> bool:
+    """Whether no input makes a sum that a float with 23 bits cannot count: all lie in [-2^22, 2^22)."""
+    terms = weight.reshape(weight.shape[0], -1).astype(np.int64)
+    ends = [terms * (code - x.zero_point) for code in (x.qmin, x.qmax)]
+    least, most = (end.sum(axis=1) + bias for end in (np.minimum(*ends), np.maximum(*ends)))
+    return bool(least.min() >= -(2**22) and most.max() < 2**22)
+
+
 def contract(
     spec: Conv2d | Dense,
     shape: Shape,
@@ -167,8 +175,8 @@ def contract(
         **{"RC": residual.pitch if residual else 0, "ZERO": spec.x.zero_point, "STAGES": tile.stages},
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
     }
-    launch = tile.launch(pitch)
-    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, launch)
+    launch, small = tile.launch(pitch), has_small_sums(bias, weight, spec.x)
+    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, launch, small)
     arrays = (
         packed,
         padded(shifted_bias(bias, weight, spec.x), channels, groups),
@@ -188,10 +196,11 @@ def instantiated(
     out: Storage,
     residual: Storage | None,
     launch: str,
+    small: bool,
 ) -> str:
     """A kernel over x, w, bias, multiplier, [residual], y: a template of ``device/`` with constants.
 
-    launch: how many threads it has, "QC_KERNEL(128)".
+    launch: how many threads it has, "QC_KERNEL(128)". small: see ``has_small_sums``.
     """
     numbers = ", ".join(f"{name} = {value}" for name, value in constants.items())
     element = residual.type if residual else "u8"
@@ -199,9 +208,10 @@ def instantiated(
     other = "r" if residual else f"static_cast<const {element}*>(nullptr)"
     parameters = [f"const {codes}* x", weights, "const int* b", "const float* m"]
     parameters += [f"const {element}* r"] * bool(residual)
+    flags = {"SIGNED": codes == "i8", "RESIDUAL": residual is not None, "SMALL": small}
     return f"""struct {NAME}_shape {{
   static constexpr int {numbers};
-  static constexpr bool SIGNED = {str(codes == "i8").lower()}, RESIDUAL = {str(residual is not None).lower()};
+  static constexpr bool {", ".join(f"{name} = {str(flag).lower()}" for name, flag in flags.items())};
   {epilogue_function(epilogue, out, element)}
 }};
 {launch} {NAME}({signature([*parameters, f"{out.type}* y"])}) {{

@@ -1,5 +1,18 @@
 // The arithmetic of codes, as qcompile.reference.arithmetic has it: every product and sum is rounded on its own.
 
+// GPUs convert between int and float at a fraction of the rate of sums. In floats from 2^23 on, neighbours differ by 1:
+// a sum with 1.5 * 2^23 leaves the nearest integer, ties to even, in the lowest bits; if |v| < 2^22.
+constexpr float SHIFT = 12582912.0f;
+constexpr int SHIFT_BITS = 0x4B400000;
+
+QC_DEVICE int nearest(float v) { return bits_of(sum(v, SHIFT)) - SHIFT_BITS; }
+
+// ``real`` of an int within [-2^22, 2^22), if it is known to be SMALL.
+template <bool SMALL> QC_DEVICE float real_sum(int v) {
+  if constexpr (SMALL) return sum(with_bits(SHIFT_BITS + v), -SHIFT);
+  else return real(v);
+}
+
 // clip(round_half_even(v), low - z, high - z) + z. Clipping first gives the same and keeps the conversion in range.
 QC_DEVICE int to_code(float v, float low, float high, int zero) { return nearest(fminf(fmaxf(v, low), high)) + zero; }
 

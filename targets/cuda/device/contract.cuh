@@ -161,7 +161,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
         for (int c = 0; c < 2; ++c) {
           // Sums wrap around as int32 does; signed overflow would be undefined in C++.
           const u32 total = static_cast<u32>(sums[i][j][half * 2 + c]) + static_cast<u32>(more.v[c]);
-          const float v = product(real(static_cast<int>(total)), factor.v[c]);
+          const float v = product(real_sum<P::SMALL>(static_cast<int>(total)), factor.v[c]);
           if constexpr (CODES) {
             Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
             *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));

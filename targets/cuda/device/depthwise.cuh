@@ -40,13 +40,13 @@ QC_DEVICE void depthwise(const u8* x, const u32* w, const int* bias, const float
       if constexpr (P::RESIDUAL) other = *reinterpret_cast<const Pack<R, 4>*>(residual + pixel * P::C + channel);
       Pack<Y, 4> result;
       QC_UNROLL
-      for (int c = 0; c < 4; ++c) result.v[c] = P::finish(product(real(sums.v[c]), factor.v[c]), other.v[c]);
+      for (int c = 0; c < 4; ++c) result.v[c] = P::finish(product(real_sum<P::SMALL>(sums.v[c]), factor.v[c]), other.v[c]);
       *reinterpret_cast<Pack<Y, 4>*>(y + pixel * P::C + channel) = result;
     } else {
       for (int c = 0; c < 4; ++c) {
         if (channel + c >= P::O) break;
         const R other = P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0);
-        y[pixel * P::OC + channel + c] = P::finish(product(real(sums.v[c]), factor.v[c]), other);
+        y[pixel * P::OC + channel + c] = P::finish(product(real_sum<P::SMALL>(sums.v[c]), factor.v[c]), other);
       }
     }
   }

@@ -143,7 +143,16 @@ static inline void check_shared(const void* p, int bytes, const char* what) {
 QC_DEVICE float product(float a, float b) { return a * b; }
 QC_DEVICE float sum(float a, float b) { return a + b; }
 QC_DEVICE float quotient(float a, float b) { return a / b; }
-QC_DEVICE int nearest(float v) { return isnan(v) ? 0 : static_cast<int>(nearbyintf(v)); }
+QC_DEVICE int bits_of(float v) {
+  int bits;
+  memcpy(&bits, &v, 4);
+  return bits;
+}
+QC_DEVICE float with_bits(int bits) {
+  float v;
+  memcpy(&v, &bits, 4);
+  return v;
+}
 QC_DEVICE float real(int v) { return static_cast<float>(v); }
 QC_DEVICE void barrier() { emulation::leave(emulation::BARRIER); }
 

@@ -36,7 +36,8 @@ template <class T, int L> struct alignas(sizeof(T) * L) Pack {
 QC_DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
 QC_DEVICE float sum(float a, float b) { return __fadd_rn(a, b); }
 QC_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
-QC_DEVICE int nearest(float v) { return __float2int_rn(v); }  // ties to even
+QC_DEVICE int bits_of(float v) { return __float_as_int(v); }
+QC_DEVICE float with_bits(int bits) { return __int_as_float(bits); }
 QC_DEVICE float real(int v) { return __int2float_rn(v); }
 QC_DEVICE void barrier() { __syncthreads(); }
 

@@ -11,7 +11,15 @@ from benchmarks.cuda.sweep import OTHERS
 from qcompile.manifest import Launch
 from qcompile.ops import Affine, Conv2d, Epilogue
 from qcompile.reference import convolution as reference
-from qcompile.targets.cuda.contract import TILES, Tile, choose_tile, contract, conv_shape, has_own_groups
+from qcompile.targets.cuda.contract import (
+    TILES,
+    Tile,
+    choose_tile,
+    contract,
+    conv_shape,
+    has_own_groups,
+    has_small_sums,
+)
 from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import Program, templates
 from qcompile.targets.cuda.storage import Storage, channels_last
@@ -123,3 +131,29 @@ def test_large_layers_have_large_tiles():
 def test_groups_that_begin_between_words_are_made_one():
     assert has_own_groups(1, 3, 5) and has_own_groups(4, 8, 12)
     assert not has_own_groups(4, 6, 8) and not has_own_groups(4, 8, 6)
+
+
+def test_sums_that_floats_can_count():
+    weight, bias = np.full((2, 100, 1, 1), 127, np.int8), np.zeros(2, np.int32)
+    assert has_small_sums(bias, weight, X)
+    assert not has_small_sums(bias, np.full((2, 200, 1, 1), 127, np.int8), X)
+    assert not has_small_sums(np.array([0, 2**22], np.int32), weight, X)
+
+
+def test_codes_are_rounded_to_even():
+    kernel = """
+QC_KERNEL(256) codes(const float* x, int* y) {
+  y[threadIdx.x] = to_code(x[threadIdx.x], -128.0f, 127.0f, 0);
+  y[256 + threadIdx.x] = bits_of(real_sum<true>(static_cast<int>(x[threadIdx.x] * 16384.0f)));
+}
+"""
+    x = np.concatenate([np.arange(-64, 63, 0.5), [-np.inf, np.inf]]).astype(np.float32)
+    launch = Launch("codes", 1, 256, 0, (("input0", 0), ("output0", 0)))
+    y = np.zeros(512, np.int32)
+    finite = np.nan_to_num(x, posinf=0, neginf=0)
+    emulated = Emulated(templates() + kernel, optimize=0)
+    emulated.run(Program("", (launch,), np.zeros(0, np.uint8), 0), [finite], [y])
+    np.testing.assert_array_equal(y[:256], np.rint(finite))
+    np.testing.assert_array_equal(y[256:].view(np.float32), finite * 16384)
+    emulated.run(Program("", (launch,), np.zeros(0, np.uint8), 0), [x], [y])
+    assert y[254] == -128 and y[255] == 127
