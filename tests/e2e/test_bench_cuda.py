@@ -50,7 +50,7 @@ def check(form, feeds) -> None:
     for arch in ROWS[0].architectures:
         uses = compiler.cubin(program.source, arch).kernels
         assert not {name: use for name, use in uses.items() if use.spills or use.stack}, arch
-    float_operators = any(note.op in ("softmax", "sigmoid") for note in notes)
+    float_operators = any(note.op in ("softmax", "sigmoid") for note in notes)  # sums of floats in other orders
     for module in (form, with_every_tensor(form)):  # the second reuses no memory, but hides nothing behind a softmax
         program, _ = lower_cuda(module)
         emulated, main = Emulated(program.source), graph.read(module)
@@ -59,7 +59,7 @@ def check(form, feeds) -> None:
             emulated.run(program, [feed[param.name] for param in main.params], got)
             for (name, want), result in zip(interpreter.run(module, feed).items(), got, strict=True):
                 if float_operators and result.dtype == np.float32:
-                    np.testing.assert_allclose(result, want, rtol=2e-6, atol=1e-7, err_msg=name)
+                    np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-7, err_msg=name)
                 else:
                     np.testing.assert_array_equal(result, want, err_msg=name)
 
