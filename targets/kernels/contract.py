@@ -16,12 +16,10 @@ from qcompile.ops import Epilogue
 from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.parallel import worth_threads
-from qcompile.targets.kernels.reduction import Body, Reduction, Segment, Side, neighbours, written_out
+from qcompile.targets.kernels.reduction import Reduction, Segment, Side, neighbours
 from qcompile.targets.kernels.tiling import Tile
+from qcompile.targets.kernels.unroll import REACH, hoisted, reach, unrolled
 from qcompile.targets.storage import BLOCK
-
-_LONG, _SHORT = 4, 8  # reduction steps written out in the innermost loop: of short vectors, each is less work
-_REGISTERS = 32  # of a target with short vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +186,7 @@ class Contraction:
         """The whole reduction of a tile, added to its accumulators."""
         r = self.r
         stream = at.vector * (r.steps * self.vector.lanes * r.group)
-        if self._hoisted(vectors):
+        if hoisted(r, len(vectors), self.vector.dot):
             stream = b.bind(vectors[0].dot.opaque(stream))
         for segment in r.segments:
             self._reduce(segment, base + segment.start, stream, offsets, vectors, acc)
@@ -201,7 +199,8 @@ class Contraction:
         group = self.r.group
         size = sum(v.lanes for v in vectors) * group  # weights of one reduction step
         ahead = self._steps_a_load(vectors)
-        loops, bodies = self._written_out(segment, vectors)
+        dot = self.vector.dot
+        loops, bodies = unrolled(segment, group, dot)
 
         def nest(loops: tuple[tuple[int, int], ...], steps: int, base: b.Index, stream: b.Index) -> None:
             """steps: of one repeat of what lies around ``loops``."""
@@ -214,27 +213,16 @@ class Contraction:
             for body in bodies:
                 with b.loop(body.times) as i:
                     weights = stream + (i * len(body.starts) + body.step) * size
+                    left = reach(len(body.starts) * size, dot)
                     for run in neighbours(body.starts, group, ahead):
+                        if left < len(run) * size:
+                            weights, left = b.bind(dot.opaque(weights)), REACH
+                        left -= len(run) * size
                         at = [base + i * body.stride + (offset + run[0]) for offset in offsets]
                         self._steps(at, len(run), weights, vectors, acc, group - segment.missing)
                         weights = weights + len(run) * size
 
         nest(loops, segment.length, base, stream)
-
-    def _written_out(self, segment: Segment, vectors: list[Vector]) -> tuple[tuple[tuple[int, int], ...], list[Body]]:
-        return written_out(segment, self.r.group, _SHORT if self._steps_a_load(vectors) > 1 else _LONG)
-
-    def _hoisted(self, vectors: list[Vector]) -> bool:
-        """Whether LLVM would take a tile's weights out of the loop over pixels, though they fill all registers alone.
-
-        It does where a reduction is written out with no loop left. (Of long vectors so few steps are written out that
-        their weights fit.)
-        """
-        dot = self.vector.dot
-        if dot is None or dot.opaque is None or self.r.steps * len(vectors) * dot.pixels < _REGISTERS:
-            return False
-        written = [self._written_out(segment, vectors) for segment in self.r.segments]
-        return not any(loops or any(body.times > 1 for body in bodies) for loops, bodies in written)
 
     def _steps_a_load(self, vectors: list[Vector]) -> int:
         """How many neighbouring steps of a pixel are loaded at once."""

@@ -61,7 +61,7 @@ def inner_loops(lines: list[str]) -> list[list[str]]:
     for i, line in enumerate(lines):
         if found := re.match(r"(\.LBB\w+):", line):
             label, start = found[1], i
-        elif label and re.match(rf"\s+(b\.\w+|cbn?z)\s.*{re.escape(label)}\b", line):
+        elif label and re.match(rf"\s+(b\.\w+|[ct]bn?z)\s.*{re.escape(label)}\b", line):
             loops.append([text for text in lines[start + 1 : i + 1] if re.match(r"\t[a-z]", text)])
     return loops
 
