@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import mmap
 import os
 import shutil
 import subprocess
@@ -18,8 +19,10 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Launch
 from qcompile.targets.cuda.program import DEVICE, Program
 
-_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-sanitize=undefined", "-w")
-_GUARD = 4096  # bytes before and behind a buffer that nothing may change
+_CHECKED = ("-fno-sanitize=undefined", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
+_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-w", *_CHECKED)
+_PAGE, _ALIGNMENT, _POISON = mmap.PAGESIZE, 16, 0xA5
+_libc = ctypes.CDLL(None)
 
 
 class Emulated:
@@ -84,19 +87,30 @@ def emulated_library(source: str, library: Path, optimize: int = 2, architecture
 
 
 class _Guarded:
-    """Memory with poison in and around it."""
+    """Memory that ends where a page begins that may not be touched, poisoned before it."""
 
     def __init__(self, size: int, content: np.ndarray | None = None):
-        whole = np.full(size + 2 * _GUARD + 256, 0xA5, np.uint8)
-        start = _GUARD + -(whole.ctypes.data + _GUARD) % 256
-        self.bytes = whole[start : start + size]
-        self._around = (whole[:start], whole[start + size :])
+        self._length = -(-size // _PAGE) * _PAGE + 2 * _PAGE
+        self._whole = np.frombuffer(mmap.mmap(-1, self._length), np.uint8)
+        self._whole[:] = _POISON
+        start = self._length - _PAGE - -(-size // _ALIGNMENT) * _ALIGNMENT
+        self.bytes = self._whole[start : start + size]
+        self._around = (self._whole[_PAGE:start], self._whole[start + size : -_PAGE])
         if content is not None:
             self.bytes[:] = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
+        self._protect(0)  # PROT_NONE
 
     def check(self, what: str) -> None:
-        if any((part != 0xA5).any() for part in self._around):
+        if any((part != _POISON).any() for part in self._around):
             raise QCompileError(what)
+
+    def _protect(self, how: int) -> None:
+        start = self._whole.ctypes.data
+        for page in (start, start + self._length - _PAGE):
+            _libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), how)
+
+    def __del__(self) -> None:
+        self._protect(mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def _host_compiler() -> list[str]:

@@ -32,10 +32,9 @@ def take(
         pack = f"Pack<{x.type}, {lanes}>"
         head = f"const {pack} xs = *reinterpret_cast<const {pack}*>(x + {x.at(source(index))});"
         return each_element([f"const {x.type}* x", *more], out, lanes, head, "xs.v[j]")
-    if lanes > 1:
-        index[out.axis] = f"({index[out.axis]} + j)"
+    index[out.axis] = f"({index[out.axis]} + j)"
     value = f"x[{x.at(source(index))}]"
-    tests = [f"{index[out.axis]} < {out.channels}"] * (lanes > 1 and out.pitch > out.channels)
+    tests = [f"{index[out.axis]} < {out.channels}"] * (out.pitch > out.channels)
     if inside:
         tests.append("(" + inside.replace(f"i{out.axis}", index[out.axis]) + ")")
     if tests:

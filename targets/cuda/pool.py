@@ -91,8 +91,8 @@ def mean(spec: Mean, x: Storage, out: Storage) -> Kernel:
         factor = literal(ratio(spec.x.scale, count * out_scale(spec.epilogue)))
         value = finish(f"product(real(total - {count * spec.x.zero_point}), {factor})", spec.epilogue)
     head = f"{type} total = 0;\n  {loops} total += x[{x.at(index)}];"
-    if x.axis not in reduced and out.pitch > out.channels:
-        head = f"{type} total = 0;\n  if ({index[x.axis]} < {x.channels})\n  {loops} total += x[{x.at(index)}];"
+    if out.pitch > out.channels:
+        head = f"{type} total = 0;\n  if (i{out.axis} < {out.channels})\n  {loops} total += x[{x.at(index)}];"
     return each_element([f"const {x.type}* x"], out, 1, head, value)
 
 

@@ -59,9 +59,9 @@ class Operand:
             return head, f"{self.name}s.v[j]"
         if s.shape[out.axis] == 1:
             return "", f"{self.name}[{s.at(names)}]"
-        names[out.axis] = f"{names[out.axis]} + j" if lanes > 1 else names[out.axis]
+        names[out.axis] = f"{names[out.axis]} + j"
         element = f"{self.name}[{s.at(names)}]"
-        padded = lanes > 1 and out.pitch > out.channels
+        padded = out.pitch > out.channels
         return "", f"(i{out.axis} + j < {out.channels} ? {element} : {s.type}(0))" if padded else element
 
 

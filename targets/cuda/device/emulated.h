@@ -3,10 +3,12 @@
 // Every thread of a block is a fiber with a stack of its own. Fibers of a warp run in turns from one collective
 // instruction (ldmatrix, mma) to the next, warps from one barrier to the next, in either order: results that depend on
 // it show a missing barrier. Asynchronous copies happen no earlier than they are waited for; until then, what they will
-// overwrite is poisoned.
+// overwrite is poisoned. Pages around buffers that may not be read, and accesses that are not aligned, raise signals,
+// which end the kernel with words.
 
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -51,6 +53,7 @@ struct Copy {
 
 struct Fiber {
   jmp_buf at;
+  void* stack;
   State state;
   int collectives, groups, copies;
   Copy queue[MOST_COPIES];
@@ -96,7 +99,8 @@ __attribute__((noinline)) static void resume(int thread) {
 static void start(int threads) {
   for (; started < threads; ++started) {
     getcontext(&fiber_context);
-    fiber_context.uc_stack.ss_sp = malloc(STACK);
+    if (!fibers[started].stack) fibers[started].stack = malloc(STACK);
+    fiber_context.uc_stack.ss_sp = fibers[started].stack;
     fiber_context.uc_stack.ss_size = STACK;
     fiber_context.uc_link = nullptr;
     makecontext(&fiber_context, fiber_main, 0);
@@ -130,6 +134,26 @@ static void run_block(int threads, bool backwards) {
       if (fibers[32 * w].state != fibers[0].state) return fail("warps part ways at a barrier");
   } while (fibers[0].state == BARRIER && !failure);
 }
+
+static void caught(int signal) {
+  fail(signal == SIGILL ? "an access that is not aligned" : "an access outside of every buffer");
+  _longjmp(scheduler, 1);
+}
+
+// Catches what kernels raise, while it lives.
+struct Watch {
+  static constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL};
+  struct sigaction before[3];
+  Watch() {
+    struct sigaction mine = {};
+    mine.sa_handler = caught;
+    mine.sa_flags = SA_NODEFER;
+    for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &mine, &before[i]);
+  }
+  ~Watch() {
+    for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &before[i], nullptr);
+  }
+};
 
 static inline Lane* collective() { return lanes[fibers[current].collectives++ % 2]; }
 
@@ -254,9 +278,11 @@ extern "C" const char* emulate(void* kernel, int count, void** arguments, int gr
   body = bodies[count];
   shared_size = shared;
   start(block);
+  const Watch watch;
   for (int b = 0; b < grid && !failure; ++b) {
     blockIdx.x = backwards ? grid - 1 - b : b;
     run_block(block, backwards != 0);
   }
+  if (failure) started = 0;  // threads that were left in the middle of the kernel begin anew
   return failure;
 }

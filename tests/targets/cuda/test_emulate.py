@@ -42,7 +42,9 @@ QC_KERNEL(32) misaligned(const u8* x, u8* y) {
   copies_left<0>();
 }
 QC_KERNEL(32) divergent(const u8* x, u8* y) { if (threadIdx.x < 7) barrier(); }
-QC_KERNEL(32) outside(const u8* x, u8* y) { y[64 + threadIdx.x] = 0; }
+QC_KERNEL(32) outside(const u8* x, u8* y) { y[-1 - int(threadIdx.x)] = 0; }
+QC_KERNEL(32) far(const u8* x, u8* y) { y[0] = x[768 + threadIdx.x]; }
+QC_KERNEL(32) between(const u8* x, u8* y) { y[0] = static_cast<u8>(*reinterpret_cast<const u32*>(x + threadIdx.x)); }
 QC_KERNEL(32) products(const u8* x, u8* y) {
   QC_SHARED(memory);
   const int lane = threadIdx.x;
@@ -98,11 +100,14 @@ def test_copies_are_there_once_they_are_waited_for(emulated, x):
         ("misaligned", "misaligned: a copy outside of shared memory, or not aligned"),
         ("divergent", "divergent: lanes of a warp part ways"),
         ("outside", "outside writes outside of output0"),
+        ("far", "far: an access outside of every buffer"),
+        ("between", "between: an access that is not aligned"),
     ],
 )
 def test_what_a_gpu_would_not_do_is_refused(emulated, x, kernel, reason):
     with pytest.raises(QCompileError, match=reason):
         call(emulated, kernel, x)
+    np.testing.assert_array_equal(call(emulated, "patient", x)[:32], x[:128:4])  # the next kernel is as good as ever
 
 
 def test_matrix_products(emulated, x):
