@@ -20,7 +20,7 @@ from qcompile.manifest import Launch
 from qcompile.targets.cuda.program import DEVICE, Program
 
 _CHECKED = ("-fno-sanitize=undefined", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
-_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-w", *_CHECKED)
+_FLAGS = ("-x", "c++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-exceptions", "-w", *_CHECKED)
 _PAGE, _ALIGNMENT, _POISON = mmap.PAGESIZE, 16, 0xA5
 _libc = ctypes.CDLL(None)
 

@@ -4,23 +4,25 @@
 #include <dlfcn.h>
 #include <stdio.h>
 
-#include <vector>
-
 struct Launched {
   void* function;
   unsigned grid, block, shared;
-  std::vector<void*> arguments;
+  int count;
+  void* arguments[7];
 };
-typedef std::vector<Launched> Graph;
+struct Graph {
+  int count;
+  Launched launches[64];
+};
 
 static Graph* capturing;
 static void* context;
 static int allocated, event_time;
 
 static int perform(const Launched& launch) {
-  const char* failure = emulate(launch.function, static_cast<int>(launch.arguments.size()),
-                                const_cast<void**>(launch.arguments.data()), static_cast<int>(launch.grid),
-                                static_cast<int>(launch.block), static_cast<int>(launch.shared), 0);
+  const char* failure = emulate(launch.function, launch.count, const_cast<void**>(launch.arguments),
+                                static_cast<int>(launch.grid), static_cast<int>(launch.block),
+                                static_cast<int>(launch.shared), 0);
   if (failure) fprintf(stderr, "%s\n", failure);
   return failure ? 719 : 0;  // CUDA_ERROR_LAUNCH_FAILED
 }
@@ -74,33 +76,36 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t size, void*) {
 
 int cuStreamCreate(void** stream, unsigned) { return *stream = &event_time, 0; }
 int cuStreamSynchronize(void*) { return 0; }
-int cuStreamBeginCapture_v2(void*, int) { return capturing = new Graph, 0; }
+int cuStreamBeginCapture_v2(void*, int) { return capturing = static_cast<Graph*>(calloc(1, sizeof(Graph))), 0; }
 int cuStreamEndCapture(void*, void** graph) { return *graph = capturing, capturing = nullptr, 0; }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, uint64_t) {
-  return *executable = new Graph(*static_cast<Graph*>(graph)), 0;
+  *executable = memcpy(malloc(sizeof(Graph)), graph, sizeof(Graph));
+  return 0;
 }
-int cuGraphExecDestroy(void* graph) { return delete static_cast<Graph*>(graph), 0; }
-int cuGraphDestroy(void* graph) { return delete static_cast<Graph*>(graph), 0; }
+int cuGraphExecDestroy(void* graph) { return free(graph), 0; }
+int cuGraphDestroy(void* graph) { return free(graph), 0; }
 int cuGraphLaunch(void* graph, void*) {
-  for (const Launched& launch : *static_cast<Graph*>(graph))
-    if (const int error = perform(launch)) return error;
+  const Graph* const all = static_cast<Graph*>(graph);
+  for (int i = 0; i < all->count; ++i)
+    if (const int error = perform(all->launches[i])) return error;
   return ++event_time, 0;
 }
 int cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigned block, unsigned, unsigned, unsigned shared,
                    void*, void**, void** extra) {
   void** const arguments = static_cast<void**>(extra[1]);
   const size_t count = *static_cast<size_t*>(extra[3]) / sizeof(void*);
-  const Launched launch{function, grid, block, shared, std::vector<void*>(arguments, arguments + count)};
+  Launched launch = {function, grid, block, shared, static_cast<int>(count), {}};
+  memcpy(launch.arguments, arguments, count * sizeof(void*));
   if (!capturing) return ++event_time, perform(launch);
-  capturing->push_back(launch);
+  capturing->launches[capturing->count++] = launch;
   return 0;
 }
 
-int cuEventCreate(void** event, unsigned) { return *event = new int, 0; }
+int cuEventCreate(void** event, unsigned) { return *event = calloc(1, sizeof(int)), 0; }
 int cuEventRecord(void* event, void*) { return *static_cast<int*>(event) = event_time, 0; }
 int cuEventElapsedTime(float* time, void* first, void* last) {
   return *time = static_cast<float>(*static_cast<int*>(last) - *static_cast<int*>(first)), 0;
 }
-int cuEventDestroy_v2(void* event) { return delete static_cast<int*>(event), 0; }
+int cuEventDestroy_v2(void* event) { return free(event), 0; }
 
 }  // extern "C"
