@@ -9,7 +9,7 @@ from qcompile.targets.instructions import Dot
 from qcompile.targets.kernels.reduction import Body, Reduction, Segment, written_out
 
 _LONG, _SHORT = 4, 8  # steps: of short vectors (which load several steps at once), each is less work
-_WINDOW = 24  # steps of short vectors, if they are a whole window or a whole reduction
+_WINDOW = 24  # steps of short vectors, if they are a whole window (of a reduction, epilogues would become part)
 _REGISTERS = 32  # of a target with short vectors
 REACH = 1024  # bytes behind an address from which one instruction loads two short vectors
 
@@ -20,7 +20,8 @@ def unrolled(segment: Segment, group: int, dot: Dot | None) -> tuple[tuple[tuple
         return written_out(segment, group, _LONG)
     extents = [segment.steps, *(extent for extent, _ in reversed(segment.loops))]
     most = _WINDOW if group > 2 else 0  # products that are widened need the registers that neighbours would share
-    return written_out(segment, group, max(_SHORT, *(steps for steps in accumulate(extents, mul) if steps <= most), 0))
+    whole = [steps for steps in accumulate(extents, mul) if steps <= most and steps < segment.length]
+    return written_out(segment, group, max(_SHORT, *whole, 0))
 
 
 def reach(size: int, dot: Dot | None) -> int:

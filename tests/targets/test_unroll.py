@@ -29,7 +29,8 @@ def steps(dot, channels: int, window: int) -> tuple[int, int]:
     ("dot", "channels", "window", "want"),
     [
         (I8MM, 64, 3, (18, 4)),  # a whole window
-        (I8MM, 128, 1, (16, 1)),  # a whole reduction
+        (I8MM, 64, 1, (8, 1)),  # a whole reduction
+        (I8MM, 128, 1, (8, 2)),
         (I8MM, 256, 1, (8, 4)),
         (SDOT, 64, 3, (12, 12)),  # a row of a window
         (SDOT, 256, 1, (8, 8)),
@@ -46,9 +47,9 @@ def test_weights_that_reach_far_have_several_addresses():
     assert reach(9999, None) == reach(9999, X86[0].dot) == 9999
 
 
-@pytest.mark.parametrize(("dot", "inputs", "want"), [(SDOT, 16, False), (SDOT, 64, True), (SDOT, 512, False)])
+@pytest.mark.parametrize(("dot", "inputs", "want"), [(SDOT, 16, False), (SDOT, 32, True), (SDOT, 64, False)])
 def test_weights_are_hoisted_if_no_loop_is_left(dot, inputs, want):
-    """16 channels: 16 registers hold their weights. 512: a loop is left."""
+    """16 channels: 16 registers hold their weights. 64: a loop is left."""
     spec = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, CODES, Epilogue(CODES))
     x, out = Storage((1, inputs, 4, 4), "int8", 16), Storage((1, 16, 4, 4), "int8", 16)
     reduction = conv_reduction(spec, x, (16, inputs, 1, 1), out, None, dot.group)
