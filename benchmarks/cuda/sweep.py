@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import qcompile as qc
 import qcompile.passes.lower_cuda_layers as layers
+from benchmarks.cuda.timing import CODE
 from qcompile.model import Model
 from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
@@ -47,7 +49,7 @@ QC_KERNEL(256) peak(const u8* x, u8* y) {{
 
 
 def write_sweep(model: Model, plan: qc.QuantPlan, out: Path, arch: str) -> None:
-    """``kernels.cubin`` and ``sweep.json``: a row for each kernel, with the bytes of its arguments."""
+    """The code, and ``sweep.json``: a row for each kernel, with the bytes of its arguments."""
     form = run_passes(model_for(model, plan).module, form_passes(plan, model.layers))
     with _recorded() as calls:
         lower_cuda(form)
@@ -79,7 +81,8 @@ def write_sweep(model: Model, plan: qc.QuantPlan, out: Path, arch: str) -> None:
             )
     source = templates() + PEAK + "\n".join(t.replace(NAME, r["kernel"]) for t, r in zip(texts, rows, strict=True))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "kernels.cubin").write_bytes(find_compiler().cubin(source, arch).code)
+    code = find_compiler().cubin(source, arch).code
+    (out / CODE).write_bytes(gzip.compress(code, mtime=0))
     peak = {"block": 256, "products": 8 * CHAINS * TURNS, "macs": 16 * 8 * 32}
     (out / "sweep.json").write_text(json.dumps({"peak": peak, "rows": rows}, indent=1) + "\n")
 

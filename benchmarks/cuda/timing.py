@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 from qcompile.runtime.driver import LIBRARY, open_driver
 
+CODE = "kernels.cubin.gz"  # of a sweep, beside sweep.json
 REPEATS, ROUNDS = 20, 5  # launches in a graph, and graphs; the fastest counts
 
 
@@ -24,7 +26,7 @@ class Gpu:
     def peak(self, folder: Path) -> float:
         """Operations a second of Tensor Cores that do nothing else, int8."""
         about = json.loads((folder / "sweep.json").read_text())["peak"]
-        kernel = self.driver.function(self.driver.load((folder / "kernels.cubin").read_bytes()), "peak")
+        kernel = self.driver.function(self.driver.load(gzip.decompress((folder / CODE).read_bytes())), "peak")
         memory = [self.driver.allocate(1 << 16) for _ in range(2)]
         grid = 8 * self.driver.processors(self.device)
         best = self._microseconds([(kernel, grid, about["block"], 0, memory)])
@@ -35,7 +37,7 @@ class Gpu:
     def sweep(self, folder: Path, peak: float) -> list[dict[str, Any]]:
         """Prints each layer's tiles, fastest first; returns the rows with their times."""
         about = json.loads((folder / "sweep.json").read_text())
-        module = self.driver.load((folder / "kernels.cubin").read_bytes())
+        module = self.driver.load(gzip.decompress((folder / CODE).read_bytes()))
         largest = [max(row["arguments"][i] for row in about["rows"] if i < len(row["arguments"])) for i in range(6)]
         memory = [self.driver.allocate(size + 256) for size in largest]
         rows = []

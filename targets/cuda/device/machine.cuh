@@ -60,7 +60,7 @@ template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
 #if QC_ARCH >= 800
   const size_t source = __cvta_generic_to_global(from);
   if constexpr (BYTES == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(source) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(source) : "memory");
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(source), "n"(BYTES)
                  : "memory");
