@@ -53,7 +53,7 @@ class LayerCost:
 
 
 class LoggedCosts:
-    """Costs of workloads by the records of ``logs``, first hit first.
+    """Costs of workloads by the records of ``logs`` in seconds, first hit first; counted instructions say nothing here.
 
     device: CPU model whose times are wanted; without, or where there are none, those of the last one measured.
     """

@@ -60,8 +60,8 @@ def test_what_was_timed_goes_before_what_was_counted(ask):
     count = record(LAYER, VNNI, counted, costs=(1000.0,), unit=INSTRUCTIONS)
     assert ask(LAYER, [count], [record(LAYER, VNNI, timed)]) == Schedule(timed, TUNED)
     assert ask(LAYER, [count, record(similar, VNNI, other_knobs(similar))]) == Schedule(counted, COUNTED)
-    other = record(similar, VNNI, other_knobs(similar), costs=(1000.0,), unit=INSTRUCTIONS)
-    assert ask(LAYER, [other]).source == TRANSFERRED
+    knobs = TEMPLATES[similar.operator].default(similar, VNNI)
+    assert ask(LAYER, [record(similar, VNNI, knobs, costs=(1000.0,), unit=INSTRUCTIONS)]).source == TRANSFERRED
 
 
 def test_failures_are_never_used(ask):
