@@ -14,8 +14,9 @@ from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
 from qcompile.passes.lower_cuda_movement import MOVEMENT, concat
 from qcompile.passes.lower_weighted import as_convolution
+from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.cuda import elementwise, movement, pool
-from qcompile.targets.cuda.contract import Shape, contract, conv_shape, has_own_groups
+from qcompile.targets.cuda.contract import Shape, contract, contract_bf16, conv_shape, has_own_groups
 from qcompile.targets.cuda.depthwise import depthwise
 from qcompile.targets.cuda.float_product import float_product
 from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
@@ -29,14 +30,24 @@ if TYPE_CHECKING:
 def _conv2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
     weight = _weight(lowering, call, spec)
     weight = weight if weight.ndim == 4 else weight[:, :, None]
-    x = channels_last(shape_of(call.args[0]), dtype_of(call.args[0]))
+    x = channels_last(shape_of(call.args[0]), _read(spec, call, _own_groups(spec, weight)))
     _convolved(lowering, var, call, spec, weight, x, lowering.place(call.args[0], x))
+
+
+def _own_groups(spec: ops.Conv2d, weight: np.ndarray) -> bool:
+    return has_own_groups(spec.groups, weight.shape[1], weight.shape[0] // spec.groups)
+
+
+def _read(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense, call: relax.Call, on_tensor_cores: bool = True) -> str:
+    """The dtype in which a layer reads its input."""
+    rounded = spec.activations == "bfloat16" and on_tensor_cores
+    return "bfloat16" if rounded else dtype_of(call.args[0])
 
 
 def _conv_transpose2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
     """The pixels spread apart by the stride, then an ordinary convolution with the window turned round."""
     weight, conv = as_convolution(spec, _weight(lowering, call, spec))
-    x = channels_last(shape_of(call.args[0]), dtype_of(call.args[0]))
+    x = channels_last(shape_of(call.args[0]), _read(spec, call, _own_groups(conv, weight)))
     n, c, *spatial = x.shape
     strides = spec.strides[-len(spatial) :]
     shape = (n, c, *((extent - 1) * stride + 1 for extent, stride in zip(spatial, strides, strict=True)))
@@ -59,30 +70,32 @@ def _convolved(
     out = channels_last(shape_of(var), dtype_of(var))
     shape = conv_shape(spec, weight.shape[2:], x, out)
     if spec.x is None:
-        _float_weighted(lowering, var, call, spec, "conv2d_f32", shape, weight, x, source, out)
+        _float_weighted(lowering, var, call, spec, "conv2d", shape, weight, x, source, out)
         return
     if is_depthwise(spec, weight.shape):
         _weighted(lowering, var, call, spec, "depthwise_conv2d", depthwise, shape, weight, x, source, out)
         return
-    if not has_own_groups(spec.groups, weight.shape[1], weight.shape[0] // spec.groups):
+    if not _own_groups(spec, weight):
         weight = block_diagonal(weight, spec.groups)
     _weighted(lowering, var, call, spec, "conv2d", contract, shape, weight, x, source, out)
 
 
 def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
     weight = _weight(lowering, call, spec)[:, :, None, None]
-    x, out = (rows_last(shape_of(t), dtype_of(t)) for t in (call.args[0], var))
+    x, out = rows_last(shape_of(call.args[0]), _read(spec, call)), rows_last(shape_of(var), dtype_of(var))
     source, shape = lowering.place(call.args[0], x), Shape(x.rows, 1, 1, 1, 1)
     if spec.x is None:
-        _float_weighted(lowering, var, call, spec, "dense_f32", shape, weight, x, source, out)
+        _float_weighted(lowering, var, call, spec, "dense", shape, weight, x, source, out)
         return
     _weighted(lowering, var, call, spec, "dense", contract, shape, weight, x, source, out)
 
 
 def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
-    if spec.group or spec.weights not in ("int8", "float32") or (spec.x is None) != (spec.weights == "float32"):
+    """int8 of integer layers, else float32, rounded if the layer's weights are bfloat16."""
+    if (spec.activations, spec.weights) not in _WEIGHTS or spec.group:
         raise lowering.refuse(f"{spec.op} with {spec.weights} weights and {spec.activations} activations")
-    return array(call.args[1])
+    weight = array(call.args[1])
+    return weight if spec.x is not None else weight.astype(np.float32)
 
 
 def _float_weighted(
@@ -98,8 +111,16 @@ def _float_weighted(
     out: Storage,
 ) -> None:
     bias, *rest = call.args[2:]
-    kernel, packed = float_product(spec, shape, weight, x, out, out if rest else None)
-    lowering.emit(var, kernel, [source, packed, array(bias), *(lowering.place(r, out) for r in rest)], out, op)
+    kind = "bf16" if spec.activations == "bfloat16" else "f32"
+    residual = (replace(out, dtype="bfloat16") if x.dtype == "bfloat16" else out) if rest else None
+    if x.dtype == "bfloat16":
+        bits = to_bits(weight).reshape(weight.shape)
+        kernel, constants = contract_bf16(spec, shape, bits, array(bias), x, out, residual)
+    else:
+        kernel, packed = float_product(spec, shape, weight, x, out, residual, rounded=kind == "bf16")
+        constants = (packed, array(bias))
+    residuals = [lowering.place(r, residual) for r in rest]
+    lowering.emit(var, kernel, [source, *constants, *residuals], out, f"{op}_{kind}")
 
 
 def _weighted(
@@ -231,6 +252,7 @@ def _float_binary(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> N
     _two(lowering, var, call, op, lambda a, b, out: elementwise.float_binary(op, a, b, out))
 
 
+_WEIGHTS = (("uint8", "int8"), ("float32", "float32"), ("bfloat16", "bfloat16"))  # activations and weights
 COMPOSITES: dict[type, Callable[..., None]] = {
     ops.Conv2d: _conv2d,
     ops.ConvTranspose2d: _conv_transpose2d,

@@ -109,7 +109,7 @@ def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, t
     [
         (["--target", "cuda:sm_91"], "no architecture 'sm_91'; did you mean 'sm_90'?"),
         (["--target", "cuda", "--threads", "2"], "cuda: threads are of a CPU; leave --threads out"),
-        (["--target", "cuda", "--precision", "w4a8"], "cuda: there are no CUDA kernels of w4a8 yet; there are of int8, fp32"),
+        (["--target", "cuda", "--precision", "w4a8"], "cuda: there are no CUDA kernels of w4a8 yet; there are of int8, fp32, bf16"),
         (["--target", "cuda", "--trials", "5"], "--trials: cuda has no schedules yet; leave it out"),
     ],
 )
@@ -153,3 +153,10 @@ def test_the_program_is_dumped(imported, plan, tmp_path):
 def test_an_archive_is_readable(artifact):
     with zipfile.ZipFile(io.BytesIO((artifact.path / "model.cubins").read_bytes())) as archive:
         assert archive.testzip() is None and np.all([i.date_time[0] == 1980 for i in archive.infolist()])
+
+
+def test_bfloat16_products_are_those_of_tensor_cores(imported, tmp_path):
+    plan = qc.plan_uniform(imported, None, "bf16")
+    held = modules(qc.build(imported, plan, "cuda", out=tmp_path / "a"))
+    assert "HMMA.16816.F32.BF16" in disassembled(held["sm_80.cubin"], tmp_path)["conv2d_bf16_0"]
+    assert "FFMA" in disassembled(held["sm_75.cubin"], tmp_path)["conv2d_bf16_0"]

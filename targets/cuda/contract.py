@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,11 +110,11 @@ def choose_tile(pixels: int, channels: int, groups: int = 1) -> Tile:
 
 
 def pack_weights(weight: np.ndarray, pitch: int, groups: int, tile: Tile) -> np.ndarray:
-    """(O, I, KH, KW) int8 as (channels, K): taps by ``pitch`` channels; zeros fill up rows, and groups to tiles."""
+    """(O, I, KH, KW) as bytes (channels, K), int8: taps by ``pitch`` channels; zeros fill up rows, groups and tiles."""
     o, i, kh, kw = weight.shape
-    wide = np.zeros((o, kh, kw, pitch), np.int8)
+    wide = np.zeros((o, kh, kw, pitch), weight.dtype)
     wide[..., :i] = weight.transpose(0, 2, 3, 1)
-    rows = wide.reshape(groups, o // groups, -1)
+    rows = wide.view(np.int8).reshape(groups, o // groups, -1)
     length, steps = rows.shape[2], -(-rows.shape[2] // STEP) * STEP
     packed = np.zeros((groups, -(-rows.shape[1] // tile.channels) * tile.channels, steps), np.int8)
     packed[:, : rows.shape[1], :length] = rows
@@ -162,59 +163,115 @@ def contract(
     weight: (O, I, KH, KW), I of a group; groups as ``has_own_groups`` says, or made one. tile: instead of the one
     that ``choose_tile`` takes.
     """
+    product = _product(shape, weight, x, out, residual, tile)
+    small = has_small_sums(bias, weight, spec.x)
+    flags = {"SIGNED": spec.x.dtype == "int8", "RESIDUAL": residual is not None, "SMALL": small, "FLOAT": False}
+    members = f"""{constants_text({**product.constants, "ZERO": spec.x.zero_point}, flags)}
+  typedef int Sum;
+  QC_DEVICE_MEMBER static float value(int sum, int bias, float factor) {{
+    return scaled_sum<SMALL>(sum, bias, factor);
+  }}"""
+    parameters = ["const i8* w", "const int* bias", "const float* multiplier"]
+    text = instantiated("contract", parameters, members, spec.epilogue, x, out, residual, product.launch)
+    arrays = (
+        product.weights,
+        product.padded(shifted_bias(bias, weight, spec.x)),
+        product.padded(multiplier.astype(np.float32)),
+    )
+    return product.kernel(text, "mma"), arrays
+
+
+def contract_bf16(
+    spec: Conv2d | Dense,
+    shape: Shape,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+) -> tuple[Kernel, tuple[np.ndarray, ...]]:
+    """``contract`` of bfloat16 into float32: buffers x, constants, residual (if there is one), y. weight: bits."""
+    product = _product(shape, weight, x, out, residual, None)
+    flags = {"SIGNED": False, "RESIDUAL": residual is not None, "FLOAT": True}
+    members = f"""{constants_text({**product.constants, "ZERO": 0}, flags)}
+  typedef float Sum;
+  QC_DEVICE_MEMBER static float value(float total, float bias, float) {{ return sum(total, bias); }}"""
+    parameters = ["const i8* w", "const float* bias"]
+    text = instantiated("contract", parameters, members, spec.epilogue, x, out, residual, product.launch)
+    return product.kernel(text, "mma bf16"), (product.weights, product.padded(bias.astype(np.float32)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Product:
+    """What layers of any dtype have in common."""
+
+    constants: dict[str, int]
+    weights: np.ndarray
+    groups: int
+    blocks: int
+    tile: Tile
+    launch: str
+
+    def padded(self, values: np.ndarray) -> np.ndarray:
+        return padded(values, self.weights.shape[0], self.groups)
+
+    def kernel(self, text: str, name: str) -> Kernel:
+        note = f"{name} {self.tile.pixels}x{self.tile.channels}"
+        return Kernel(text, self.blocks, self.tile.threads, self.tile.shared_bytes, note)
+
+
+def _product(
+    shape: Shape, weight: np.ndarray, x: Storage, out: Storage, residual: Storage | None, tile: Tile | None
+) -> _Product:
     outputs, inputs = weight.shape[:2]
-    groups = x.channels // inputs
+    groups, item = x.channels // inputs, x.item_bytes
     pitch, group_outputs = (x.pitch, out.pitch) if groups == 1 else (inputs, outputs // groups)
     tile = tile or choose_tile(shape.pixels, outputs // groups, groups)
     packed = pack_weights(weight, pitch, groups, tile)
     channels, length = packed.shape
     constants = {
         **shape.constants(),
-        **{"PIXELS": shape.pixels, "C": x.pitch, "CG": pitch, "O": outputs, "OG": group_outputs, "OC": out.pitch},
+        **{"PIXELS": shape.pixels, "C": item * x.pitch, "CG": item * pitch},
+        **{"O": outputs, "OG": group_outputs, "OC": out.pitch, "RC": residual.pitch if residual else 0},
         **{"K": length, "CHANNELS": channels, "GROUP_TILES": channels // groups // tile.channels},
-        **{"RC": residual.pitch if residual else 0, "ZERO": spec.x.zero_point, "STAGES": tile.stages},
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
+        "STAGES": tile.stages,
     }
-    launch, small = tile.launch(pitch), has_small_sums(bias, weight, spec.x)
-    text = instantiated("contract", "const i8* w", constants, spec.x, spec.epilogue, out, residual, launch, small)
-    arrays = (
-        packed,
-        padded(shifted_bias(bias, weight, spec.x), channels, groups),
-        padded(multiplier.astype(np.float32), channels, groups),
-    )
     blocks = groups * tile.blocks(shape.pixels, outputs // groups)
-    note = f"mma {tile.pixels}x{tile.channels}"
-    return Kernel(text, blocks, tile.threads, tile.shared_bytes, note), arrays
+    return _Product(constants, packed, groups, blocks, tile, tile.launch(item * pitch))
+
+
+def constants_text(numbers: dict[str, int], flags: dict[str, bool]) -> str:
+    """The constants of what a template of ``device/`` is instantiated with."""
+    integers = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+    booleans = ", ".join(f"{name} = {str(flag).lower()}" for name, flag in flags.items())
+    return f"static constexpr int {integers};\n  static constexpr bool {booleans};"
 
 
 def instantiated(
     template: str,
-    weights: str,
-    constants: dict[str, int],
-    x: Affine,
+    parameters: Sequence[str],
+    members: str,
     epilogue: Epilogue,
+    x: Storage,
     out: Storage,
     residual: Storage | None,
     launch: str,
-    small: bool,
 ) -> str:
-    """A kernel over x, w, bias, multiplier, [residual], y: a template of ``device/`` with constants.
+    """A kernel over x, what ``parameters`` declare, [residual], y: a template of ``device/``.
 
-    launch: how many threads it has, "QC_KERNEL(128)". small: see ``has_small_sums``.
+    members: of the structure that it is instantiated with. launch: how many threads it has, "QC_KERNEL(128)".
     """
-    numbers = ", ".join(f"{name} = {value}" for name, value in constants.items())
     element = residual.type if residual else "u8"
-    codes = "u8" if x.dtype == "uint8" else "i8"
-    other = "r" if residual else f"static_cast<const {element}*>(nullptr)"
-    parameters = [f"const {codes}* x", weights, "const int* b", "const float* m"]
-    parameters += [f"const {element}* r"] * bool(residual)
-    flags = {"SIGNED": codes == "i8", "RESIDUAL": residual is not None, "SMALL": small}
+    names = [parameter.rpartition(" ")[2] for parameter in parameters]
+    names += ["static_cast<const float*>(nullptr)"] * ("multiplier" not in names)
+    names.append("r" if residual else f"static_cast<const {element}*>(nullptr)")
+    declared = [f"const {x.type}* x", *parameters, *[f"const {element}* r"] * bool(residual), f"{out.type}* y"]
     return f"""struct {NAME}_shape {{
-  static constexpr int {numbers};
-  static constexpr bool {", ".join(f"{name} = {str(flag).lower()}" for name, flag in flags.items())};
-  {epilogue_function(epilogue, out, element)}
+  {members}
+  {epilogue_function(epilogue, out, residual)}
 }};
-{launch} {NAME}({signature([*parameters, f"{out.type}* y"])}) {{
-  {template}<{NAME}_shape>(reinterpret_cast<const u8*>(x), w, b, m, {other}, y);
+{launch} {NAME}({signature(declared)}) {{
+  {template}<{NAME}_shape>(reinterpret_cast<const u8*>(x), {", ".join(names)}, y);
 }}
 """

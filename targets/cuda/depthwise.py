@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcompile.ops import Conv2d
-from qcompile.targets.cuda.contract import Shape, has_small_sums, instantiated, padded, shifted_bias
+from qcompile.targets.cuda.contract import Shape, constants_text, has_small_sums, instantiated, padded, shifted_bias
 from qcompile.targets.cuda.storage import Storage
 from qcompile.targets.cuda.text import THREADS, Kernel
 
@@ -34,8 +34,11 @@ def depthwise(
         **{"C": x.pitch, "O": out.channels, "OC": out.pitch, "RC": residual.pitch if residual else 0},
         **{"ZERO": spec.x.zero_point, "STRIP": strip, "THREADS": THREADS},
     }
-    launch, small = f"QC_KERNEL({THREADS})", has_small_sums(bias, weight, spec.x)
-    text = instantiated("depthwise", "const u32* w", constants, spec.x, spec.epilogue, out, residual, launch, small)
+    small = has_small_sums(bias, weight, spec.x)
+    flags = {"SIGNED": spec.x.dtype == "int8", "RESIDUAL": residual is not None, "SMALL": small}
+    parameters = ["const u32* w", "const int* bias", "const float* multiplier"]
+    members, launch = constants_text(constants, flags), f"QC_KERNEL({THREADS})"
+    text = instantiated("depthwise", parameters, members, spec.epilogue, x, out, residual, launch)
     arrays = (
         pack_weights(weight, x.pitch),
         padded(shifted_bias(bias, weight, spec.x), x.pitch),

@@ -109,7 +109,8 @@ def float_unary(op: str, x: Storage, out: Storage) -> Kernel:
     return one(FLOAT_UNARY[op].format("{v}"), x, out)
 
 
-def epilogue_function(epilogue: Epilogue, out: Storage, residual: str) -> str:
-    """The member ``finish`` of what a kernel template is instantiated with. residual: the other tensor's type."""
-    value = finish("v", epilogue, "r")
-    return f"QC_DEVICE_MEMBER static {out.type} finish(float v, {residual} r) {{ (void)r; return {value}; }}"
+def epilogue_function(epilogue: Epilogue, out: Storage, residual: Storage | None) -> str:
+    """The member ``finish`` of what a kernel template is instantiated with."""
+    element = residual.type if residual else "u8"
+    value = finish("v", epilogue, "from_bf16(r)" if residual and residual.dtype == "bfloat16" else "r")
+    return f"QC_DEVICE_MEMBER static {out.type} finish(float v, {element} r) {{ (void)r; return {value}; }}"

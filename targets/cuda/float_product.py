@@ -17,14 +17,21 @@ def float_product(
     x: Storage,
     out: Storage,
     residual: Storage | None,
+    rounded: bool = False,
 ) -> tuple[Kernel, np.ndarray]:
     """The kernel and its weights: buffers x, weights, bias, residual (if there is one), y.
 
-    weight: (O, I / groups, KH, KW). Neighbouring threads make neighbouring channels, so weights lie (KH, KW, I, O).
+    weight: (O, I / groups, KH, KW). rounded: what is read is first rounded to bfloat16.
+
+    Neighbouring threads make neighbouring channels, so weights lie (KH, KW, I, O).
     """
     outputs, inputs, kh, kw = weight.shape
     groups = spec.groups if isinstance(spec, Conv2d) else 1
     (sh, sw), (dh, dw), (top, left) = shape.strides, shape.dilation, shape.padding[:2]
+
+    def read(value: str) -> str:
+        return f"from_bf16(to_bf16({value}))" if rounded else value
+
     head = f"""const int pixel = i / {out.pitch}, o = i % {out.pitch};
   const int image = pixel / {shape.out_height * shape.out_width}, oh = pixel / {shape.out_width} % {shape.out_height};
   const int ow = pixel % {shape.out_width}, first = o / {outputs // groups} * {inputs};
@@ -35,9 +42,9 @@ def float_product(
       if (h < 0 || h >= {shape.height} || v < 0 || v >= {shape.width}) continue;
       const float* const from = x + ((image * {shape.height} + h) * {shape.width} + v) * {x.pitch} + first;
       const float* const weights = w + (a * {kw} + b) * {inputs * outputs} + o;
-      for (int c = 0; c < {inputs}; ++c) total = fmaf(from[c], weights[c * {outputs}], total);
+      for (int c = 0; c < {inputs}; ++c) total = fmaf({read("from[c]")}, weights[c * {outputs}], total);
     }}"""
-    other = f"r[{residual.at(axes(out))}]" if residual else ""
+    other = read(f"r[{residual.at(axes(out))}]") if residual else ""
     parameters = ["const float* x", "const float* w", "const float* bias", *["const float* r"] * bool(residual)]
     kernel = each_element(parameters, out, 1, head, finish("total + bias[o]", spec.epilogue, other))
     return kernel, np.ascontiguousarray(weight.transpose(2, 3, 1, 0), np.float32)

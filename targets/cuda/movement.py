@@ -31,7 +31,7 @@ def take(
     if _moves_words(x, out, source(index)[x.axis], inside):
         pack = f"Pack<{x.type}, {lanes}>"
         head = f"const {pack} xs = *reinterpret_cast<const {pack}*>(x + {x.at(source(index))});"
-        return each_element([f"const {x.type}* x", *more], out, lanes, head, "xs.v[j]")
+        return each_element([f"const {x.type}* x", *more], out, lanes, head, _cast("xs.v[j]", x, out))
     index[out.axis] = f"({index[out.axis]} + j)"
     value = f"x[{x.at(source(index))}]"
     tests = [f"{index[out.axis]} < {out.channels}"] * (out.pitch > out.channels)
@@ -39,7 +39,11 @@ def take(
         tests.append("(" + inside.replace(f"i{out.axis}", index[out.axis]) + ")")
     if tests:
         value = f"{' && '.join(tests)} ? {value} : {x.type}({fill})"
-    return each_element([f"const {x.type}* x", *more], out, lanes, "", value)
+    return each_element([f"const {x.type}* x", *more], out, lanes, "", _cast(value, x, out))
+
+
+def _cast(value: str, x: Storage, out: Storage) -> str:
+    return value if x.dtype == out.dtype else f"to_bf16({value})"
 
 
 def _moves_words(x: Storage, out: Storage, channel: str, inside: str) -> bool:
@@ -52,7 +56,7 @@ def _moves_words(x: Storage, out: Storage, channel: str, inside: str) -> bool:
 
 
 def relayout(x: Storage, out: Storage) -> Kernel:
-    """The same elements in row-major order, in another storage and maybe shape."""
+    """The same elements in row-major order, in another storage and maybe shape; float32 may become bfloat16."""
     if x.shape == out.shape:
         return take(x, out, lambda index: index)
 

@@ -25,7 +25,7 @@ class CudaTarget:
     features: tuple[str, ...] = ()
     optional: tuple[tuple[str, str], ...] = ()
     threads: int = 1
-    formats: tuple[str, ...] = ("int8", "fp32")
+    formats: tuple[str, ...] = ("int8", "fp32", "bf16")
 
     def with_threads(self, threads: int) -> CudaTarget:
         if threads != 1:

@@ -9,12 +9,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-_TYPES = {"uint8": "u8", "int8": "i8", "float32": "float", "int32": "int", "int64": "long long", "bool": "u8"}
+from qcompile.reference.bfloat16 import to_bits
+
+_TYPES = {
+    "bfloat16": "u16",
+    "uint8": "u8",
+    "int8": "i8",
+    "float32": "float",
+    "int32": "int",
+    "int64": "long long",
+    "bool": "u8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +54,17 @@ class Storage:
         return self.rows * self.pitch
 
     @property
+    def bits(self) -> str:
+        """The element type of arrays; "bfloat16" is its bits."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
+    @property
+    def item_bytes(self) -> int:
+        return np.dtype(self.bits).itemsize
+
+    @property
     def nbytes(self) -> int:
-        return self.numel * np.dtype(self.dtype).itemsize
+        return self.numel * self.item_bytes
 
     @property
     def is_float(self) -> bool:
@@ -86,6 +105,8 @@ class Storage:
 
     def store(self, logical: np.ndarray) -> np.ndarray:
         """A fresh flat buffer that holds ``logical``; padding is zero."""
+        if self.dtype == "bfloat16":
+            return to_bits(replace(self, dtype="float32").store(logical))
         moved = np.moveaxis(np.asarray(logical, self.dtype).reshape(self.shape), self.axis, -1)
         flat = np.zeros((self.rows, self.pitch), self.dtype)
         flat[:, : self.channels] = moved.reshape(self.rows, self.channels)
@@ -104,6 +125,8 @@ def pitch_of(channels: int) -> int:
 
 
 def _pitch(channels: int, dtype: str) -> int:
+    if dtype == "bfloat16":
+        return -(-channels // 8) * 8  # pieces of 16 bytes
     return pitch_of(channels) if dtype in ("uint8", "int8") else channels
 
 

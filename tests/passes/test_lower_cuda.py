@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tvm import relax
 
 from qcompile.errors import QCompileError
 from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.reference import interpreter
+from qcompile.targets.cuda.emulate import Emulated
 from tests.passes.float_modules import module, weight
-from tests.passes.quantized_modules import integer_of
+from tests.passes.quantized_modules import feeds_of, integer_of
 
 op = relax.op
 
@@ -61,6 +64,30 @@ def test_the_last_kernel_writes_the_result():
     program, _ = lowered(lambda b, x: [b.emit(op.matmul(x, weight(20, 10)), "y")], x=(4, 20))
     assert program.launches[-1].arguments[-1] == ("output0", 0)
     assert program.launches[0].arguments[0] == ("input0", 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_float_layers_are_near_the_oracle(precision):
+    """On Tensor Cores where groups begin between words; depthwise ones without."""
+
+    def write(b, x):
+        first = b.emit(op.nn.relu(conv(b, x, 24, "c")), "r")
+        grouped = b.emit(op.nn.conv2d(first, weight(24, 6, 3, 3, seed=2), padding=(1, 1), groups=4), "g")
+        fine = b.emit(op.nn.conv2d(grouped, weight(24, 1, 3, 3, seed=3), padding=(1, 1), groups=24), "d")
+        added = b.emit(op.add(b.emit(op.nn.conv2d(fine, weight(24, 24, 1, 1, seed=4)), "p"), first), "a")
+        wide = b.emit(op.nn.conv2d(added, weight(40, 24, 3, 3, seed=5), strides=(2, 2)), "w")
+        return [b.emit(op.matmul(b.emit(op.mean(wide, [2, 3]), "m"), weight(40, 10)), "y")]
+
+    form = integer_of(module(write, x=(2, 5, 9, 9)), precision=precision)
+    program, notes = lower_cuda(form)
+    assert {note.op for note in notes} >= {f"conv2d_{precision.replace('fp', 'f')}"}
+    assert any(note.note.startswith("mma bf16") for note in notes) == (precision == "bf16")
+    feeds, got = feeds_of(form), np.zeros((2, 10), np.float32)
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
+    (want,) = interpreter.run(form, feeds).values()
+    # A sum in another order may round to the other neighbour in bfloat16, where the next layer reads it.
+    tolerance = 2e-3 if precision == "bf16" else 1e-5
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
 
 
 def test_a_layer_without_a_kernel_is_named():

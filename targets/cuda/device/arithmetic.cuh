@@ -13,8 +13,20 @@ template <bool SMALL> QC_DEVICE float real_sum(int v) {
   else return real(v);
 }
 
+// f32(total + more) * factor. Sums wrap around as int32 does; signed overflow would be undefined in C++.
+template <bool SMALL> QC_DEVICE float scaled_sum(int total, int more, float factor) {
+  return product(real_sum<SMALL>(static_cast<int>(static_cast<u32>(total) + static_cast<u32>(more))), factor);
+}
+
 // clip(round_half_even(v), low - z, high - z) + z. Clipping first gives the same and keeps the conversion in range.
 QC_DEVICE int to_code(float v, float low, float high, int zero) { return nearest(fminf(fmaxf(v, low), high)) + zero; }
+
+// float32 as bfloat16 and back: to nearest, ties to even, NaN to NaN.
+QC_DEVICE u16 to_bf16(float v) {
+  const u32 bits = static_cast<u32>(bits_of(v));
+  return static_cast<u16>(v == v ? (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16 : 0x7FC0u);
+}
+QC_DEVICE float from_bf16(u16 v) { return with_bits(static_cast<int>(static_cast<u32>(v) << 16)); }
 
 // 0 for NaN.
 QC_DEVICE float number(float v) { return v == v ? v : 0.0f; }

@@ -9,6 +9,8 @@
 //
 // Groups have blocks of their own: their channels of x are CG, of y OG, in GROUP_TILES blocks.
 //
+// Of bfloat16 (P::FLOAT) sums are float32, C, CG and K are bytes, and there is no multiplier.
+//
 // P has the shapes as constants, see targets/cuda/contract.py. x: [N][H][W][C], w: [channels][K], y: [pixels][OC].
 
 constexpr int STEP = 64;  // bytes of k a stage
@@ -73,8 +75,14 @@ template <class P> QC_DEVICE void copy_weights(u8* stage, const i8* w, int k, in
   }
 }
 
+template <class P> QC_DEVICE void multiply_step(typename P::Sum (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  if constexpr (P::FLOAT) multiply_bf16(sums, x, w);
+  else multiply<P::SIGNED>(sums, x, w);
+}
+
 template <class P, class R, class Y>
-QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* multiplier, const R* residual, Y* y) {
+QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, const float* multiplier, const R* residual,
+                        Y* y) {
   constexpr int TM = P::BM / P::WARPS_M / 16, TN = P::BN / P::WARPS_N / 8;  // products of 16 x 8 a warp
   constexpr int STEPS = P::K / STEP, TILES_N = P::CHANNELS / P::BN;
   static_assert(TN % 2 == 0, "weights are loaded for two products at once");
@@ -89,9 +97,9 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
   const Gather<P> gather(x + group * P::CG, first_pixel, thread);
   w += tile * P::BN * P::K;
   bias += tile * P::BN;
-  multiplier += tile * P::BN;
+  if constexpr (!P::FLOAT) multiplier += tile * P::BN;
 
-  int sums[TM][TN][4] = {};
+  typename P::Sum sums[TM][TN][4] = {};
   QC_UNROLL
   for (int s = 0; s < P::STAGES - 1; ++s) {
     if (s < STEPS) {
@@ -126,7 +134,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
       for (int i = 0; i < TM; ++i)
         QC_UNROLL
         for (int j = 0; j < TN; ++j)
-          multiply<P::SIGNED>(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
+          multiply_step<P>(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
     }
     stage = stage + 1 == P::STAGES ? 0 : stage + 1;
     ahead = ahead + 1 == P::STAGES ? 0 : ahead + 1;
@@ -150,8 +158,10 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
   QC_UNROLL
   for (int j = 0; j < TN; ++j) {
     const int column = warp_channel + j * 8 + lane % 4 * 2, channel = first_channel + column;
-    const Pack<int, 2> more = *reinterpret_cast<const Pack<int, 2>*>(bias + column);
-    const Pack<float, 2> factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
+    typedef Pack<typename P::Sum, 2> Two;
+    const Two more = *reinterpret_cast<const Two*>(bias + column);
+    Pack<float, 2> factor = {};
+    if constexpr (!P::FLOAT) factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
     QC_UNROLL
     for (int i = 0; i < TM; ++i)
       QC_UNROLL
@@ -159,9 +169,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const int* bias, const float* 
         const int row = warp_pixel + i * 16 + half * 8 + lane / 4, pixel = first_pixel + row;
         QC_UNROLL
         for (int c = 0; c < 2; ++c) {
-          // Sums wrap around as int32 does; signed overflow would be undefined in C++.
-          const u32 total = static_cast<u32>(sums[i][j][half * 2 + c]) + static_cast<u32>(more.v[c]);
-          const float v = product(real_sum<P::SMALL>(static_cast<int>(total)), factor.v[c]);
+          const float v = P::value(sums[i][j][half * 2 + c], more.v[c], factor.v[c]);
           if constexpr (CODES) {
             Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
             *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));

@@ -31,6 +31,7 @@
 
 typedef unsigned char u8;
 typedef signed char i8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 
 template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
@@ -244,6 +245,23 @@ template <bool SIGNED> QC_DEVICE void multiply_16832(int (&sums)[4], const u32 (
         const Lane &a = warp[lane / 4 * 4 + t], &b = warp[(lane % 4 * 2 + c) * 4 + t];
         int& total = sums[half * 2 + c];
         total = dot4<SIGNED>(a.x[half + 2], b.w[1], dot4<SIGNED>(a.x[half], b.w[0], total));
+      }
+}
+
+QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  using namespace emulation;
+  Lane* const warp = collective();
+  const int lane = current % 32;
+  memcpy(warp[lane].x, x, sizeof x);
+  memcpy(warp[lane].w, w, sizeof w);
+  leave(COLLECTIVE);
+  for (int r = 0; r < 4; ++r)
+    for (int c = 0; c < 2; ++c)
+      for (int t = 0; t < 4; ++t) {
+        const u32 row = warp[lane / 4 * 4 + t].x[r], column = warp[(lane % 4 * 2 + c) * 4 + t].w[r / 2];
+        float& total = sums[r % 2 * 2 + c];
+        total += with_bits(static_cast<int>(row << 16)) * with_bits(static_cast<int>(column << 16));
+        total += with_bits(static_cast<int>(row & 0xFFFF0000u)) * with_bits(static_cast<int>(column & 0xFFFF0000u));
       }
 }
 

@@ -2,6 +2,7 @@
 
 typedef unsigned char u8;
 typedef signed char i8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 
 // L neighbouring elements that move as one word.
@@ -114,6 +115,28 @@ template <bool SIGNED> QC_DEVICE void multiply_8816(int& left, int& right, u32 x
     asm(QC_MMA("m8n8k16", "s8", "%0, %1", "%2", "%3") : "+r"(left), "+r"(right) : "r"(x), "r"(w));
   else
     asm(QC_MMA("m8n8k16", "u8", "%0, %1", "%2", "%3") : "+r"(left), "+r"(right) : "r"(x), "r"(w));
+}
+
+// The same of bfloat16, 16 x 8 x 16, in float32; before sm_80 without Tensor Cores.
+QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+#if QC_ARCH >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));
+#else
+  const int lane = threadIdx.x % 32;
+  for (int t = 0; t < 4; ++t)
+    for (int r = 0; r < 4; ++r) {
+      const u32 row = __shfl_sync(~0u, x[r], lane / 4 * 4 + t);
+      for (int c = 0; c < 2; ++c) {
+        const u32 column = __shfl_sync(~0u, w[r / 2], (lane % 4 * 2 + c) * 4 + t);
+        float& total = sums[r % 2 * 2 + c];
+        total = fmaf(with_bits(row << 16), with_bits(column << 16), total);
+        total = fmaf(with_bits(row & 0xFFFF0000u), with_bits(column & 0xFFFF0000u), total);
+      }
+    }
+#endif
 }
 
 #endif
