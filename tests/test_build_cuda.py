@@ -109,7 +109,10 @@ def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, t
     [
         (["--target", "cuda:sm_91"], "no architecture 'sm_91'; did you mean 'sm_90'?"),
         (["--target", "cuda", "--threads", "2"], "cuda: threads are of a CPU; leave --threads out"),
-        (["--target", "cuda", "--precision", "w4a8"], "cuda: there are no CUDA kernels of w4a8 yet; there are of int8, fp32, bf16"),
+        (
+            ["--target", "cuda", "--precision", "w4a8"],
+            "cuda: there are no CUDA kernels of w4a8 yet; there are of int8, fp32, bf16",
+        ),
         (["--target", "cuda", "--trials", "5"], "--trials: cuda has no schedules yet; leave it out"),
     ],
 )
