@@ -38,7 +38,7 @@ def test_results_are_spread_over_all_codes(workload):
         assert np.unique(want).size > (100 if want.size > 1000 else 30)
     weight = constants_of(workload).weight
     if workload.integer and weight.size > 1000:
-        assert (weight.min(), weight.max()) == ((-8, 7) if workload.group else (-128, 127))
+        assert (weight.min(), weight.max()) == ((-8, 7) if workload.group else (-127, 127))
 
 
 @each
