@@ -33,10 +33,12 @@ bench-arm: $(VENV)/installed-arm  ## instructions that int8 models execute on AR
 cuda-cases: $(VENV)/installed-cuda  ## artifacts for GPUs in out/cuda with the outputs they must give; ARGS="--help" for options
 	@$(BIN)/python -m benchmarks.cuda.cases $(ARGS)
 
-test-cuda: cuda-cases  ## the same bits on this machine's GPU; without one says so
+test-cuda: $(VENV)/installed-cuda  ## the same bits on this machine's GPU; without one says so
+	@$(BIN)/python -m benchmarks.cuda.cases --for-gpu $(ARGS)
 	@$(BIN)/python -m benchmarks.cuda.check
 
-bench-cuda: cuda-cases  ## and times beside torch's fp16, layers and tiles beside the peak of int8 products
+bench-cuda: $(VENV)/installed-cuda  ## and times beside torch's fp16, layers and tiles beside the peak of int8 products
+	@$(BIN)/python -m benchmarks.cuda.cases --for-gpu $(ARGS)
 	@$(BIN)/python -m benchmarks.cuda.check --bench
 
 arm-root: $(VENV)/installed-demo  ## an arm64 Python with ONNX Runtime in build/ (190 MB), for bench-arm to compare with

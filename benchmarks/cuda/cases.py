@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import qcompile as qc
 from benchmarks.cuda.sweep import write_sweep
 from benchmarks.models import BenchModel, bench_folder, find
 from qcompile.model import Model
+from qcompile.runtime.driver import has_gpu
 
 MODELS = "digits,ic_resnet8,kws_dscnn,vww_mnv1,sww_dscnn1d,ad_fc_ae,imagenet_mnv1_025,imagenet_mnv2,det_fastestdet,"
 LARGE = ("resnet50", "mobilenetv2")
@@ -37,12 +39,19 @@ def main() -> None:
     options.add_argument("--batches", default="1,32", help="of the larger models; the others are run one by one")
     options.add_argument("--target", default="cuda")
     options.add_argument("--no-sweep", action="store_true")
+    options.add_argument("--for-gpu", action="store_true", help="make nothing where there is no GPU")
     given = options.parse_args()
+    if given.for_gpu and not has_gpu():
+        return
     console = Console(width=160)
     models, notes = find([name for name in given.models.split(",") if name], bench_folder())
     for note in notes:
         console.print(f"note: {note}", highlight=False)
     try:
+        if find_spec("hypothesis"):
+            from benchmarks.cuda.layers import write_layers
+
+            console.print(f"{given.out / 'layers'}: {write_layers(given.out / 'layers', 'sm_90')}", highlight=False)
         for model in models:
             batches = [int(b) for b in given.batches.split(",")] if model.name in LARGE else [1]
             sweep = None if given.no_sweep else given.out / "sweep"

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qcompile.runtime.driver import LIBRARY, open_driver
 
 CODE = "kernels.cubin.gz"  # of a sweep, beside sweep.json
@@ -56,6 +58,39 @@ class Gpu:
             print(f"  {layer:44} {tiles[0]['us']:8.1f} us {rate / peak:6.1%} of peak, {tiles[0]['tile']}", end="")
             print("" if default is tiles[0] else f" (default {default['us']:.1f} us, {default['tile']})", flush=True)
         return rows
+
+    def layers(self, folder: Path) -> list[int]:
+        """Runs what ``benchmarks.cuda.layers`` wrote; the numbers of those with other results than expected."""
+        rows = json.loads((folder / "layers.json").read_text())
+        module = self.driver.load(gzip.decompress((folder / CODE).read_bytes()))
+        wrong = []
+        with np.load(folder / "arrays.npz") as arrays:
+            for number, row in enumerate(rows):
+                mine = {name.partition("/")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}/")}
+                if not self._gives(module, row, mine):
+                    wrong.append(number)
+        return wrong
+
+    def _gives(self, module: int, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
+        driver, stream = self.driver, self.stream
+        memory = {"workspace": driver.allocate(row["workspace"])}
+        for name, array in arrays.items():
+            content = np.ascontiguousarray(np.zeros_like(array) if name.startswith("output") else array)
+            memory[name] = driver.allocate(array.nbytes)
+            driver.to_device(memory[name], content.ctypes.data, content.nbytes, stream)
+            driver.wait(stream)
+        for kernel, grid, block, shared, arguments in row["launches"]:
+            pointers = [memory[name] + offset for name, offset in arguments]
+            driver.launch(driver.function(module, kernel), grid, block, shared, stream, pointers)
+        equal = True
+        for name in (name for name in arrays if name.startswith("output")):
+            got = np.empty_like(arrays[name])
+            driver.to_host(got.ctypes.data, memory[name], got.nbytes, stream)
+            driver.wait(stream)
+            equal &= np.array_equal(got, arrays[name])
+        for pointer in memory.values():
+            driver.free(pointer)
+        return equal
 
     def _microseconds(self, launches: list[tuple[int, int, int, int, list[int]]]) -> float:
         driver, stream = self.driver, self.stream

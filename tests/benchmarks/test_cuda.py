@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import qcompile as qc
-from benchmarks.cuda import cases, check
+from benchmarks.cuda import cases, check, layers, timing
 from benchmarks.cuda.cases import with_batch
 from benchmarks.cuda.sweep import OTHERS, write_sweep
 from benchmarks.models import example
@@ -18,7 +18,7 @@ from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.runtime import driver
 from qcompile.scaled import model_for
-from qcompile.targets.cuda.compiler import find_compiler
+from qcompile.targets.cuda.compiler import Cubin, find_compiler
 from qcompile.targets.cuda.contract import TILES
 from qcompile.targets.cuda.emulate import emulated_library
 from tests.building import cnn, plan_of
@@ -61,6 +61,26 @@ def test_a_case_is_checked(monkeypatch, capsys, tmp_path):
     np.savez(tmp_path / name / "outputs.npz", **wrong)
     with pytest.raises(SystemExit, match="other results than the oracle's: digits-1"):
         check.main()
+
+
+def test_random_layers_are_checked(monkeypatch, tmp_path):
+    class Recorder:
+        source = ""
+
+        def cubin(self, source, arch):
+            Recorder.source = source
+            return Cubin(b"\x7fELF", {})
+
+    monkeypatch.setattr(layers, "find_compiler", Recorder)
+    count = layers.write_layers(tmp_path, "sm_90", each=1, networks=4)
+    library = tmp_path / "libfakecuda.so"
+    emulated_library(Recorder.source + FAKE.read_text(), library, optimize=0)
+    monkeypatch.setattr(timing, "LIBRARY", str(library))
+    assert timing.Gpu().layers(tmp_path) == [] and count >= 15
+    rows = json.loads((tmp_path / "layers.json").read_text())
+    rows[2]["launches"][-1][1] = 0  # a grid of no blocks
+    (tmp_path / "layers.json").write_text(json.dumps(rows))
+    assert timing.Gpu().layers(tmp_path) == [2]
 
 
 @pytest.mark.slow
