@@ -27,11 +27,13 @@ class Vector:
     """One vector of output channels of a tile: its lanes, the dot product that fills them (None in float32).
 
     stored: lanes that are written; fewer where a plain row ends inside the vector.
+    ahead: reduction steps of a pixel that are loaded at once, see ``Dot``; floats are, too, where vectors are short.
     """
 
     lanes: int
     dot: Dot | None
     stored: int
+    ahead: int
 
     @property
     def sums(self) -> str:
@@ -200,7 +202,7 @@ class Contraction:
         size = sum(v.lanes for v in vectors) * group  # weights of one reduction step
         ahead = self._steps_a_load(vectors)
         dot = self.vector.dot
-        loops, bodies = unrolled(segment, group, dot)
+        loops, bodies = unrolled(segment, group, ahead)
 
         def nest(loops: tuple[tuple[int, int], ...], steps: int, base: b.Index, stream: b.Index) -> None:
             """steps: of one repeat of what lies around ``loops``."""
@@ -226,7 +228,7 @@ class Contraction:
 
     def _steps_a_load(self, vectors: list[Vector]) -> int:
         """How many neighbouring steps of a pixel are loaded at once."""
-        return min(v.dot.ahead if v.dot else 1 for v in vectors)
+        return min(v.ahead for v in vectors)
 
     def _steps(
         self, at: list[b.Index], count: int, weights: b.Index, vectors: list[Vector], acc: list, present: int
@@ -283,7 +285,10 @@ class Contraction:
 
     def _picked(self, elements: Expr, step: int) -> Callable[[Vector], Expr]:
         """The same of one of several steps that were loaded at once."""
-        return lambda v: v.dot.pick(elements, step)
+        if self.vector.dot is not None:
+            return lambda v: v.dot.pick(elements, step)
+        element = tirx.Shuffle([elements], [tirx.IntImm("int32", step)])  # LLVM makes it an operand: fmla v, v, v.s[i]
+        return lambda v: tirx.Broadcast(element, v.lanes)
 
     def _accumulate(
         self, operand_of: Callable[[Vector], Expr], vectors: list[Vector], weights: list[Expr], row: list[b.Buffer]

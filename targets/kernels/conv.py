@@ -29,6 +29,8 @@ from qcompile.targets.kernels.tiling import Product, Tile, default_tile, order
 from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target
 
+_FLOATS = 4  # of a register that are loaded at once and multiplied one by one, if vectors are no longer
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constants:
@@ -82,7 +84,7 @@ class Problem:
     @property
     def product(self) -> Product:
         """What tiles must know of the dot product."""
-        return Product(self.vector.dot.ahead, self.vector.dot.pixels) if self.vector.dot else Product()
+        return Product(self.vector.ahead, self.vector.dot.pixels if self.vector.dot else 1)
 
     @property
     def products(self) -> int:
@@ -259,7 +261,8 @@ def _vectors(outputs: int, dots: tuple[Dot, ...], blocked: bool, target: Target)
     def fitting(channels: int) -> Vector:
         dot = narrowest(dots, channels)
         lanes = dot.lanes if dot else next((n for n in (4, 8) if channels <= n < target.lanes), target.lanes)
-        return Vector(lanes, dot, lanes if blocked else min(lanes, channels))
+        ahead = dot.ahead if dot else _FLOATS if target.lanes == _FLOATS else 1
+        return Vector(lanes, dot, lanes if blocked else min(lanes, channels), ahead)
 
     vector = fitting(outputs)
     rest = outputs % vector.lanes

@@ -14,9 +14,9 @@ _REGISTERS = 32  # of a target with short vectors
 REACH = 1024  # bytes behind an address from which one instruction loads two short vectors
 
 
-def unrolled(segment: Segment, group: int, dot: Dot | None) -> tuple[tuple[tuple[int, int], ...], list[Body]]:
-    """``written_out`` for a dot product (None in float32)."""
-    if dot is None or dot.ahead == 1:
+def unrolled(segment: Segment, group: int, ahead: int) -> tuple[tuple[tuple[int, int], ...], list[Body]]:
+    """``written_out`` for vectors that load so many steps at once (``contract.Vector``)."""
+    if ahead == 1:
         return written_out(segment, group, _LONG)
     extents = [segment.steps, *(extent for extent, _ in reversed(segment.loops))]
     most = _WINDOW if group > 2 else 0  # products that are widened need the registers that neighbours would share
@@ -38,5 +38,5 @@ def hoisted(reduction: Reduction, vectors: int, dot: Dot | None) -> bool:
     """
     if dot is None or dot.opaque is None or reduction.steps * vectors * dot.pixels < _REGISTERS:
         return False
-    written = [unrolled(segment, reduction.group, dot) for segment in reduction.segments]
+    written = [unrolled(segment, reduction.group, dot.ahead) for segment in reduction.segments]
     return not any(loops or any(body.times > 1 for body in bodies) for loops, bodies in written)

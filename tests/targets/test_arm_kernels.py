@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +23,8 @@ from qcompile.targets.kernels.quantize import quantize
 from qcompile.targets.kernels.tiling import Tile
 from qcompile.targets.storage import Storage
 from tests.emulation import run_kernel
-from tests.targets.running import check_border, codes
-from tests.targets.weighted import INTEGER, constants_of, conv
+from tests.targets.running import check_border, codes, poisoned
+from tests.targets.weighted import FLOAT, INTEGER, constants_of, conv
 
 each_row = pytest.mark.parametrize("target", ROWS, ids=lambda row: row.name)
 
@@ -121,6 +122,31 @@ def test_two_products_are_added_only_where_they_fit(weight):
     np.testing.assert_array_equal(got, want)
     module = compile_module(IRModule({"main": kernel.function.with_attr("global_symbol", "main")}), target)
     assert ("smlal" in module.mod.inspect_source("asm")) == (weight > -128)
+
+
+FLOATS = {
+    "few channels": ((1, 3, 7, 9), 3, (20, 3, 3, 3)),
+    "blocks": ((1, 32, 5, 7), 16, (32, 32, 3, 3)),
+    "rest of a block": ((1, 22, 5, 7), 16, (9, 22, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_floats_are_multiplied_by_elements(name):
+    """Four of a pixel are loaded at once; of those behind the last, and in padding channels, nothing gets through."""
+    shape, block, weight = FLOATS[name]
+    rng = np.random.default_rng(0)
+    pad = weight[2] // 2
+    spec = conv(FLOAT["float"], integer=False, padding=(pad,) * 4)
+    constants = constants_of(spec, weight, rng)
+    x, out = Storage(shape, "float32", block, (pad,) * 4), Storage((1, weight[0], *shape[2:]), "float32", 16)
+    data = rng.standard_normal(shape, np.float32)
+    kernel = conv2d(spec, constants, x, out, None, ROWS[1])
+    got = out.view(run_kernel(kernel.function, [poisoned(x, data), *kernel.constants], (out.numel, "float32"), ROWS[1]))
+    want = oracle(spec, data, constants.weight, constants.bias)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    module = compile_module(IRModule({"main": kernel.function.with_attr("global_symbol", "main")}), ROWS[1])
+    assert re.search(r"\tfmla\tv\d+\.4s, v\d+\.4s, v\d+\.s\[3\]", module.mod.inspect_source("asm"))
 
 
 @pytest.mark.parametrize("lanes", [8, 16])

@@ -18,7 +18,7 @@ CODES = Affine(1.0, 0, "int8")
 def steps(dot, channels: int, window: int) -> tuple[int, int]:
     """(written out, in the loops around them) of a convolution."""
     segment = Segment(0, ((channels // 16, 999), (window, 99), (window, 16)), 16 // dot.group)
-    loops, bodies = unrolled(segment, dot.group, dot)
+    loops, bodies = unrolled(segment, dot.group, dot.ahead)
     around = 1
     for extent, _ in loops:
         around *= extent
