@@ -35,7 +35,8 @@ REAL = (
     "nlp_minilm_l6",
 )
 EXAMPLE = "digits"
-SAMPLES = 64  # at most, for calibration; of the generated models, half of it
+SAMPLES = 256  # at most, for calibration: all that there are
+GENERATED_SAMPLES = 32
 TRANSFORMERS = ("lm_tinygpt", "nlp_minilm_l6")
 MATMULS = ("MatMul", "Gemm", "Gather")  # what ONNX Runtime quantizes of a transformer without ruining it
 
@@ -97,7 +98,7 @@ def generated(name: str, bench: Path) -> BenchModel:
     (image,) = [i for i in onnx.load(file).graph.input]
     shape = [d.dim_value for d in image.type.tensor_type.shape.dim]
     random = np.random.default_rng(0)
-    feeds = [{image.name: random.standard_normal(shape, np.float32)} for _ in range(SAMPLES // 2)]
+    feeds = [{image.name: random.standard_normal(shape, np.float32)} for _ in range(GENERATED_SAMPLES)]
     return BenchModel(name, file, feeds)
 
 

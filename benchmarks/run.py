@@ -92,6 +92,8 @@ class _Figures:
     def recipe(self, seconds: float) -> None:
         rows = self._each("recipe", lambda m: recipe.recipe(m, self.builds), evaluated=True)
         self._print("what each step towards accurate int8 buys", recipe.HEADERS, map(recipe.row, rows), text=2)
+        title = "relative squared distance to the float model's outputs"
+        self._print(title, recipe.DISTANCE_HEADERS, map(recipe.distance_row, rows), text=1)
 
     def size(self, seconds: float) -> None:
         rows = self._each("size", lambda m: cost.size(m, self.builds))

@@ -86,7 +86,8 @@ class TensorPlan:
 
 def pack_moves(moves: np.ndarray) -> bytes:
     """What ``TensorPlan.moves`` holds, of an array of -1, 0 and 1."""
-    return zlib.compress(np.ascontiguousarray(moves, np.int8).tobytes(), 9)
+    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)  # nothing repeats; a search for it would take long
+    return packer.compress(np.ascontiguousarray(moves, np.int8).tobytes()) + packer.flush()
 
 
 def _encode(tensor: TensorPlan) -> dict[str, Any]:

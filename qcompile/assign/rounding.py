@@ -72,8 +72,8 @@ def _moves(chain: Chain, inputs: LayerInputs, tensors: Mapping[str, TensorPlan],
     weight = array(chain.weight)
     rows, steps = (weight_rows(chain, x) for x in (weight.astype(np.float64), _steps(chain, plan)))
     bounds = (QMIN, QMAX) if plan.group else (-127, 127)
-    learnt = learn_codes(rows, steps, bounds, *moments(inputs.rows[:, ~held], coded[:, ~held], centered))
-    check = moments(inputs.rows[:, held], coded[:, held], centered)
+    learnt = learn_codes(rows, steps, bounds, *moments(rows, inputs.rows[:, ~held], coded[:, ~held], centered))
+    check = (inputs.rows[:, held], coded[:, held], centered)
     nearest = np.clip(np.rint(rows / steps), *bounds)
     before, after = (error(rows, codes * steps - rows, *check) for codes in (nearest, nearest + learnt))
     if not after < before:

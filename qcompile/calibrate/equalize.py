@@ -8,8 +8,8 @@ whose step in each output channel is that of its largest weight::
     weights   sum_oc (round(V_oc) - V_oc)^2 * E[x_c^2] s_c^2
 
 l, h: range of a channel. Scales ``(max r / r_c)^a``, with r the largest magnitude of a channel, are tried for some
-exponents a between 0, which changes nothing, and 1/2 (SmoothQuant's); the sum of both decides. At 1 all channels would
-be equally wide, and none had room for larger values than were seen; at 1/2 each has as much room as it gains.
+exponents a from 0, which changes nothing, by way of 1/2 (SmoothQuant's) to 3/4; the sum of both decides. At 1 all
+channels would be equally wide, and none had room for larger values than were seen.
 Where there are rows of what a layer reads, the error of the codes is measured on them, which tells of values clipped.
 Of several layers and samples the geometric mean counts, so that neither large numbers nor one odd sample decide.
 """
@@ -41,7 +41,7 @@ from qcompile.passes.group_weights import QMAX, fitting_group, group_refusal
 from qcompile.reference.arithmetic import dequantize, quantize
 from qcompile.scaled import scaled
 
-EXPONENTS = (0.0, 0.25, 0.5)
+EXPONENTS = (0.0, 0.25, 0.5, 0.75)
 LARGEST = 2.0**8  # no channel is multiplied by more: what is nearly 0 on the samples may not be elsewhere
 GAIN = 0.9  # of the error that may be left for a change to be worth it
 SAMPLES = 64  # that are used at most: they are kept in memory
@@ -186,8 +186,11 @@ def _exponent(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]
     wanted = _equal(group, [*found, *passed])
     errors = np.log(np.stack([_errors(found, passed, wanted**exponent) for exponent in EXPONENTS]))
     change = (errors - errors[0]).mean(axis=1)
-    best = int(np.argmin(change))
-    return EXPONENTS[best] if change[best] <= math.log(GAIN) else 0.0
+    best = 0
+    for i in range(1, len(EXPONENTS)):  # each leaves less room for larger values, so it has to gain over the last
+        if change[i] <= change[best] + math.log(GAIN):
+            best = i
+    return EXPONENTS[best]
 
 
 def _errors(found: Sequence[_Reading], passed: Sequence[_Passed], numbers: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ from qcompile.passes.base import op_name, shape_of
 from qcompile.passes.chain import CONV, Chain
 from qcompile.passes.channels import why_not
 
-LEAST_ROWS, MOST_ROWS = 1024, 8192  # of a layer, if it has so many; in between twice as many as a row is long
+LEAST_ROWS, MOST_ROWS = 1024, 8192  # of a layer, if it has so many
+NUMBERS = 1 << 22  # of all rows of a layer: in between there are as many rows, or twice as many as a row is long
 LARGEST_REDUCTION = 8192  # weights of an output: what is learnt of them grows with the square
 
 
@@ -96,8 +97,8 @@ def _windows(chain: Chain) -> tuple:
 
 
 def _count(chain: Chain) -> int:
-    length = weight_rows(chain, np.empty(shape_of(chain.weight), bool)).shape[2]
-    return min(max(LEAST_ROWS, 2 * length), MOST_ROWS)
+    groups, _, length = weight_rows(chain, np.empty(shape_of(chain.weight), bool)).shape
+    return min(max(LEAST_ROWS, 2 * length, NUMBERS // (groups * length)), MOST_ROWS)
 
 
 def _rows(chain: Chain, values: np.ndarray, count: int, seed: int) -> np.ndarray:

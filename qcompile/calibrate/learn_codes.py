@@ -3,7 +3,7 @@
 With codes ``w~`` and what the layer reads in codes as well, ``x~``, the layer computes ``w~ x~`` in place of ``w x``.
 The mean of the squared difference over samples is a quadratic function of ``e = w~ - w``::
 
-    E |(w + e) x~ - w x|^2  =  e H e^T + 2 e g^T + const         H = E[x~^T x~],  g = w E[(x~ - x)^T x~]
+    E |(w + e) x~ - w x|^2  =  e H e^T + 2 e g^T + const         H = E[x~^T x~],  g = E[w (x~ - x)^T x~]
 
 Nearest rounding makes each ``e`` small by itself; errors that many inputs share the sign of add up all the same. Here
 one weight after the other goes to the code that is best given all others (coordinate descent: Behdin et al., QuantEase,
@@ -20,18 +20,29 @@ DAMPING = 0.01  # of the mean of the diagonal, added to it: what GPTQ adds
 BLOCK = 64  # columns that are updated at once
 
 
-def moments(exact: np.ndarray, coded: np.ndarray, centered: bool) -> tuple[np.ndarray, np.ndarray]:
-    """H and ``E[(x~ - x)^T x~]``, (groups, K, K) each, of rows (groups, n, K); without their means if ``centered``."""
+def moments(weight: np.ndarray, exact: np.ndarray, coded: np.ndarray, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+    """``H`` (groups, K, K) and ``g`` (groups, outputs, K), of rows (groups, n, K).
+
+    weight: (groups, outputs, K). centered: rows are taken without their means, which biases make up for.
+    """
+    coded, lost = _rows(exact, coded, centered)
+    across, count = coded.swapaxes(1, 2), coded.shape[1]
+    return across @ coded / count, (weight.astype(np.float32) @ lost.swapaxes(1, 2)) @ coded / count
+
+
+def error(weight: np.ndarray, off: np.ndarray, exact: np.ndarray, coded: np.ndarray, centered: bool) -> float:
+    """``E |(w + e) x~ - w x|^2`` summed over outputs, for ``e`` = ``off``; arguments as for ``moments``."""
+    coded, lost = _rows(exact, coded, centered)
+    changed = coded @ off.astype(np.float32).swapaxes(1, 2) + lost @ weight.astype(np.float32).swapaxes(1, 2)
+    return float(np.square(changed).sum(dtype=np.float64)) / coded.shape[1]
+
+
+def _rows(exact: np.ndarray, coded: np.ndarray, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+    """x~ and x~ - x."""
     lost = coded - exact
     if centered:
-        coded, lost = coded - coded.mean(axis=1, keepdims=True), lost - lost.mean(axis=1, keepdims=True)
-    across = coded.swapaxes(1, 2)
-    return across @ coded / coded.shape[1], lost.swapaxes(1, 2) @ coded / coded.shape[1]
-
-
-def error(weight: np.ndarray, off: np.ndarray, second: np.ndarray, lost: np.ndarray) -> float:
-    """The part of the mean squared error, summed over outputs, that depends on ``off``: (groups, outputs, K)."""
-    return float((off * (off @ second)).sum() + 2 * (off * (weight @ lost)).sum())
+        return coded - coded.mean(axis=1, keepdims=True), lost - lost.mean(axis=1, keepdims=True)
+    return coded, lost
 
 
 def learn_codes(
@@ -48,19 +59,21 @@ def learn_codes(
     diagonal = np.einsum("gkk->gk", second)
     diagonal = np.where(diagonal > np.finfo(np.float32).tiny, diagonal, np.inf)  # always 0: nothing to learn from
     nearest = np.clip(np.rint(weight / step), *bounds)  # in float64, as codes are made
-    low, high = np.maximum(nearest - 1, bounds[0]), np.minimum(nearest + 1, bounds[1])
-    slope = ((nearest * step - weight) @ second + weight @ lost).astype(np.float32)  # half the gradient
-    step, codes = step.astype(np.float32), nearest.astype(np.float32)
+    slope = (nearest * step - weight).astype(np.float32) @ second + lost  # half the gradient
+    # Weights of one input of all outputs side by side: (groups, K, outputs).
+    slope, codes, step = (np.ascontiguousarray(x.swapaxes(1, 2), np.float32) for x in (slope, nearest, step))
+    low, high = np.maximum(codes - 1, bounds[0]), np.minimum(codes + 1, bounds[1])
+    curvature = diagonal[:, :, None] * step
     for _ in range(SWEEPS):
         for start in range(0, length, BLOCK):
             block = slice(start, min(start + BLOCK, length))
-            inner, before = slope[..., block].copy(), codes[..., block].copy()
+            before, inner = codes[:, block].copy(), slope[:, block].copy()
             for k in range(block.start, block.stop):
                 i = k - start
-                wanted = codes[..., k] - inner[..., i] / (diagonal[:, None, k] * step[..., k])
-                new = np.clip(np.rint(wanted), low[..., k], high[..., k])
-                moved = (new - codes[..., k]) * step[..., k]
-                codes[..., k] = new
-                inner += moved[..., None] * second[:, None, k, block]
-            slope += ((codes[..., block] - before) * step[..., block]) @ second[:, block]
-    return (codes - nearest).astype(np.int8)
+                new = np.clip(np.rint(codes[:, k] - inner[:, i] / curvature[:, k]), low[:, k], high[:, k])
+                moved = (new - codes[:, k]) * step[:, k]
+                codes[:, k] = new
+                # Those before have had their turn.
+                inner[:, i + 1 :] += second[:, k, k + 1 : block.stop, None] * moved[:, None]
+            slope += second[:, :, block] @ ((codes[:, block] - before) * step[:, block])
+    return (codes.swapaxes(1, 2) - nearest).astype(np.int8)

@@ -45,14 +45,14 @@ def test_layers_that_read_the_same_share_rows():
         q, k = (b.emit(op.matmul(x, weight(8, n, seed=n)), f"y{n}") for n in (3, 5))
         return [q, k]
 
-    chains = chains_of(module(write, x=(1, 2000, 8)))
-    x = values(1, 2000, 8)
+    chains = chains_of(module(write, x=(1, 9000, 8)))
+    x = values(1, 9000, 8)
     inputs = layer_inputs(chains, lambda feed: feed, [{"x": x}, {"x": x}], 2)
     assert inputs["y3"].rows is inputs["y5"].rows
-    assert inputs["y3"].rows.shape == (1, 1024, 8)
+    assert inputs["y3"].rows.shape == (1, 8192, 8)
     first = inputs["y3"].rows[0, inputs["y3"].sample == 0]
     assert {tuple(row) for row in first} <= {tuple(row) for row in x[0]}
-    assert len(np.unique(first, axis=0)) == 512
+    assert len(np.unique(first, axis=0)) == 4096
     np.testing.assert_array_equal(
         from_rows(chains[0], weight_rows(chains[0], array(chains[0].weight))), weight(8, 3, seed=3).value.numpy()
     )

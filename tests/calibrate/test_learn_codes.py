@@ -29,28 +29,31 @@ def outputs_off(rows, weight, codes, coded, centered):
 def test_layers_compute_more_of_what_they_should(groups, centered):
     rows, weight, step = problem(groups)
     coded = (np.rint(rows * 4) / 4).astype(np.float32)
-    second, lost = moments(rows, coded, centered)
+    second, lost = moments(weight, rows, coded, centered)
     nearest = np.rint(weight / step)
     moves = learn_codes(weight, step, BOUNDS, second, lost)
     assert moves.dtype == np.int8 and np.abs(moves).max() == 1
     assert np.abs(nearest + moves).max() <= 7
     before, after = (outputs_off(rows, weight, codes * step, coded, centered) for codes in (nearest, nearest + moves))
     assert after < 0.35 * before
-    # The quadratic form is the error, but for what no code changes.
-    by_form = [error(weight, codes * step - weight, second, lost) for codes in (nearest, nearest + moves)]
-    assert by_form[0] - by_form[1] == pytest.approx(before - after, rel=1e-3)
+    # It is the quadratic form, but for what no code changes.
+    offs = [codes * step - weight for codes in (nearest, nearest + moves)]
+    forms = [float((e * (e @ second)).sum() + 2 * (e * lost).sum()) for e in offs]
+    assert forms[0] - forms[1] == pytest.approx(before - after, rel=1e-3)
+    errors = [error(weight, e, rows, coded, centered) for e in offs]
+    assert errors == pytest.approx([before, after], rel=1e-3)
 
 
 def test_inputs_that_do_not_go_together_leave_little_to_learn():
     random = np.random.default_rng(1)
     rows = random.standard_normal((1, 20000, 16)).astype(np.float32)
     _, weight, step = problem(length=16)
-    moves = learn_codes(weight, step, BOUNDS, *moments(rows, rows, True))
+    moves = learn_codes(weight, step, BOUNDS, *moments(weight, rows, rows, True))
     assert np.abs(moves).mean() < 0.05
 
 
 def test_what_is_always_zero_teaches_nothing():
     rows, weight, step = problem(groups=2)
     rows[1] = 0
-    moves = learn_codes(weight, step, BOUNDS, *moments(rows, rows, True))
+    moves = learn_codes(weight, step, BOUNDS, *moments(weight, rows, rows, True))
     assert moves[0].any() and not moves[1].any()
