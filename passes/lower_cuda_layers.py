@@ -228,6 +228,21 @@ def _max_pool(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
     _one(lowering, var, call.args[0], lambda x: pool.max_pool2d(window, x, out), out, "max_pool2d")
 
 
+def _avg_pool3d(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    a, out = call.attrs, lowering.home(var)
+    window, strides, before, dilation = (
+        tuple(int(v) for v in values)[:3] for values in (a.pool_size, a.strides, a.padding, a.dilation)
+    )
+    if dtype_of(var) != "float32" or str(a.layout) != "NCDHW":
+        raise lowering.refuse(f"{op_name(call)} of {dtype_of(var)} as {a.layout}")
+    counted = bool(a.count_include_pad)
+
+    def build(x: Storage) -> Any:
+        return pool.float_avg_pool3d(window, strides, before, dilation, counted, x, out)
+
+    _one(lowering, var, call.args[0], build, out, "avg_pool3d")
+
+
 def _clip(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
     bounds, out = (0.0, float("inf")), lowering.home(var)
     if op_name(call) == "clip":
@@ -272,6 +287,7 @@ OPERATORS: dict[str, Callable[..., None]] = {
     "dequantize": _dequantize,
     "nn.max_pool2d": _max_pool,
     "nn.max_pool1d": _max_pool,
+    "nn.avg_pool3d": _avg_pool3d,
     "nn.relu": _clip,
     "clip": _clip,
     "nn.softmax": _softmax,

@@ -93,7 +93,7 @@ def facts(artifact: Artifact) -> list[tuple[str, str]]:
     smaller = f", {m.weights.bytes / m.model_bytes:.2f}x the ONNX file" if m.model_bytes else ""
     return [
         ("model", f"{m.model} ({units.size(m.model_bytes)})" if m.model_bytes else m.model),
-        ("target", f"{m.target}, {m.threads} thread{'s' * (m.threads > 1)}"),
+        ("target", m.target if m.launches else f"{m.target}, {m.threads} thread{'s' * (m.threads > 1)}"),
         *(("input", tensor(t)) for t in m.inputs),
         *(("output", tensor(t)) for t in m.outputs),
         (

@@ -22,6 +22,7 @@ FLOAT_BINARY = {
     "subtract": "sum({0}, -({1}))",
     "multiply": "product({0}, {1})",
     "divide": "quotient({0}, {1})",
+    "power": "powf({0}, {1})",
     "maximum": "fmaxf({0}, {1})",
     "minimum": "fminf({0}, {1})",
 }

@@ -10,7 +10,7 @@ from qcompile.errors import QCompileError
 from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
-from tests.passes.float_modules import module, weight
+from tests.passes.float_modules import const, module, weight
 from tests.passes.quantized_modules import feeds_of, integer_of
 
 op = relax.op
@@ -88,6 +88,20 @@ def test_float_layers_are_near_the_oracle(precision):
     # A sum in another order may round to the other neighbour in bfloat16, where the next layer reads it.
     tolerance = 2e-3 if precision == "bf16" else 1e-5
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+def test_normalization_over_channels_is_near_the_oracle():
+    def write(b, x):
+        deep = b.emit(op.reshape(b.emit(op.multiply(x, x), "s"), (2, 1, 7, 5, 5)), "deep")
+        mean = b.emit(op.nn.avg_pool3d(deep, (5, 1, 1), padding=(2, 0, 0, 2, 0, 0), count_include_pad=True), "mean")
+        flat = b.emit(op.add(b.emit(op.reshape(mean, (2, 7, 5, 5)), "flat"), const(1.0)), "one")
+        return [b.emit(op.divide(x, b.emit(op.power(flat, const(0.75)), "power")), "y")]
+
+    form = integer_of(module(write, x=(2, 7, 5, 5)))
+    program, _ = lower_cuda(form)
+    feeds, got = feeds_of(form), np.zeros((2, 7, 5, 5), np.float32)
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
+    np.testing.assert_allclose(got, interpreter.run(form, feeds)["y"], rtol=1e-5)
 
 
 def test_a_layer_without_a_kernel_is_named():
