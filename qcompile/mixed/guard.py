@@ -25,11 +25,13 @@ class Guard:
 
     metric: of one sample, whose ``measure`` gives a row of float64. value: of the rows (samples, n) of all samples.
     estimate: of the drop to expect on other data, from rows and those of fp32; None where that is the drop itself.
+    counts: whether the value is a share of samples.
     """
 
     metric: Metric
     value: Callable[[np.ndarray], float]
     estimate: Callable[[np.ndarray, np.ndarray], float | None] | None = None
+    counts: bool = False
 
     @property
     def name(self) -> str:
@@ -98,7 +100,7 @@ def _of_answers(metric: Metric, model: Model) -> Guard:
     """Top-1, with the margin of every answer."""
     classes = classes_for(model, metric.name)
     measure = partial(margins.measure, classes.output, classes.probabilities)
-    return replace(_of_sums(replace(metric, measure=measure)), estimate=margins.expected_drop)
+    return replace(_of_sums(replace(metric, measure=measure)), estimate=margins.expected_drop, counts=True)
 
 
 def _of_data_set(name: str, function: Callable[..., Any], outputs: Sequence[TensorSpec], sample: Sample) -> Guard:

@@ -26,3 +26,12 @@ def paired_interval(
         drops.append(guard.drop(rows[drawn], base[drawn]))
     low, high = np.nanquantile(drops, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def unseen_share(samples: int, confidence: float = CONFIDENCE) -> float:
+    """The share of answers that may change although none of so many samples did: about 3 of them.
+
+    (Hanley and Lippman-Hand, If nothing goes wrong, is everything all right?, JAMA 1983: the rule of three.) Drawing
+    from samples that are all alike tells nothing of others.
+    """
+    return 1 - (1 - confidence) ** (1 / samples)

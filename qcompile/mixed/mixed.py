@@ -17,7 +17,7 @@ from qcompile.errors import QCompileError
 from qcompile.mixed.goal import Goal
 from qcompile.mixed.guard import Guard, find_guard
 from qcompile.mixed.halves import Halves
-from qcompile.mixed.interval import CONFIDENCE, paired_interval
+from qcompile.mixed.interval import CONFIDENCE, paired_interval, unseen_share
 from qcompile.mixed.search import Search
 from qcompile.mixed.trials import Trial, Trials, by_layer
 from qcompile.model import Model
@@ -213,6 +213,8 @@ def _hold(trials: Trials, formats: Mapping[str, str]) -> Held:
     base, own = trials.held(formats)
     low, high = paired_interval(guard, own, base)
     samples = len(own) * trials.halves.data.batch
+    if guard.counts and low == high:
+        low, high = low - unseen_share(samples), high + unseen_share(samples)
     return Held(guard.name, samples, guard.value(base), guard.value(own), guard.drop(own, base), low, high)
 
 

@@ -9,7 +9,7 @@ import pytest
 import qcompile as qc
 from qcompile.analyze.data import Sample
 from qcompile.mixed.guard import find_guard
-from qcompile.mixed.interval import paired_interval
+from qcompile.mixed.interval import paired_interval, unseen_share
 from tests.building import cnn
 from tests.frontend.onnx_models import model, node, weights
 
@@ -135,6 +135,13 @@ def test_the_interval_is_paired_and_repeatable(classifier):
     # Samples that both sides get wrong say nothing of the difference: unpaired, 0.6 of 200 would give +- 0.1.
     assert high - low < 0.08
     assert paired_interval(guard, base, base) == (0, 0)
+
+
+def test_what_did_not_happen_may_yet():
+    """Changes of this share are missed by all samples in one case of twenty."""
+    share = unseen_share(400)
+    assert 2.9 < 400 * share < 3.1
+    assert (1 - share) ** 400 == pytest.approx(0.05)
 
 
 def test_draws_without_a_number_do_not_count(classifier):
