@@ -39,6 +39,7 @@ LAYERS = (  # imports point from later to earlier; within a layer a member impor
     {"bench"},
     {"report"},
     {"cli"},
+    {"__main__"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

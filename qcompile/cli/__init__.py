@@ -1,4 +1,4 @@
-"""The command line: ``qcompile build | run | bench | inspect | targets``. It parses, calls the API and prints."""
+"""The command line, a file for each command. It parses, calls the API and prints."""
 
 from qcompile.cli.app import main
 

@@ -30,6 +30,12 @@ def lines(text: str) -> list[str]:
     return [row for row in rows if row and set(row) != {"─"}]
 
 
+def test_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "qcompile", "targets", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help(cli, arguments):
     code, out, err = cli(*arguments)
