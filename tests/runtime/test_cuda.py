@@ -36,7 +36,7 @@ def built(tmp_path_factory):
     imported = qc.import_onnx(cnn(2))
     plan = plan_of(imported)
     form = run_passes(imported.module, form_passes(plan, imported.layers))
-    artifact = qc.build(imported, plan, "cuda", out=folder / "a")
+    artifact = qc.build(imported, plan, "cuda:sm_90", out=folder / "a")
     library = folder / "libfakecuda.so"
     emulated_library(lower_cuda(form)[0].source + FAKE.read_text(), library, optimize=0)
     return imported, form, artifact, library
