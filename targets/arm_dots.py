@@ -69,7 +69,8 @@ def _spread(group: int, codes: Expr) -> Expr:
 def _codes(values: Expr, out: Affine, bounds: tuple[int, int], lanes: int) -> Expr:
     """Rounded to int32, narrowed to int16 and, with the zero point, to int8: every step saturates, as clipping does.
 
-    What int16 cannot hold lies beyond int8 with any zero point, too.
+    What int16 cannot hold lies beyond int8 with any zero point, too. The zero point of what is never negative, -128, is
+    not added: the same codes as uint8 have a 0 there, and differ in their highest bit.
     """
     from tvm import tirx
 
@@ -77,6 +78,7 @@ def _codes(values: Expr, out: Affine, bounds: tuple[int, int], lanes: int) -> Ex
         return tirx.call_llvm_pure_intrin(dtype, f"llvm.aarch64.neon.{name}", *operands)
 
     low, high = bounds
+    unsigned = out.zero_point == -128
     bytes_ = []
     for half in range(0, lanes, 8):
         words = []
@@ -84,11 +86,13 @@ def _codes(values: Expr, out: Affine, bounds: tuple[int, int], lanes: int) -> Ex
             steps = call("int32x4", "fcvtns.v4i32.v4f32", _part(values, start, 4))
             words.append(call("int16x4", "sqxtn.v4i16", steps))
         codes = _joined(words, 4)
-        if out.zero_point:
+        if out.zero_point and not unsigned:
             zero = tirx.Broadcast(tirx.IntImm("int16", out.zero_point), 8)
             codes = call("int16x8", "sqadd.v8i16", codes, zero)
-        bytes_.append(call("int8x8", "sqxtn.v8i8", codes))
+        bytes_.append(call("int8x8", "sqxtun.v8i8" if unsigned else "sqxtn.v8i8", codes))
     result = _joined(bytes_, 8)
+    if unsigned:
+        result = tirx.bitwise_xor(result, tirx.Broadcast(tirx.IntImm("int8", -128), lanes))
     if low > -128:
         result = tirx.Max(result, tirx.Broadcast(tirx.IntImm("int8", low), lanes))
     if high < 127:
