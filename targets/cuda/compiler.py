@@ -7,6 +7,7 @@ gives the same bits.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -63,8 +64,11 @@ class Compiler:
 
 @cache
 def find_compiler() -> Compiler:
-    """NVRTC of the Python environment, else nvcc on the path. Raises ``QCompileError`` that says what to install."""
-    library = _nvrtc_library()
+    """NVRTC of the Python environment, else nvcc on the path; nvcc if QCOMPILE_CUDA_COMPILER=nvcc says so.
+
+    Raises ``QCompileError`` that says what to install.
+    """
+    library = None if os.environ.get("QCOMPILE_CUDA_COMPILER") == "nvcc" else _nvrtc_library()
     if library is not None:
         major, minor = ctypes.c_int(), ctypes.c_int()
         ctypes.CDLL(str(library)).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))

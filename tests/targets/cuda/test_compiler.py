@@ -55,6 +55,12 @@ def test_nvcc_serves_as_well():
     assert made.code.startswith(b"\x7fELF") and made.kernels["sum"].registers > 0
 
 
+def test_nvcc_may_be_asked_for(monkeypatch):
+    monkeypatch.setenv("QCOMPILE_CUDA_COMPILER", "nvcc")
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/false" if name == "nvcc" else None)
+    assert find_compiler.__wrapped__() == Compiler("nvcc (unknown)", Path("/bin/false"))
+
+
 def test_what_to_install_where_there_is_no_compiler(monkeypatch):
     monkeypatch.setattr(compiler, "_nvrtc_library", lambda: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
