@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 import qcompile as qc
-from benchmarks.accuracy import HIGHER, evaluation_data, measured, metric_of
+from benchmarks.accuracy import HIGHER, distance, evaluation_data, measured, metric_of
 from benchmarks.builds import Builds
 from benchmarks.models import BenchModel
 from qcompile.calibrate import default_executor
@@ -21,11 +19,10 @@ COLUMNS = {
 }
 HEADERS = ["model", "metric", "fp32", *COLUMNS]
 DISTANCE_HEADERS = ["model", *COLUMNS]
-PROBABILITY = 1e-9  # the least that has a logarithm here
 
 
 def recipe(model: BenchModel, builds: Builds) -> dict[str, Any]:
-    """The metric in float32, and in int8 with ever more steps; the last are the defaults. See ``_distance`` as well."""
+    """The metric in float32, and in int8 with ever more steps; the last are the defaults. See ``distance`` as well."""
     name, better, metric = metric_of(model)
     feeds, truth = evaluation_data(model)
     imported = qc.import_onnx(model.onnx)
@@ -42,18 +39,8 @@ def recipe(model: BenchModel, builds: Builds) -> dict[str, Any]:
         if plan is None:
             wanted = outputs
         values[column] = metric(outputs, feeds, truth)
-        distances[column] = _distance(outputs[0], wanted[0], name == "top-1")
+        distances[column] = distance(outputs, wanted, name)
     return {"model": model.name, "metric": name, "better": better, "values": values, "distances": distances}
-
-
-def _distance(outputs: np.ndarray, wanted: np.ndarray, probabilities: bool) -> float:
-    """The squared error of the first output, of probabilities of their logarithms, over the variance of the float
-    model's; the geometric mean over samples, so that no odd one decides.
-    """
-    if probabilities:
-        outputs, wanted = (np.log(np.maximum(x, PROBABILITY)) for x in (outputs, wanted))
-    by_sample = np.square(outputs - wanted).reshape(len(wanted), -1).mean(axis=1) / wanted.var()
-    return float(np.exp(np.log(np.maximum(by_sample, np.finfo(np.float64).tiny)).mean()))
 
 
 def distance_row(result: dict[str, Any]) -> list[str]:
