@@ -17,8 +17,6 @@ Run = Callable[[Feed], list[np.ndarray]]  # one sample's inputs -> the model's o
 Metric = Callable[[list[np.ndarray], Feed, dict[str, np.ndarray]], float]  # outputs of all samples, feeds, ground truth
 
 HIGHER, LOWER = "higher is better", "lower is better"
-TOP1 = "top-1"
-PROBABILITY = 1e-9  # the least that has a logarithm here
 
 
 def accuracy(model: BenchModel, builds: Builds) -> dict[str, Any]:
@@ -37,21 +35,17 @@ def accuracy(model: BenchModel, builds: Builds) -> dict[str, Any]:
         builds.tell(f"{model.name}: accuracy of {column}")
         outputs = _outputs(run, feeds)
         wanted = outputs if wanted is None else wanted
-        values[column], distances[column] = metric(outputs, feeds, truth), distance(outputs, wanted, name)
+        values[column], distances[column] = metric(outputs, feeds, truth), distance(outputs, wanted)
     figures = {"values": values, "distances": distances}
     return {"model": model.name, "metric": name, "better": better, "samples": _count(feeds), **figures}
 
 
-def distance(outputs: list[np.ndarray], wanted: list[np.ndarray], metric: str) -> float:
-    """The squared error of the first output, of classifiers' probabilities of their logarithms, over the variance of
-    the float model's; the geometric mean over samples, so that no odd one decides. Scores of some hundred samples jump
-    by a few answers either way whatever is done; this does not.
+def distance(outputs: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    """The squared error of the first output over the variance of the float model's.
+
+    Scores of some hundred samples jump by a few answers either way whatever is done; this does not.
     """
-    got, real = outputs[0], wanted[0]
-    if metric == TOP1 and real.min() >= 0:
-        got, real = (np.log(np.maximum(x, PROBABILITY)) for x in (got, real))
-    by_sample = np.square(got - real).reshape(len(real), -1).mean(axis=1) / real.var()
-    return float(np.exp(np.log(np.maximum(by_sample, np.finfo(np.float64).tiny)).mean()))
+    return float(np.square(outputs[0] - wanted[0]).mean() / wanted[0].var())
 
 
 def row(result: dict[str, Any]) -> list[str]:
@@ -78,7 +72,7 @@ def evaluation_data(model: BenchModel) -> tuple[Feed, dict[str, np.ndarray]]:
 
 def metric_of(model: BenchModel) -> tuple[str, str, Metric]:
     if model.name == EXAMPLE:
-        return TOP1, HIGHER, lambda outputs, feeds, truth: float(np.mean(outputs[0].argmax(-1) == truth["labels"]))
+        return "top-1", HIGHER, lambda outputs, feeds, truth: float(np.mean(outputs[0].argmax(-1) == truth["labels"]))
     assert model.folder is not None
     metrics = module(model.folder.parent / "metrics.py")
 
@@ -92,7 +86,7 @@ def metric_of(model: BenchModel) -> tuple[str, str, Metric]:
         "nlp_minilm_l6": ("Spearman", HIGHER, sentences),
         "lm_tinygpt": ("perplexity", LOWER, lambda o, f, t: metrics.perplexity(o[0], t["targets"].astype(np.int64))),
     }
-    return special.get(model.name, (TOP1, HIGHER, lambda o, f, t: metrics.top1(o[0], t["labels"])))
+    return special.get(model.name, ("top-1", HIGHER, lambda o, f, t: metrics.top1(o[0], t["labels"])))
 
 
 def measured(artifact: qc.Artifact, feeds: Feed) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, latency, tuning
+from benchmarks import accuracy, latency, recipe, tuning
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
@@ -48,6 +48,14 @@ def accuracies(results: list[dict[str, Any]]) -> str:
     return table(accuracy.HEADERS, [accuracy.row(result) for result in results], words=2)
 
 
+def recipes(results: list[dict[str, Any]]) -> str:
+    return table(recipe.HEADERS, [recipe.row(result) for result in results], words=2)
+
+
+def distances(results: list[dict[str, Any]]) -> str:
+    return table(recipe.DISTANCE_HEADERS, [recipe.distance_row(result) for result in results])
+
+
 def main() -> None:
     figures = json.loads(Path(sys.argv[1]).read_text())
     sections: list[tuple[str, Callable[[list[dict[str, Any]]], str]]] = [
@@ -55,6 +63,8 @@ def main() -> None:
         ("latency", shares),
         ("threads", latencies),
         ("accuracy", accuracies),
+        ("recipe", recipes),
+        ("recipe", distances),
         ("tuning", sessions),
         ("tuning", gains),
     ]

@@ -39,7 +39,7 @@ def recipe(model: BenchModel, builds: Builds) -> dict[str, Any]:
         if plan is None:
             wanted = outputs
         values[column] = metric(outputs, feeds, truth)
-        distances[column] = distance(outputs, wanted, name)
+        distances[column] = distance(outputs, wanted)
     return {"model": model.name, "metric": name, "better": better, "values": values, "distances": distances}
 
 
