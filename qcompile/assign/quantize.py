@@ -43,7 +43,7 @@ class Steps:
     """
 
     equalize: bool = True
-    ranges: str = BY_ERROR
+    ranges: str = "minmax"
     rounding: bool = True
     bias_correction: bool = True
 

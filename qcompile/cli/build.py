@@ -58,7 +58,7 @@ def build(
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples: .npz by input name, or a folder of .npy/.npz.")
     ] = None,
-    method: CalibMethod = Method.error,
+    method: CalibMethod = Method.minmax,
     percentile: Percentile = None,
     equalize: Equalize = True,
     rounding: LearnRounding = True,
