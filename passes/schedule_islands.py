@@ -51,6 +51,7 @@ from qcompile.targets.target import Target
 SCHEDULED = "tirx.is_scheduled"
 UNSCHEDULED = "qcompile.unscheduled"  # attribute of a function that was left alone: why
 _PARALLEL_FROM = 1 << 15  # elements that are worth waking threads for
+_SUMS = 16  # partial sums side by side: the widest vectors of any target
 _STACK_ROW_BYTES = 16 << 10
 
 
@@ -87,7 +88,7 @@ def _apply(schedule: Schedule, target: Target) -> Schedule:
     for block in nests(schedule):
         if is_reduction(schedule, block):
             if reduces_neighbours(schedule, block):
-                _add_partial_results(schedule, block, target.lanes)
+                _add_partial_results(schedule, block)
             else:
                 across.append(block)
     schedule, rows = _row_by_row(schedule, across)
@@ -123,12 +124,15 @@ def _attempt(primitive: Callable[..., Any], *args: Any) -> bool:
     return True
 
 
-def _add_partial_results(schedule: Schedule, block: Block, lanes: int) -> None:
-    """Splits a reduction over k into a vector of reductions over every ``width``-th k, and one over the vector."""
+def _add_partial_results(schedule: Schedule, block: Block) -> None:
+    """Splits a reduction over k into a vector of reductions over every ``width``-th k, and one over the vector.
+
+    The width is not the target's: the order of a sum of floats would then be, and so its last bits.
+    """
     *_, loop = own_loops(schedule, block)[1]
     (extent,) = extents(schedule, [loop])
-    width = 2 * lanes if extent % (2 * lanes) == 0 and extent >= 8 * lanes else vector_factor(extent, lanes)
-    if width is None or extent <= lanes:
+    width = 2 * _SUMS if extent % (2 * _SUMS) == 0 and extent >= 8 * _SUMS else vector_factor(extent, _SUMS)
+    if width is None or extent <= _SUMS:
         return
     _, inner = schedule.split(loop, [None, width])
     _attempt(schedule.rfactor, inner, -1)

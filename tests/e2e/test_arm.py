@@ -121,3 +121,39 @@ def test_so_has_the_x86_build(name, tmp_path):
     for feed, want in zip(feeds, expected, strict=True):
         for wanted, got in zip(want.values(), runner.run(feed).values(), strict=True):
             np.testing.assert_array_equal(got, wanted)
+
+
+def transformer() -> onnx.ModelProto:
+    """A layer norm, a GELU, and a softmax over so many classes that its sum is split into partial ones."""
+    nodes = [
+        node("LayerNormalization", "x g s", "n", axis=-1),
+        node("MatMul", "n a", "h"),
+        node("Div", "h root", "d"),
+        node("Erf", "d", "e"),
+        node("Add", "e one", "f"),
+        node("Mul", "h f", "u"),
+        node("MatMul", "u b", "l"),
+        node("Softmax", "l", "y", axis=-1),
+    ]
+    constants = {"g": weights(96), "s": weights(96, seed=1), "a": w(96, 64, seed=2), "b": w(64, 1000, seed=3)}
+    constants |= {"root": np.float32(2**0.5).reshape(1), "one": np.float32(1).reshape(1)}
+    return model(nodes, {"x": (3, 96)}, constants=constants)
+
+
+def test_float_islands_have_the_same_bits(tmp_path):
+    """Sums of floats are made in one order, whatever the width of the target's vectors."""
+    names = [name for name in ("x86-avx512", "x86-avx2") if can_run(select_target(name))]
+    skip_without(select_target("arm-neon"))
+    imported = qc.import_onnx(transformer())
+    feed = {"x": np.random.default_rng(0).standard_normal((3, 96)).astype(np.float32)}
+    plan = qc.plan_uniform(imported, qc.calibrate(imported, {"x": feed["x"][None]}), "int8")
+    results = {}
+    for name in (*names, "arm-neon", "arm-i8mm"):
+        artifact = qc.build(imported, plan, name, out=tmp_path / name, tuning_records="none")
+        assert any(layer.reason for layer in artifact.manifest.layers)
+        runner = Emulator(artifact.path) if name.startswith("arm") else qc.load(artifact.path)
+        results[name] = runner.run(feed)["y"].copy()
+    first, *others = results.values()
+    np.testing.assert_allclose(first.sum(axis=1), 1, rtol=1e-5)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
