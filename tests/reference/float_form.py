@@ -16,23 +16,27 @@ def run(case: Case) -> np.ndarray:
     return COMPOSITES[type(case.spec)](case.spec, *case.args)
 
 
-def real_result(case: Case) -> np.ndarray:
-    """What ``case`` computes in real numbers, by the float form of its spec; multipliers tell the scales of weights."""
+def real_result(case: Case, of_magnitudes: bool = False) -> np.ndarray:
+    """What ``case`` computes in real numbers, by the float form of its spec; multipliers tell the scales of weights.
+
+    of_magnitudes: of the absolute values of all terms, not clipped: what their float32 rounding errors grow with.
+    """
     spec = case.spec
+    size = np.abs if of_magnitudes else np.asarray
     epilogue = spec.epilogue
     residual = [arithmetic.dequantize(case.args[-1], epilogue.residual)] if epilogue.residual else []
     residual = [case.args[-1]] if epilogue.residual_is_float else residual
-    floating = Epilogue(clip=epilogue.clip, residual_is_float=bool(residual))
+    floating = Epilogue(clip=None if of_magnitudes else epilogue.clip, residual_is_float=bool(residual))
     if isinstance(spec, Binary):
         args = [arithmetic.dequantize(x, q) for x, q in zip(case.args, (spec.a, spec.b), strict=True)]
-        return COMPOSITES[Binary](replace(spec, a=None, b=None, epilogue=floating), *args)
+        return COMPOSITES[Binary](replace(spec, a=None, b=None, epilogue=floating), *map(size, args))
     args = [arithmetic.dequantize(case.args[0], spec.x)]
     if not isinstance(spec, (AvgPool2d, Mean)):
         _, weight, bias, multiplier = case.args[:4]
         scale = multiplier.astype(np.float64) * arithmetic.out_scale(epilogue) / spec.x.scale
         args += [_real_weight(spec, weight, scale), (bias * scale * spec.x.scale).astype(np.float32)]
     own = {} if isinstance(spec, (AvgPool2d, Mean)) else {"weights": "", "group": 0}
-    return COMPOSITES[type(spec)](replace(spec, x=None, epilogue=floating, **own), *args, *residual)
+    return COMPOSITES[type(spec)](replace(spec, x=None, epilogue=floating, **own), *map(size, [*args, *residual]))
 
 
 def assert_within_half_a_step(case: Case) -> None:
@@ -40,7 +44,7 @@ def assert_within_half_a_step(case: Case) -> None:
     out = case.spec.epilogue.out
     real = real_result(case).astype(np.float64)
     got = run(case)
-    scale = np.abs(real).max(initial=1.0)
+    scale = max(np.abs(real).max(initial=1.0), real_result(case, of_magnitudes=True).max(initial=1.0))
     if out is None:
         np.testing.assert_allclose(got, real, rtol=1e-5, atol=1e-5 * scale)
         return

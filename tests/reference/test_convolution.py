@@ -66,6 +66,17 @@ def test_layers_are_within_half_a_step_of_real_numbers(case):
     assert_within_half_a_step(case)
 
 
+def test_terms_that_cancel_are_within_half_a_step():
+    """2540 - 4000.5 + 1968.5 - 504: in float32 the result is as inexact as they are."""
+    x = np.array([168, 65, 159], np.uint8).reshape(1, 1, 1, 3)
+    x_codes, epilogue = Affine(0.023499999195337296, 128, "uint8"), Epilogue(clip=(0.0, 6.0))
+    spec = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, x=x_codes, epilogue=epilogue, weights="int8")
+    weight, bias = np.full((1, 1, 1, 3), 127, np.int8), np.array([-1008], np.int32)
+    case = Case(spec, (x, weight, bias, np.array([0.5], np.float32)), (1, 1, 1, 1), "float32", (0,))
+    assert run(case).item() == 4.0
+    assert_within_half_a_step(case)
+
+
 def tvm_sum(case: Case) -> np.ndarray:
     """The layer's products summed by TVM's float operator."""
     spec = case.spec
