@@ -63,6 +63,7 @@ def test_a_case_is_checked(monkeypatch, capsys, tmp_path):
         check.main()
 
 
+@pytest.mark.slow  # other networks each time
 def test_random_layers_are_checked(monkeypatch, tmp_path):
     class Recorder:
         source = ""
