@@ -63,7 +63,6 @@ def test_a_case_is_checked(monkeypatch, capsys, tmp_path):
         check.main()
 
 
-@pytest.mark.slow  # other networks each time
 def test_random_layers_are_checked(monkeypatch, tmp_path):
     class Recorder:
         source = ""
@@ -78,6 +77,10 @@ def test_random_layers_are_checked(monkeypatch, tmp_path):
     emulated_library(Recorder.source + FAKE.read_text(), library, optimize=0)
     monkeypatch.setattr(timing, "LIBRARY", str(library))
     assert timing.Gpu().layers(tmp_path) == [] and count >= 15
+    with np.load(tmp_path / "arrays.npz") as arrays:  # results of the oracle may lie columns first
+        results = {name: np.asfortranarray(arrays[name]) for name in arrays.files}
+    np.savez(tmp_path / "arrays.npz", **results)
+    assert timing.Gpu().layers(tmp_path) == []
     rows = json.loads((tmp_path / "layers.json").read_text())
     rows[2]["launches"][-1][1] = 0  # a grid of no blocks
     (tmp_path / "layers.json").write_text(json.dumps(rows))
