@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,24 @@ from qcompile.targets.kernels.reduction import block_diagonal
 
 if TYPE_CHECKING:
     from qcompile.passes.lower_cuda import Buffer, CudaLowering
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """A layer with weights, ready for its kernel.
+
+    others: its arguments behind input and weight: bias, multiplier of an integer layer, residual if there is one.
+    weight: (O, C/groups, KH, KW). x, source: how its input lies, and where.
+    """
+
+    var: relax.Var
+    others: Sequence[relax.Expr]
+    spec: ops.Conv2d | ops.Dense
+    shape: Shape
+    weight: np.ndarray
+    x: Storage
+    source: Buffer
+    out: Storage
 
 
 def _conv2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
@@ -68,26 +86,26 @@ def _convolved(
 ) -> None:
     """weight: (O, C/groups, KH, KW)."""
     out = channels_last(shape_of(var), dtype_of(var))
-    shape = conv_shape(spec, weight.shape[2:], x, out)
+    layer = _Product(var, call.args[2:], spec, conv_shape(spec, weight.shape[2:], x, out), weight, x, source, out)
     if spec.x is None:
-        _float_weighted(lowering, var, call, spec, "conv2d", shape, weight, x, source, out)
-        return
-    if is_depthwise(spec, weight.shape):
-        _weighted(lowering, var, call, spec, "depthwise_conv2d", depthwise, shape, weight, x, source, out)
-        return
-    if not _own_groups(spec, weight):
-        weight = block_diagonal(weight, spec.groups)
-    _weighted(lowering, var, call, spec, "conv2d", contract, shape, weight, x, source, out)
+        _float_weighted(lowering, layer, "conv2d")
+    elif is_depthwise(spec, weight.shape):
+        _weighted(lowering, layer, "depthwise_conv2d", depthwise)
+    elif _own_groups(spec, weight):
+        _weighted(lowering, layer, "conv2d", contract)
+    else:
+        _weighted(lowering, replace(layer, weight=block_diagonal(weight, spec.groups)), "conv2d", contract)
 
 
 def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
     weight = _weight(lowering, call, spec)[:, :, None, None]
     x, out = rows_last(shape_of(call.args[0]), _read(spec, call)), rows_last(shape_of(var), dtype_of(var))
     source, shape = lowering.place(call.args[0], x), Shape(x.rows, 1, 1, 1, 1)
+    layer = _Product(var, call.args[2:], spec, shape, weight, x, source, out)
     if spec.x is None:
-        _float_weighted(lowering, var, call, spec, "dense", shape, weight, x, source, out)
-        return
-    _weighted(lowering, var, call, spec, "dense", contract, shape, weight, x, source, out)
+        _float_weighted(lowering, layer, "dense")
+    else:
+        _weighted(lowering, layer, "dense", contract)
 
 
 def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
@@ -98,51 +116,31 @@ def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
     return weight if spec.x is not None else weight.astype(np.float32)
 
 
-def _float_weighted(
-    lowering: CudaLowering,
-    var: relax.Var,
-    call: relax.Call,
-    spec: ops.Conv2d | ops.Dense,
-    op: str,
-    shape: Shape,
-    weight: np.ndarray,
-    x: Storage,
-    source: Buffer,
-    out: Storage,
-) -> None:
-    bias, *rest = call.args[2:]
+def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
+    spec, shape, x, out = layer.spec, layer.shape, layer.x, layer.out
+    bias, *rest = layer.others
     kind = "bf16" if spec.activations == "bfloat16" else "f32"
     residual = (replace(out, dtype="bfloat16") if x.dtype == "bfloat16" else out) if rest else None
     if x.dtype == "bfloat16":
-        bits = to_bits(weight).reshape(weight.shape)
+        bits = to_bits(layer.weight).reshape(layer.weight.shape)
         kernel, constants = contract_bf16(spec, shape, bits, array(bias), x, out, residual)
     else:
-        kernel, packed = float_product(spec, shape, weight, x, out, residual, rounded=kind == "bf16")
+        kernel, packed = float_product(spec, shape, layer.weight, x, out, residual, rounded=kind == "bf16")
         constants = (packed, array(bias))
     residuals = [lowering.place(r, residual) for r in rest]
-    lowering.emit(var, kernel, [source, *constants, *residuals], out, f"{op}_{kind}")
+    lowering.emit(layer.var, kernel, [layer.source, *constants, *residuals], out, f"{op}_{kind}")
 
 
-def _weighted(
-    lowering: CudaLowering,
-    var: relax.Var,
-    call: relax.Call,
-    spec: ops.Conv2d | ops.Dense,
-    op: str,
-    build: Callable[..., Any],
-    shape: Shape,
-    weight: np.ndarray,
-    x: Storage,
-    source: Buffer,
-    out: Storage,
-) -> None:
-    bias, multiplier, *rest = call.args[2:]
+def _weighted(lowering: CudaLowering, layer: _Product, op: str, build: Callable[..., Any]) -> None:
+    x, out = layer.x, layer.out
+    bias, multiplier, *rest = layer.others
     residual = replace(out, dtype=dtype_of(rest[0])) if rest else None
     if residual is not None and residual.is_float != out.is_float:
         residual = (rows_last if out.axis > 1 else channels_last)(out.shape, residual.dtype)
-    kernel, constants = build(spec, shape, weight, array(bias), array(multiplier), x, out, residual)
+    constants = (layer.weight, array(bias), array(multiplier))
+    kernel, packed = build(layer.spec, layer.shape, *constants, x, out, residual)
     residuals = [lowering.place(r, residual) for r in rest]
-    lowering.emit(var, kernel, [source, *constants, *residuals], out, op)
+    lowering.emit(layer.var, kernel, [layer.source, *packed, *residuals], out, op)
 
 
 def _binary(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Binary) -> None:

@@ -232,29 +232,34 @@ QC_DEVICE void load_matrices(u32 (&words)[4], const void* row) {
   for (int m = 0; m < 4; ++m) memcpy(&words[m], static_cast<const u8*>(warp[m * 8 + lane / 4].row) + lane % 4 * 4, 4);
 }
 
-template <bool SIGNED> QC_DEVICE void multiply_16832(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
-  using namespace emulation;
+namespace emulation {
+
+// The fragments of all lanes of a product, once each has brought its own.
+inline const Lane* exchanged(const u32 (&x)[4], const u32 (&w)[2]) {
   Lane* const warp = collective();
-  const int lane = current % 32;
-  memcpy(warp[lane].x, x, sizeof x);
-  memcpy(warp[lane].w, w, sizeof w);
+  memcpy(warp[current % 32].x, x, sizeof x);
+  memcpy(warp[current % 32].w, w, sizeof w);
   leave(COLLECTIVE);
+  return warp;
+}
+
+}  // namespace emulation
+
+template <bool SIGNED> QC_DEVICE void multiply_16832(int (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  const int lane = emulation::current % 32;
+  const emulation::Lane* const warp = emulation::exchanged(x, w);
   for (int half = 0; half < 2; ++half)
     for (int c = 0; c < 2; ++c)
       for (int t = 0; t < 4; ++t) {
-        const Lane &a = warp[lane / 4 * 4 + t], &b = warp[(lane % 4 * 2 + c) * 4 + t];
+        const emulation::Lane &a = warp[lane / 4 * 4 + t], &b = warp[(lane % 4 * 2 + c) * 4 + t];
         int& total = sums[half * 2 + c];
         total = dot4<SIGNED>(a.x[half + 2], b.w[1], dot4<SIGNED>(a.x[half], b.w[0], total));
       }
 }
 
 QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
-  using namespace emulation;
-  Lane* const warp = collective();
-  const int lane = current % 32;
-  memcpy(warp[lane].x, x, sizeof x);
-  memcpy(warp[lane].w, w, sizeof w);
-  leave(COLLECTIVE);
+  const int lane = emulation::current % 32;
+  const emulation::Lane* const warp = emulation::exchanged(x, w);
   for (int r = 0; r < 4; ++r)
     for (int c = 0; c < 2; ++c)
       for (int t = 0; t < 4; ++t) {
