@@ -17,9 +17,10 @@ from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.scaled import model_for
 from qcompile.targets.cuda.compiler import find_compiler
-from qcompile.targets.cuda.contract import TILES, Tile, choose_tile, contract
+from qcompile.targets.cuda.contract import contract
 from qcompile.targets.cuda.program import templates
 from qcompile.targets.cuda.text import NAME
+from qcompile.targets.cuda.tiles import TILES, Tile, choose_tile
 
 OTHERS = (  # that may turn out better, measured on a GPU
     Tile(128, 128, 2, 2, 3, 2),

@@ -19,8 +19,8 @@ from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.runtime import driver
 from qcompile.scaled import model_for
 from qcompile.targets.cuda.compiler import Cubin, find_compiler
-from qcompile.targets.cuda.contract import TILES
 from qcompile.targets.cuda.emulate import emulated_library
+from qcompile.targets.cuda.tiles import TILES
 from tests.building import cnn, plan_of
 from tests.frontend.onnx_models import model, node
 

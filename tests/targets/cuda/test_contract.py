@@ -12,9 +12,6 @@ from qcompile.manifest import Launch
 from qcompile.ops import Affine, Conv2d, Epilogue
 from qcompile.reference import convolution as reference
 from qcompile.targets.cuda.contract import (
-    TILES,
-    Tile,
-    choose_tile,
     contract,
     conv_shape,
     has_own_groups,
@@ -24,6 +21,7 @@ from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import Program, templates
 from qcompile.targets.cuda.storage import Storage, channels_last
 from qcompile.targets.cuda.text import NAME, Kernel
+from qcompile.targets.cuda.tiles import TILES, Tile, choose_tile
 
 X, OUT, RESIDUAL = Affine(0.02, 7), Affine(0.05, 11), Affine(0.03, 200)
 CODES, ADDED = Epilogue(OUT, (0.0, 6.0)), Epilogue(OUT, None, RESIDUAL)
