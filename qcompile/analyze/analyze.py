@@ -82,7 +82,9 @@ def analyze(
     chosen = choose_metric(model, metric)
     structure = Structure(graph.read(model.module))
     ties = find_ties(structure, plans) if groups is None else list(groups)
-    samples = evaluation_data(data, model.inputs, num_samples).samples()
+    evaluation = evaluation_data(data, model.inputs, num_samples)
+    evaluation.check_rows(model.outputs, chosen.own)
+    samples = evaluation.samples()
     first = next(samples)
     wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
     where = Path(checkpoint) if checkpoint is not None else None
@@ -109,7 +111,8 @@ def analyze(
         else:
             others = {name: plans[name] for name in formats}
             costs = predicted_costs(model, others, structure, row, tuning_records)
-        return tabulate(model, plans, structure, ties, losses, costs, row, count)
+        notes = (*model.notes, *evaluation.notes)
+        return tabulate(model, plans, structure, ties, losses, costs, row, count, notes)
 
 
 def _key(model: Model, plans: Mapping[str, QuantPlan], *others: str) -> str:

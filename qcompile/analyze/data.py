@@ -20,14 +20,23 @@ LABELS = ("labels", "targets")  # arrays that are meant for metrics, by their na
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of the model: a feed, and the arrays that are no inputs, of the same samples."""
+    """One run of the model: a feed, and the arrays that are no inputs, of the same samples.
+
+    rows: samples, if fewer than the feed has: others fill it up, and nothing that comes of them counts.
+    """
 
     feed: Feed
     labels: dict[str, np.ndarray]
+    rows: int | None = None
+
+    def own(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """What the model gives for the samples, of what it gives for the feed."""
+        return outputs if self.rows is None else {name: values[: self.rows] for name, values in outputs.items()}
 
     def digest(self) -> str:
         """Of all bytes, for a checkpoint to know the sample again."""
         hashed = hashlib.blake2b(digest_size=8)
+        hashed.update(b"" if self.rows is None else str(self.rows).encode())
         for name, array in (*self.feed.items(), *self.labels.items()):
             hashed.update(f"{name} {array.dtype} {array.shape}".encode())
             hashed.update(np.ascontiguousarray(array).tobytes())
@@ -35,17 +44,35 @@ class Sample:
 
 
 class EvaluationData(CalibrationData):
-    """Iterates over feeds as its base does; ``samples`` gives them with their labels."""
+    """Iterates over feeds as its base does; ``samples`` gives them with their labels.
+
+    Where samples do not fill the last batch, nothing but them counts. ``full_batches``: why that cannot be, if it
+    cannot; then they are left out, with a note.
+    """
+
+    full_batches: str | None = None
 
     def samples(self) -> Iterator[Sample]:
-        rows = itertools.islice(self._labelled_rows(), self._limit)
-        empty = True
-        while len(group := list(itertools.islice(rows, self.batch))) == self.batch:
-            empty = False
-            feed = {s.name: np.stack([row.feed[s.name] for row in group]).reshape(s.shape) for s in self._inputs}
-            yield Sample(feed, {name: np.stack([row.labels[name] for row in group]) for name in group[0].labels})
-        if empty:
-            raise QCompileError("no samples to evaluate on", remedy=f"give at least {self.batch}")
+        given = False
+        for group, new in self._batches(itertools.islice(self._labelled_rows(), self._limit)):
+            if new < self.batch and self.full_batches is not None:
+                reason = f"{self.full_batches}, {self.batch} samples at a time"
+                self.notes.append(f"the last {new} of {self.rows} samples are left out: {reason}")
+                break
+            given = True
+            labels = {name: np.stack([row.labels[name] for row in group[:new]]) for name in group[0].labels}
+            yield Sample(self._feed([row.feed for row in group]), labels, new if new < self.batch else None)
+        if not given:
+            least = 1 if self.full_batches is None else self.batch
+            raise QCompileError("no samples to evaluate on", remedy=f"give at least {least}")
+
+    def check_rows(self, outputs: Sequence[TensorSpec], own_metric: bool) -> None:
+        """Finds out whether a batch need not be full: what comes of its samples must be told from the rest."""
+        for spec in outputs:
+            if spec.shape[:1] != (self.batch,):
+                self.full_batches = f"output {spec.name} has no row for each"
+        if own_metric:
+            self.full_batches = "a metric of one's own is called with full batches"
 
     def _labelled_rows(self) -> Iterator[Sample]:
         names = {spec.name for spec in self._inputs}

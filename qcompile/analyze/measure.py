@@ -75,10 +75,10 @@ def _sample(prepared: Prepared, metric: Metric, sample: Sample) -> np.ndarray:
     simulation, wish, base, found = prepared.simulation, prepared.wish, prepared.base, prepared.found
     simulation.load(sample.feed)
     simulation.execute(base)
-    reference = {name: values.copy() for name, values in simulation.results(base).items()}
+    reference = {name: values.copy() for name, values in sample.own(simulation.results(base)).items()}
 
     def sums(program: Program) -> np.ndarray:
-        changed = simulation.results(program)
+        changed = sample.own(simulation.results(program))
         measures = (metric.measure, squared_error, angle)
         return np.concatenate([each(reference, changed, sample.labels) for each in measures])
 

@@ -28,7 +28,7 @@ SMALLEST = 2.0**-24  # probability that stands for 0, so that an 8-bit softmax h
 class Metric:
     """measure: of one sample. finish: what the sums over all samples say. better: 1 if more is better, -1 if less is.
 
-    relative: whether it compares with fp32, so that it is 0 for fp32 itself.
+    relative: whether it compares with fp32, so that it is 0 for fp32 itself. own: whether it is a user's function.
     It can be sent to other processes, as far as a function of one's own can.
     """
 
@@ -37,6 +37,7 @@ class Metric:
     finish: Callable[[np.ndarray], float]
     better: int = -1
     relative: bool = True
+    own: bool = False
 
     def loss(self, sums: np.ndarray, baseline: np.ndarray) -> float:
         """The increase over fp32; larger is worse."""
@@ -171,9 +172,9 @@ def make_metric(name: str | Callable[..., Any], output: str, probabilities: bool
     the evaluation data that are no inputs; it answers with a loss. The mean over samples counts.
     """
     if callable(name):
-        return Metric(getattr(name, "__name__", "own"), partial(own, name), mean, relative=False)
+        return Metric(getattr(name, "__name__", "own"), partial(own, name), mean, relative=False, own=True)
     if ":" in name:
-        return Metric(name, partial(own, load_function(name)), mean, relative=False)
+        return Metric(name, partial(own, load_function(name)), mean, relative=False, own=True)
     if name not in NAMES:
         raise QCompileError(f"unknown metric '{name}'", remedy=nearest(name, NAMES) + ", or module:function")
     return {

@@ -11,7 +11,7 @@ import numpy as np
 
 from qcompile.analyze.data import Sample
 from qcompile.analyze.measure import loaded, release
-from qcompile.analyze.metrics import Metric
+from qcompile.analyze.metrics import Arrays, Metric
 from qcompile.analyze.run import Task, executor_of, measure_each
 from qcompile.errors import QCompileError
 from qcompile.simulate.simulation import BASE, Simulation
@@ -54,7 +54,7 @@ def measure_configurations(
         release()
     if not found:
         raise QCompileError("no samples to evaluate on", remedy="give at least one")
-    return [np.stack([sums[i] for sums in found], axis=1) for i in range(len(metrics))]
+    return [_stacked([sums[i] for sums in found]) for i in range(len(metrics))]
 
 
 def _measure(task: _Whole) -> list[list[np.ndarray]]:
@@ -69,11 +69,21 @@ def _measure_with(simulation: Simulation, task: _Whole) -> list[list[np.ndarray]
     for sample in task.samples:
         simulation.load(sample.feed)
         simulation.execute(base)
-        reference = {name: values.copy() for name, values in simulation.results(base).items()}
+        reference = _copied(sample, simulation.results(base))
         outputs = [reference]
         for program in programs:
             simulation.execute(program)
-            outputs.append({name: values.copy() for name, values in simulation.results(program).items()})
+            outputs.append(_copied(sample, simulation.results(program)))
         sums = [[metric.measure(reference, each, sample.labels) for each in outputs] for metric in task.metrics]
         rows.append([np.stack(each) for each in sums])
     return rows
+
+
+def _copied(sample: Sample, outputs: Arrays) -> Arrays:
+    return {name: values.copy() for name, values in sample.own(outputs).items()}
+
+
+def _stacked(sums: Sequence[np.ndarray]) -> np.ndarray:
+    """(1 + configurations, samples, n); what a batch that is not full has fewer of is NaN."""
+    most = max(each.shape[1] for each in sums)
+    return np.stack([np.pad(x, [(0, 0), (0, most - x.shape[1])], constant_values=np.nan) for x in sums], axis=1)

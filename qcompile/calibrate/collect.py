@@ -36,15 +36,13 @@ def calibrate(
     float_inputs = [spec.name for spec in model.inputs if spec.dtype == "float32"]
     axes = channel_axes(model)
     records: dict[str, TensorRecord] = {}
-    samples = 0
     for feed in feeds:
         tensors = {**{name: feed[name] for name in float_inputs}, **run(feed)}
         for name, values in tensors.items():
             record = TensorRecord.of(values, needs_histogram(method), axes.get(name))
             records[name] = records[name].merge(record) if name in records else record
-        samples += feeds.batch
         if progress:
-            progress(samples)
+            progress(feeds.rows)
     if float_inputs and all(records[name].min == records[name].max for name in float_inputs):
         name = float_inputs[0]
         raise QCompileError(
@@ -52,7 +50,7 @@ def calibrate(
             node=name,
             remedy="give samples of real inputs",
         )
-    return TensorStats(records, samples)
+    return TensorStats(records, feeds.rows)
 
 
 def channel_axes(model: Model) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ RANDOM_DATA_WARNING = """\
 * This is fit for measuring speed only. Give real samples: --calib-data samples.npz            *
 ************************************************************************************************"""
 
+T = TypeVar("T")
 Feed = dict[str, np.ndarray]
 Chunk = tuple[str, Mapping[str, Rows]]  # some samples: what to call them in an error, and input name -> array
 
@@ -33,7 +34,8 @@ Chunk = tuple[str, Mapping[str, Rows]]  # some samples: what to call them in an 
 class CalibrationData:
     """Feeds of a model: iterate to get dicts ``input name -> array of the input's shape and dtype``.
 
-    Data in files can be iterated again and again. ``notes`` are remarks for the user on the last iteration.
+    Data in files can be iterated again and again. ``notes`` are remarks for the user on the last iteration, ``rows``
+    the samples that it has given so far.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class CalibrationData:
         self.batched = len(firsts) == 1 and firsts != {()}
         self.batch = inputs[0].shape[0] if self.batched else 1
         self.notes: list[str] = []
+        self.rows = 0
         self._chunks, self._inputs, self._limit = chunks, tuple(inputs), num_samples
 
     @classmethod
@@ -62,26 +65,29 @@ class CalibrationData:
         return cls(lambda: _dicts(source), inputs, num_samples)
 
     def __iter__(self) -> Iterator[Feed]:
-        self.notes.clear()
-        rows = itertools.islice(self._rows(), self._limit)
-        fed = left = 0
-        while group := list(itertools.islice(rows, self.batch)):
-            if len(group) < self.batch:
-                left = len(group)
-                break
-            fed += 1
-            yield {s.name: np.stack([row[s.name] for row in group]).reshape(s.shape) for s in self._inputs}
-        if not fed and not left:
+        for group, new in self._batches(itertools.islice(self._rows(), self._limit)):
+            if again := self.batch - new:
+                self.notes.append(
+                    f"{self.rows} samples are no multiple of the batch of {self.batch}: {again} of them fill the last"
+                )
+            yield self._feed(group)
+        if not self.rows:
             raise QCompileError("no calibration samples", remedy="give at least one")
-        if not fed:
-            raise QCompileError(
-                f"{left} calibration samples, but the model takes {self.batch} at a time",
-                remedy=f"give {self.batch} or more, or choose a smaller batch by --input-shapes",
-            )
-        if left:
-            self.notes.append(
-                f"the last {left} calibration samples were left out: the model takes {self.batch} at a time"
-            )
+
+    def _batches(self, rows: Iterator[T]) -> Iterator[tuple[list[T], int]]:
+        """As many rows as the model takes at a time, and how many of them are new: the last are filled up by the first,
+        so that the model sees nothing but samples.
+        """
+        self.notes.clear()
+        self.rows = 0
+        first: list[T] = []
+        while group := list(itertools.islice(rows, self.batch)):
+            first, new = first or group, len(group)
+            self.rows += new
+            yield [*group, *itertools.islice(itertools.cycle(first), self.batch - new)], new
+
+    def _feed(self, rows: Sequence[Feed]) -> Feed:
+        return {s.name: np.stack([row[s.name] for row in rows]).reshape(s.shape) for s in self._inputs}
 
     def check_start(self) -> None:
         """Checks names, shapes and dtypes of the first file without reading its values."""
@@ -156,8 +162,7 @@ def calibration_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int
     file and the key: keys, shapes or dtypes that do not match, NaN or infinity, no sample at all, files that cannot
     be read. Names, shapes and dtypes of the first file are checked now, the rest on the way.
 
-    Where samples do not fill the model's batch, the remainder is left out with a note; it is an error if it is all
-    there is.
+    Where samples do not fill the model's batch, the first ones fill it up, with a note.
     """
     return CalibrationData.of(source, inputs, num_samples)
 

@@ -89,6 +89,7 @@ def analyze(
     """
     import qcompile as qc
     from qcompile.analyze.analyze import analyze as run
+    from qcompile.analyze.data import evaluation_data
     from qcompile.calibrate import random_data
     from qcompile.report.page import check_report, write_report
     from qcompile.targets.select import select_target
@@ -115,16 +116,16 @@ def analyze(
         bias_correction=bias_correction,
     )
     scaled, plans = format_plans(imported, row, names(formats or []) or ("int8",), wish, times)
-    data = eval_data or calib_data or list(random_data(imported.inputs))
+    source = eval_data or calib_data or list(random_data(imported.inputs))
+    data = evaluation_data(source, imported.inputs, num_samples)
     start = time.perf_counter()
-    with _progress(_count(data, num_samples)) as progress:
+    with _progress(_count(source, num_samples, data.batch)) as progress:
         table = run(
             scaled,
             plans,
             data,
             row,
             metric=metric,
-            num_samples=num_samples,
             accumulate=not alone,
             probes=probes,
             workers=workers,
@@ -135,6 +136,8 @@ def analyze(
             progress=progress,
         )
     times["analyze"] = time.perf_counter() - start
+    for note in data.notes:
+        remark(f"note: {note}")
     write_whole(out, table.to_json())
     if report is not None:
         write_report(report, table)
@@ -164,14 +167,15 @@ def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda samples: bar.update(task, description="samples", total=total, completed=samples)
 
 
-def _count(data: object, num_samples: int | None) -> int | None:
-    """How many samples there are, where that is known at once."""
+def _count(data: object, num_samples: int | None, batch: int) -> int | None:
+    """How many runs of the model there are, where that is known at once."""
     found = len(data) if isinstance(data, list) else None
     if isinstance(data, Path) and data.suffix == ".npz":
         from qcompile.calibrate.arrays import open_npz
 
         found = min((rows.shape[0] for rows in open_npz(data).values() if rows.shape), default=None)
-    return min((n for n in (found, num_samples) if n is not None), default=None)
+    rows = min((n for n in (found, num_samples) if n is not None), default=None)
+    return None if rows is None else -(-rows // batch)
 
 
 def _listed(table: SensitivityTable) -> dict[str, object]:

@@ -91,7 +91,7 @@ def mixed_plan(
     else:
         model, plans = format_plans(model, target, wish.formats, calibration, times)
     with timed("mixed", times, "mixed precision") as update:
-        return qc.plan_mixed(
+        found = qc.plan_mixed(
             model,
             plans,
             halves.data,
@@ -106,6 +106,9 @@ def mixed_plan(
             keep=lambda table: write_whole(wish.table, table.to_json()) if wish.table is not None else None,
             progress=lambda what, samples: update(f"{what}, {samples} samples" if samples else what),
         )
+    for note in halves.data.notes:
+        remark(f"note: {note}")
+    return found
 
 
 def _latency(model: Model, target: Target, records: Sequence[str]) -> Callable[[QuantPlan], float | None]:

@@ -119,7 +119,7 @@ def _of_data_set(name: str, function: Callable[..., Any], outputs: Sequence[Tens
         return call_own(function, *sides)
 
     better = 1 if getattr(function, "higher_is_better", True) else -1
-    return Guard(Metric(name, measure, mean, better, relative=False), value)
+    return Guard(Metric(name, measure, mean, better, relative=False, own=True), value)
 
 
 def _all_values(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qcompile.analyze.data import EvaluationData, Sample
 from qcompile.errors import QCompileError
+from qcompile.model import TensorSpec
 
 
 class _EveryOther(EvaluationData):
@@ -16,9 +17,16 @@ class _EveryOther(EvaluationData):
     def __init__(self, whole: EvaluationData, start: int, limit: int | None):
         self._whole, self._start = whole, start
         self._stop = None if limit is None else start + 2 * limit
+        self.batch, self.notes = whole.batch, whole.notes
 
     def samples(self) -> Iterator[Sample]:
-        return itertools.islice(self._whole.samples(), self._start, self._stop, 2)
+        self.rows = 0
+        for sample in itertools.islice(self._whole.samples(), self._start, self._stop, 2):
+            self.rows += sample.rows or self._whole.batch
+            yield sample
+
+    def check_rows(self, outputs: Sequence[TensorSpec], own_metric: bool) -> None:
+        self._whole.check_rows(outputs, own_metric)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ def expected_drop(rows: np.ndarray, base: np.ndarray) -> float | None:
     None if too few answers are near tipping over to tell.
     """
     margins, changes = base[:, 2:].reshape(-1), (rows[:, 2:] - base[:, 2:]).reshape(-1)
+    there = ~np.isnan(margins)  # not all, of a batch that was not full
+    margins, changes = margins[there], changes[there]
     spread, near = float(changes.std()), np.ones(margins.shape, bool)
     for _ in range(3):  # the spread of those near depends on who is near, a little
         near = np.abs(margins) <= NEAR * spread

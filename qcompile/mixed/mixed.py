@@ -127,6 +127,8 @@ def plan_mixed(
     """
     row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
     halves, guarded = halves_and_guard(model, data, goal, guard)
+    measured = choose_metric(model, table.metric if metric is None and table is not None else metric)
+    halves.data.check_rows(model.outputs, guarded.metric.own or measured.own)
     if table is not None:
         _check_table(table, model, row)
         plans = dict(table.plans)
@@ -150,13 +152,13 @@ def plan_mixed(
             progress=lambda samples: progress("measuring sensitivities", samples),
         )
         keep(table)
-    measured = choose_metric(model, table.metric if metric is None else metric)
     trials = Trials(simulation, halves, guarded, measured, table.samples, workers, executor, progress)
     search = Search(table, trials, goal)
     assignment, chosen, seconds = _timed(search, goal, latency)
     held = _hold(trials, by_layer(simulation, search.table, chosen.formats))
     checks = tuple(Check(t.name, t.formats, t.predicted.loss, t.loss) for t in trials.done)
-    whole = replace(search.table, checks=checks)
+    notes = dict.fromkeys((*search.table.notes, *halves.data.notes))
+    whole = replace(search.table, checks=checks, notes=tuple(notes))
     keep(whole)
     missed = _missed(goal, chosen, held, trials.baseline, seconds)
     return MixedPlan(
@@ -210,9 +212,8 @@ def _timed(search: Search, goal: Goal, latency: Latency | None) -> tuple[Assignm
 
 def _hold(trials: Trials, formats: Mapping[str, str]) -> Held:
     guard = trials.guard
-    base, own = trials.held(formats)
+    (base, own), samples = trials.held(formats)
     low, high = paired_interval(guard, own, base)
-    samples = len(own) * trials.halves.data.batch
     if guard.counts and low == high:
         low, high = low - unseen_share(samples), high + unseen_share(samples)
     return Held(guard.name, samples, guard.value(base), guard.value(own), guard.drop(own, base), low, high)

@@ -90,10 +90,13 @@ class Trials:
         guarded, losses = self._measured(configurations, self.halves.search(), [self.guard.metric, self.metric], what)
         return guarded, losses[:, : self.samples]
 
-    def held(self, formats: Formats) -> np.ndarray:
-        """Rows of the guarded metric, of fp32 and of a configuration by layer, (2, samples, n), on the other half."""
-        (rows,) = self._measured([formats], self.halves.held(), [self.guard.metric], "checking on the other half")
-        return rows
+    def held(self, formats: Formats) -> tuple[np.ndarray, int]:
+        """Rows of the guarded metric, of fp32 and of a configuration by layer, (2, batches, n), on the other half; and
+        how many samples that has.
+        """
+        half = self.halves.held()
+        (rows,) = self._measured([formats], half, [self.guard.metric], "checking on the other half")
+        return rows, half.rows
 
     def losses(self, configurations: Sequence[Formats]) -> list[float]:
         """In units of the table's metric, of configurations by layer, on the samples that the table is from."""

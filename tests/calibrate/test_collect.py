@@ -89,6 +89,14 @@ def test_samples_are_counted_by_the_batch_of_the_model(model: Model):
     assert calibrate(batched, data, executor=fake).samples == 6
 
 
+def test_samples_that_do_not_fill_a_batch_count(model: Model):
+    batched = Model(model.module, (TensorSpec("x", (4, 3, 8, 8), "float32"),), (), {})
+    seen: list[int] = []
+    stats = calibrate(batched, {"x": SAMPLES}, executor=fake, progress=seen.append)
+    assert (stats.samples, seen) == (6, [4, 6])
+    assert stats.records["x"].max == SAMPLES.max() and stats.records["x"].min == SAMPLES.min()
+
+
 def test_errors_come_before_the_model_is_built(model: Model):
     def build() -> None:
         raise AssertionError("the executor was run")

@@ -67,15 +67,14 @@ def test_a_model_with_a_batch_is_fed_so_many_at_a_time():
     spec = TensorSpec("x", (2, 2, 3), "float32")
     data = calibration_data([{"x": VALUES[:3]}, {"x": VALUES[3]}, {"x": VALUES[4:]}], [spec])
     feeds = list(data)
-    np.testing.assert_array_equal(np.stack([feed["x"] for feed in feeds]), VALUES[:4].reshape(2, 2, 2, 3))
-    assert data.notes == ["the last 1 calibration samples were left out: the model takes 2 at a time"]
+    np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds]), VALUES[[0, 1, 2, 3, 4, 0]])
+    assert data.notes == ["5 samples are no multiple of the batch of 2: 1 of them fill the last"]
+    assert data.rows == 5
 
 
-def test_fewer_samples_than_the_batch_is_an_error():
-    assert message({"x": VALUES}, [TensorSpec("x", (8, 2, 3), "float32")]) == (
-        "5 calibration samples, but the model takes 8 at a time; "
-        "give 8 or more, or choose a smaller batch by --input-shapes"
-    )
+def test_fewer_samples_than_the_batch_are_repeated():
+    (feed,) = calibration_data({"x": VALUES[:3]}, [TensorSpec("x", (8, 2, 3), "float32")])
+    np.testing.assert_array_equal(feed["x"], VALUES[[0, 1, 2, 0, 1, 2, 0, 1]])
 
 
 def test_inputs_that_share_no_first_dimension_are_stacked_whole():
