@@ -13,7 +13,7 @@ kernels are shared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tvm import relax
@@ -30,9 +30,11 @@ from qcompile.passes.lower_layers import KernelNote, is_tensor
 from qcompile.passes.plan_memory import Lifetime, plan_memory
 from qcompile.targets.cuda import movement
 from qcompile.targets.cuda.program import Program
+from qcompile.targets.cuda.rows import ROWS, CudaTarget
 from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
 from qcompile.targets.cuda.text import NAME, Kernel
 
+_SM_80 = ROWS[0].narrowed("sm_80")  # what is emulated, too
 _ALIGNMENT, _SLACK = 256, 256  # bytes: what cuMemAlloc gives; behind the last buffer
 
 
@@ -74,32 +76,65 @@ class Kernels:
         return "\n".join(self.texts)
 
 
-def lower_cuda(module: IRModule, kernels: Kernels | None = None) -> tuple[Program, list[KernelNote]]:
+@dataclass(slots=True)
+class Constants:
+    """The constants of a module, one after the other; equal ones are stored once, whichever architectures read them."""
+
+    blob: bytearray = field(default_factory=bytearray)
+    known: dict[bytes, Buffer] = field(default_factory=dict)
+
+    def add(self, value: np.ndarray) -> Buffer:
+        data = np.ascontiguousarray(value).tobytes()
+        if data not in self.known:
+            self.blob.extend(bytes(-len(self.blob) % 16))
+            self.known[data] = Buffer("weights", len(data), len(self.blob))
+            self.blob.extend(data)
+        return self.known[data]
+
+    @property
+    def weights(self) -> np.ndarray:
+        return np.frombuffer(bytes(self.blob) + bytes(_SLACK), np.uint8)
+
+
+def lower_cuda(
+    module: IRModule, kernels: Kernels | None = None, target: CudaTarget = _SM_80
+) -> tuple[Program, list[KernelNote]]:
     """The program of a module in integer form, and a note for each launch. kernels: which are there already.
 
-    Raises ``QCompileError`` that names the first layer for which there is no kernel.
+    target: of one architecture. Raises ``QCompileError`` that names the first layer for which there is no kernel.
     """
-    return CudaLowering(module, kernels or Kernels()).run()
+    constants = Constants()
+    lowering = CudaLowering(module, target, kernels or Kernels(), constants)
+    return replace(lowering.run(), weights=constants.weights), lowering.notes
+
+
+def lower_cuda_each(module: IRModule, target: CudaTarget) -> tuple[dict[str, Program], list[KernelNote]]:
+    """The program of each of the target's architectures, by its name; all have the same weights. Notes: of the last."""
+    constants = Constants()
+    lowerings = [CudaLowering(module, row, Kernels(), constants) for row in target.each()]
+    programs = [lowering.run() for lowering in lowerings]
+    weights = constants.weights
+    named = zip(target.architectures, programs, strict=True)
+    return {arch: replace(program, weights=weights) for arch, program in named}, lowerings[-1].notes
 
 
 class CudaLowering:
-    """One run: where each tensor of ``main`` lies."""
+    """One run, for one architecture: where each tensor of ``main`` lies."""
 
-    def __init__(self, module: IRModule, kernels: Kernels):
-        self.module = module
+    def __init__(self, module: IRModule, target: CudaTarget, kernels: Kernels, constants: Constants):
+        self.module, self.target = module, target
+        self.notes: list[KernelNote] = []
         self.main = graph.read(module)
         self.definitions, self._users = self.main.definitions(), self.main.users()
         self.outputs = {o for o in self.main.outputs if isinstance(o, relax.Var)}
         self._rows_last = self._matrices()
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
         self._calls: list[_Call] = []
-        self._notes: list[KernelNote] = []
-        self._kernels = kernels
-        self._blob = bytearray()
-        self._known: dict[bytes, Buffer] = {}
+        self._kernels, self._constants = kernels, constants
         self._layer = ""
 
-    def run(self) -> tuple[Program, list[KernelNote]]:
+    def run(self) -> Program:
+        """Without weights, which are those of ``constants`` once every run has added its own."""
         for i, param in enumerate(self.main.params):
             storage = plain(shape_of(param), dtype_of(param))
             self._places[param] = {storage: Buffer(f"input{i}", storage.nbytes)}
@@ -120,11 +155,11 @@ class CudaLowering:
                 call.launch.block,
                 call.launch.shared,
                 tuple((b.memory, b.offset) for b in call.buffers),
+                note.layer,
             )
-            for call in self._calls
+            for call, note in zip(self._calls, self.notes, strict=True)
         )
-        weights = np.frombuffer(bytes(self._blob) + bytes(_SLACK), np.uint8)
-        return Program(self._kernels.text, launches, weights, total + _SLACK), self._notes
+        return Program(self._kernels.text, launches, np.zeros(0, np.uint8), total + _SLACK)
 
     def _lower(self, var: relax.Var, value: relax.Expr) -> None:
         spec = called_spec(self.module, value)
@@ -186,13 +221,7 @@ class CudaLowering:
         return places[storage]
 
     def constant(self, value: np.ndarray) -> Buffer:
-        """Equal constants are stored once."""
-        data = np.ascontiguousarray(value).tobytes()
-        if data not in self._known:
-            self._blob.extend(bytes(-len(self._blob) % 16))
-            self._known[data] = Buffer("weights", len(data), len(self._blob))
-            self._blob.extend(data)
-        return self._known[data]
+        return self._constants.add(value)
 
     def emit(
         self, var: relax.Var, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], storage: Storage, op: str
@@ -224,7 +253,7 @@ class CudaLowering:
             buffer.last = len(self._calls)
         kernel_name = self._kernels.add(op, kernel.text)
         self._calls.append(_Call(name, kernel_name, kernel, buffers))
-        self._notes.append(KernelNote(name, self._layer, op, kernel_name, kernel.note))
+        self.notes.append(KernelNote(name, self._layer, op, kernel_name, kernel.note))
 
     def alias(self, var: relax.Var, buffer: Buffer, storage: Storage) -> None:
         """``var`` is a buffer that is there already."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompile.artifact import Artifact, check_output, write_artifact
 from qcompile.compile import compile_entry
-from qcompile.compile_cuda import compile_program
+from qcompile.compile_cuda import compile_programs
 from qcompile.errors import QCompileError
 from qcompile.graph import read
 from qcompile.layers import calls_of, describe_layers, schedules_of
 from qcompile.manifest import KernelCall, Launch, Manifest, ScheduleInfo, TensorInfo
 from qcompile.model import Model, TensorSpec
 from qcompile.passes.emit_entry import emit_entry
-from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.passes.lower_cuda import lower_cuda_each
 from qcompile.passes.lower_layers import KernelNote, kernel_notes
 from qcompile.passes.pipeline import form_passes, lowering_passes, run_passes, tidy_passes
 from qcompile.passes.runtime_calls import check_runtime_calls
@@ -54,7 +57,8 @@ def build(
     """Compiles ``model`` by ``plan`` for ``target``.
 
     plan: an empty plan (the default) leaves every layer in float32.
-    out: artifact folder, replaced as a whole when the new one is complete; a new temporary folder if None.
+    out: artifact folder, replaced as a whole when the new one is complete; a temporary one, gone with this process, if
+    None.
     threads: threads that large kernels are split for.
     passes: what leads from the tidied float form to the integer form, instead of ``form_passes(plan, model.layers)``.
     dump_ir: folder that gets the module after each pass, numbered.
@@ -102,8 +106,20 @@ def build(
         schedules=code.schedules,
         notes=(*model.notes, *notes),
     )
-    place = out if out is not None else Path(tempfile.mkdtemp(prefix="qcompile-")) / "artifact"
+    place = out if out is not None else _temporary_folder() / "artifact"
     return write_artifact(place, module=code.library, weights=code.weights, manifest=manifest, plan=plan)
+
+
+def _temporary_folder() -> Path:
+    """Not gone with the ``Artifact``: ``load(build(model).path)`` outlives it."""
+    folder = Path(tempfile.mkdtemp(prefix="qcompile-"))
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # not in a fork of it, which ends earlier
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,7 @@ class _Code:
     workspace: int
     notes: Sequence[KernelNote]
     calls: tuple[KernelCall, ...]
-    launches: tuple[Launch, ...] = ()
+    launches: Mapping[str, tuple[Launch, ...]] = field(default_factory=dict)
     schedules: tuple[ScheduleInfo, ...] = ()
 
 
@@ -131,12 +147,15 @@ def _cpu_code(integer: IRModule, target: Target, schedules: Schedules, dump: Pat
 
 
 def _gpu_code(integer: IRModule, target: CudaTarget, dump: Path | None) -> _Code:
-    program, notes = lower_cuda(integer)
-    if dump is not None:
-        (dump / "kernels.cu").write_text(program.source, encoding="utf-8")
-    library = compile_program(program, target, find_compiler())
+    programs, notes = lower_cuda_each(integer, target)
+    for arch, program in programs.items() if dump is not None else ():
+        (dump / f"kernels_{arch}.cu").write_text(program.source, encoding="utf-8")
+    library = compile_programs(programs, target, find_compiler())
     calls = tuple(KernelCall(note.kernel, note.layer) for note in notes)
-    return _Code(library, program.weights, program.workspace, notes, calls, program.launches)
+    last = programs[target.architectures[-1]]
+    workspace = max(program.workspace for program in programs.values())
+    launches = {arch: program.launches for arch, program in programs.items()}
+    return _Code(library, last.weights, workspace, notes, calls, launches)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""From a CUDA program to its library: machine code of each architecture, in one file.
+"""From CUDA programs to their library: machine code of each architecture, in one file.
 
-The file is a zip archive: ``sm_80.cubin`` and its like, and ``compute_90.ptx`` for architectures to come. Equal
-programs and compilers, equal bytes.
+The file is a zip archive: ``sm_80.cubin`` and its like, and ``compute_90.ptx`` for architectures to come, which is the
+program of the newest one. Equal programs and compilers, equal bytes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from qcompile.targets.cuda.compiler import Compiler
@@ -18,13 +19,13 @@ from qcompile.targets.cuda.rows import CudaTarget
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 
 
-def compile_program(program: Program, target: CudaTarget, compiler: Compiler) -> bytes:
-    """The library of a program. Raises ``QCompileError`` for what the compiler refuses."""
+def compile_programs(programs: Mapping[str, Program], target: CudaTarget, compiler: Compiler) -> bytes:
+    """The library of programs by architecture. Raises ``QCompileError`` for what the compiler refuses."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # compilers run outside of Python's lock
-        cubins = pool.map(lambda arch: compiler.cubin(program.source, arch).code, target.architectures)
+        cubins = pool.map(lambda arch: compiler.cubin(programs[arch].source, arch).code, target.architectures)
         files = {f"{arch}.cubin": code for arch, code in zip(target.architectures, cubins, strict=True)}
     if target.ptx:
-        files[f"{target.ptx}.ptx"] = compiler.ptx(program.source, target.ptx)
+        files[f"{target.ptx}.ptx"] = compiler.ptx(programs[target.architectures[-1]].source, target.ptx)
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, data in files.items():

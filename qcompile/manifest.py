@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qcompile.model import TensorSpec
@@ -14,7 +14,7 @@ from qcompile.versioned import FileKind
 
 FORMAT = "qcompile.artifact"
 _KIND = FileKind(
-    version=3,
+    version=4,
     title="the artifact format",
     again="build the model again",
     otherwise="damaged manifest",
@@ -91,6 +91,7 @@ class Launch:
     """One kernel launch on a GPU: blocks, threads and bytes of shared memory of a block, and where its arguments lie.
 
     arguments: (memory, offset in bytes) each; memory is "input0", "output0", ..., "weights" or "workspace".
+    layer: that it computes ("" for a copy).
     """
 
     kernel: str
@@ -98,6 +99,7 @@ class Launch:
     block: int
     shared: int
     arguments: tuple[tuple[str, int], ...]
+    layer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ class Manifest:
     target, triple, features: row name, LLVM triple, what a CPU must have, in the words of /proc/cpuinfo.
     threads: what parallel loops were compiled for. workspace_bytes: scratch memory of one run.
     calls: the kernels in the order of a run; the library's optional ``profile`` entry stamps them.
-    launches: of a library of GPU code, one for each of ``calls``; none of one for a CPU.
+    launches: of a library of GPU code, by architecture ("sm_80"), in the order of a run; none of one for a CPU.
+    ``calls`` are then those of the newest one.
     schedules: of the layers whose kernels have knobs; a build locked to this manifest uses them.
     """
 
@@ -132,7 +135,7 @@ class Manifest:
     workspace_bytes: int
     layers: tuple[LayerInfo, ...] = ()
     calls: tuple[KernelCall, ...] = ()
-    launches: tuple[Launch, ...] = ()
+    launches: Mapping[str, tuple[Launch, ...]] = field(default_factory=dict)
     schedules: tuple[ScheduleInfo, ...] = ()
     notes: tuple[str, ...] = ()
     library: FileInfo = FileInfo()
@@ -161,7 +164,7 @@ def _decode(data: dict[str, Any]) -> Manifest:
         data[key] = tuple(_tensor(t) for t in data[key])
     data["layers"] = tuple(_layer(row) for row in data["layers"])
     data["calls"] = tuple(KernelCall(**call) for call in data["calls"])
-    data["launches"] = tuple(_launch(row) for row in data.get("launches", ()))
+    data["launches"] = {arch: tuple(map(_launch, rows)) for arch, rows in data["launches"].items()}
     data["schedules"] = tuple(ScheduleInfo(**schedule) for schedule in data["schedules"])
     data["library"], data["weights"] = FileInfo(**data["library"]), FileInfo(**data["weights"])
     return Manifest(**data)

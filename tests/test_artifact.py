@@ -168,8 +168,8 @@ def test_says_when_the_parent_cannot_be_written(tmp_path, monkeypatch):
         ),
         (
             "manifest.json",
-            lambda b: b.replace(b'"version": 3', b'"version": 9'),
-            "version 9 of the artifact format is not known here; this qcompile reads version 3; build the model again",
+            lambda b: b.replace(b'"version": 4', b'"version": 9'),
+            "version 9 of the artifact format is not known here; this qcompile reads version 4; build the model again",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import numpy as np
 
 from qcompile.artifact import WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
-from qcompile.manifest import Launch, Manifest, TensorInfo
+from qcompile.manifest import KernelCall, Launch, Manifest, TensorInfo
 from qcompile.runtime import driver as drivers
 from qcompile.runtime.device_array import DeviceArray, is_on_device, seen
 from qcompile.runtime.driver import Driver
@@ -23,6 +23,7 @@ from qcompile.runtime.memory import map_file
 from qcompile.runtime.profile import Profile, split
 from qcompile.runtime.runner import Feed, check_array, check_names, checked_feed
 
+_SHARED = 48 << 10  # bytes a block that need no leave
 _ALIGNMENT = 16  # bytes: kernels read inputs and write outputs in words of up to so many
 _FEWEST_CALLS, _MOST_CALLS = 8, 1000  # of each kind, in a profile
 
@@ -37,10 +38,15 @@ class _Session:
         self.number, self.device = number, driver.device(number)
         self.context = driver.use_primary_context(self.device)
         self.lock = threading.Lock()
-        image = choose_image(artifact.path / self.manifest.library_file, driver.capability(self.device), str(path))
+        name, image = choose_image(
+            artifact.path / self.manifest.library_file, driver.capability(self.device), str(path)
+        )
+        self.launches = launches_of(self.manifest, name)
         module = driver.load(image)
-        kernels = {launch.kernel for launch in self.manifest.launches}
-        self.functions = {name: driver.function(module, name) for name in kernels}
+        self.functions = {launch.kernel: driver.function(module, launch.kernel) for launch in self.launches}
+        for launch in self.launches:
+            if launch.shared > _SHARED:
+                driver.allow_shared(self.functions[launch.kernel], launch.shared)
         self.stream = driver.stream()
         weights = map_file(artifact.path / WEIGHTS)
         self.held = (_Memory(self, weights.nbytes), _Memory(self, self.manifest.workspace_bytes))
@@ -153,7 +159,7 @@ class CudaRunner:
         The whole call is that of ``bind``, a graph, whose kernels follow each other more closely.
         """
         self.run(feed)
-        session, launches, own = self._session, self.manifest.launches, self._own
+        session, launches, own = self._session, self._session.launches, self._own
         driver, stream = session.driver, session.stream
         plain: list[float] = []
         stamps: list[list[float]] = []
@@ -168,7 +174,8 @@ class CudaRunner:
                 driver.wait(stream)
                 stamps.append([0.0, *(driver.microseconds(start, event) for event in events)])
         ticks = np.array(stamps)
-        return split(self.manifest.calls, self.manifest.layers, np.array(plain), ticks[:, -1], ticks)
+        calls = tuple(KernelCall(launch.kernel, launch.layer) for launch in launches)
+        return split(calls, self.manifest.layers, np.array(plain), ticks[:, -1], ticks)
 
     def microseconds(self, calls: int) -> list[float]:
         """The GPU's times of so many calls, on what the inputs hold."""
@@ -192,7 +199,7 @@ class CudaBinding:
             self.arguments |= {f"{what}{i}": array.pointer for i, array in enumerate(arrays.values())}
         driver = session.driver
         driver.begin_capture(session.stream)
-        for launch in session.manifest.launches:
+        for launch in session.launches:
             session.launch(launch, self.arguments)
         self._graph = driver.end_capture(session.stream)
         weakref.finalize(self, driver.destroy_graph, self._graph)
@@ -229,8 +236,11 @@ def _timed(driver: Driver, stream: int, first: int, last: int, launch: Callable[
     return driver.microseconds(first, last)
 
 
-def choose_image(library: Path, capability: tuple[int, int], where: str) -> bytes:
-    """The machine code for a GPU: of its generation, as new as it can run; else PTX that its driver can compile."""
+def choose_image(library: Path, capability: tuple[int, int], where: str) -> tuple[str, bytes]:
+    """The machine code for a GPU: of its generation, as new as it can run; else PTX that its driver can compile.
+
+    Returns its name, too, "sm_80" or "compute_90".
+    """
     major, minor = capability
     with zipfile.ZipFile(library) as archive:
         names = archive.namelist()
@@ -241,8 +251,14 @@ def choose_image(library: Path, capability: tuple[int, int], where: str) -> byte
             raise QCompileError(
                 f"built for {held}, and this GPU is sm_{major}{minor}", node=where, remedy="build with --target cuda"
             )
-        data = archive.read(max(fits, key=_version) if fits else max(later, key=_version))
-    return data if fits else data.rstrip(b"\0") + b"\0"
+        chosen = max(fits or later, key=_version)
+        data = archive.read(chosen)
+    return chosen.partition(".")[0], data if fits else data.rstrip(b"\0") + b"\0"
+
+
+def launches_of(manifest: Manifest, image: str) -> tuple[Launch, ...]:
+    """Of machine code, or of PTX, which is that of the newest architecture."""
+    return manifest.launches.get(image) or list(manifest.launches.values())[-1]
 
 
 def _version(name: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from qcompile.errors import QCompileError
 LIBRARY = "libcuda.so.1"
 _NO_DEVICE, _DRIVER_TOO_OLD = 100, 803
 _MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
+_MOST_SHARED = 8  # CUfunction_attribute
 _CAPTURE_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _BUFFER, _BUFFER_SIZE, _END = 1, 2, 0  # keys of cuLaunchKernel's ``extra``
 _REMEDY = "run it on a machine with an NVIDIA GPU, or build with --target native"
@@ -86,6 +87,10 @@ class Driver:
         function = c_void_p()
         self._call("cuModuleGetFunction", byref(function), c_void_p(module), c_char_p(name.encode()))
         return function.value
+
+    def allow_shared(self, function: int, size: int) -> None:
+        """Lets launches of a function have so many bytes of shared memory; 48 KiB need no leave."""
+        self._call("cuFuncSetAttribute", c_void_p(function), c_int(_MOST_SHARED), c_int(size))
 
     def allocate(self, size: int) -> int:
         pointer = c_uint64()

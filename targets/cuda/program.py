@@ -1,4 +1,4 @@
-"""``Program``: a model as kernels and their launches, and the whole text that a compiler gets."""
+"""``Program``: a model as kernels and their launches on one architecture, and the whole text that a compiler gets."""
 
 from __future__ import annotations
 

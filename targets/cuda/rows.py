@@ -39,7 +39,12 @@ class CudaTarget:
             if word not in self.architectures:
                 raise QCompileError(f"no architecture '{word}'", remedy=nearest(word, self.architectures))
         kept = tuple(arch for arch in self.architectures if arch in wanted)
-        return replace(self, name=f"{self.name}:{','.join(kept)}", architectures=kept, ptx="")
+        family = self.name.partition(":")[0]
+        return replace(self, name=f"{family}:{','.join(kept)}", architectures=kept, ptx="")
+
+    def each(self) -> tuple[CudaTarget, ...]:
+        """A row for each architecture alone."""
+        return tuple(self.narrowed(arch) for arch in self.architectures)
 
 
 ROWS: tuple[CudaTarget, ...] = (

@@ -137,9 +137,9 @@ def test_an_architecture_runs_code_of_its_generation(tmp_path):
     with zipfile.ZipFile(library, "w") as archive:
         for name in ("sm_75.cubin", "sm_80.cubin", "sm_86.cubin", "compute_90.ptx"):
             archive.writestr(name, name)
-    assert choose_image(library, (8, 0), "out") == b"sm_80.cubin"
-    assert choose_image(library, (8, 9), "out") == b"sm_86.cubin"
-    assert choose_image(library, (12, 0), "out") == b"compute_90.ptx\0"
+    assert choose_image(library, (8, 0), "out") == ("sm_80", b"sm_80.cubin")
+    assert choose_image(library, (8, 9), "out") == ("sm_86", b"sm_86.cubin")
+    assert choose_image(library, (12, 0), "out") == ("compute_90", b"compute_90.ptx\0")
     with pytest.raises(qc.QCompileError, match="out: built for sm_75, sm_80, sm_86, compute_90, and this GPU is sm_70"):
         choose_image(library, (7, 0), "out")
 
