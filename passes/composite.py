@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tvm import relax
 
 from qcompile import ops
+from qcompile.formats import added_as
 from qcompile.ops import Affine, Epilogue
 from qcompile.passes.base import shape_of
 from qcompile.passes.quantized import Operand, dequantize, quantize, round_to
@@ -17,7 +18,8 @@ from qcompile.passes.quantized import Operand, dequantize, quantize, round_to
 class Composite:
     """The function of one layer while it is written.
 
-    args: what the layer is called with. rounding: the type that tensors of floats are rounded to before anything else.
+    args: what the layer is called with. rounding: the type that tensors of floats are rounded to before anything else,
+    a residual in 16 bits.
     """
 
     args: Sequence[relax.Expr]
@@ -37,17 +39,17 @@ class Composite:
         self._bindings.append(relax.VarBinding(var, value))
         return var
 
-    def real(self, index: int, affine: Affine | None) -> relax.Var:
+    def real(self, index: int, affine: Affine | None, rounding: str | None = None) -> relax.Var:
         """Parameter ``index`` in real numbers."""
-        param = self.params[index]
+        param, rounding = self.params[index], self.rounding if rounding is None else rounding
         if affine is not None:
             return self.emit(dequantize(param, affine))
-        return param if self.rounding == "float32" else round_to(lambda v, _: self.emit(v), param, self.rounding, "")
+        return param if rounding == "float32" else round_to(lambda v, _: self.emit(v), param, rounding, "")
 
     def finish(self, v: relax.Var, epilogue: Epilogue) -> relax.Var:
         """Residual (the last parameter), clip and quantize, as ``ops.Epilogue`` says."""
         if epilogue.residual is not None or epilogue.residual_is_float:
-            v = self.emit(relax.op.add(v, self.real(-1, epilogue.residual)))
+            v = self.emit(relax.op.add(v, self.real(-1, epilogue.residual, added_as(self.rounding))))
         if epilogue.clip is not None:
             v = self.emit(relax.op.clip(v, *epilogue.clip))
         return v if epilogue.out is None else self.emit(quantize(v, epilogue.out))

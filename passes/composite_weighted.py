@@ -11,6 +11,7 @@ import numpy as np
 from tvm import relax
 
 from qcompile import ops
+from qcompile.formats import is_format
 from qcompile.passes.base import array, constant, dtype_of, shape_of
 from qcompile.passes.chain import Chain
 from qcompile.passes.channels import unknown_layout
@@ -107,8 +108,9 @@ def _float_constants(layer: Layer, group: int) -> Constants | str:
     codes = constant_of(definition)
     if weight is None:
         weight = stored_of(definition) if codes is None else codes.codes
-    if (layer.rounding == "bfloat16") != (weight is not None and weight.dtype == "bfloat16"):
-        return "weights and what it reads are not both bfloat16"
+    stored = "int8" if codes is not None or weight is None else weight.dtype.name
+    if not is_format(layer.rounding, stored):
+        return f"no format has {stored} weights beside activations in {layer.rounding}"
     if weight is None or (chain.bias is not None and array(chain.bias) is None):
         return "the weight is not a constant"
     if reason := unknown_layout(chain.call):
@@ -165,17 +167,19 @@ def _product(layer: Layer, composite: Composite, constants: Constants) -> relax.
 
 def _spec(layer: Layer, group: int, constants: Constants) -> ops.Spec:
     chain, attrs = layer.chain, layer.chain.call.attrs
-    weights = "int4" if group else constants.weight.dtype.name
+    weights, reads = "int4" if group else constants.weight.dtype.name, layer.rounding
     if chain.kind == "dense":
-        return ops.Dense(layer.x, layer.epilogue, group, weights)
+        return ops.Dense(layer.x, layer.epilogue, group, weights, reads)
     if chain.kind == "scale":
-        return ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), out_channels(chain), layer.x, layer.epilogue, weights)
+        channels = out_channels(chain)
+        return ops.Conv2d((1, 1), (0,) * 4, (1, 1), channels, layer.x, layer.epilogue, weights, reads=reads)
     strides, dilation = image_pair(attrs.strides, 1), image_pair(attrs.dilation, 1)
     padding, groups = image_padding(attrs.padding), int(attrs.groups)
     if chain.kind == "conv":
-        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue, weights, group)
-    output_padding = image_pair(attrs.output_padding, 0)
-    return ops.ConvTranspose2d(strides, padding, output_padding, dilation, groups, layer.x, layer.epilogue, weights)
+        return ops.Conv2d(strides, padding, dilation, groups, layer.x, layer.epilogue, weights, group, reads)
+    more = image_pair(attrs.output_padding, 0)
+    numbers = (strides, padding, more, dilation, groups)
+    return ops.ConvTranspose2d(*numbers, layer.x, layer.epilogue, weights, reads=reads)
 
 
 def image_pair(values: Iterable[SupportsInt], height: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -10,6 +10,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from qcompile import graph, ops
+from qcompile.formats import added_as
 from qcompile.graph import MainBuilder
 from qcompile.ops import Affine, Epilogue
 from qcompile.passes.base import dtype_of, module_pass, op_name, refused
@@ -24,8 +25,8 @@ class Layer:
     """A chain, and in which form its tensors are.
 
     inputs, residual: what the composite reads. out: the codes that it writes; None for float32.
-    definitions: of the graph that the chain is in. rounding: the type that a layer of floats rounds inputs and residual
-    to.
+    definitions: of the graph that the chain is in. rounding: the type that a layer of floats rounds inputs to, and, in
+    16 bits, the residual.
     """
 
     chain: Chain
@@ -132,16 +133,23 @@ def float_layer(chain: Chain, uses: Uses) -> Layer | str:
     operands = [*chain.inputs, *(e for e in (chain.weight, chain.residual) if e is not None)]
     if any(dtype_of(expr) != "float32" for expr in operands):
         return "not float32"
-    data = [*chain.inputs, *([chain.residual] if chain.residual is not None else [])]
-    found = [rounded_from(expr, uses.definitions) for expr in data]
-    rounding = {dtype for _, dtype in filter(None, found)}
-    if len(rounding) == 1 and all(found) and chain.weight is not None:
-        data = [source for source, _ in filter(None, found)]
-    else:
-        rounding = {"float32"}
-    inputs = tuple(Operand(expr, None) for expr in data[: len(chain.inputs)])
-    residual = Operand(data[-1], None) if chain.residual is not None else None
-    return Layer(chain, inputs, residual, None, uses.definitions, rounding.pop())
+    inputs, rounding = _unrounded(chain.inputs, uses)
+    residual = [chain.residual] if chain.residual is not None else []
+    added, adds = _unrounded(residual, uses)
+    if chain.weight is None or (residual and adds != added_as(rounding)):
+        inputs, added, rounding = list(chain.inputs), residual, "float32"
+    operands = [Operand(expr, None) for expr in (*inputs, *added)]
+    own = tuple(operands[: len(inputs)])
+    return Layer(chain, own, operands[-1] if residual else None, None, uses.definitions, rounding)
+
+
+def _unrounded(tensors: Sequence[relax.Expr], uses: Uses) -> tuple[list[relax.Expr], str]:
+    """What was rounded, and to which type; the tensors themselves and float32 unless all of them are rounded alike."""
+    found = [rounded_from(expr, uses.definitions) for expr in tensors]
+    types = {dtype for _, dtype in filter(None, found)}
+    if len(types) != 1 or not all(found):
+        return list(tensors), "float32"
+    return [source for source, _ in filter(None, found)], types.pop()
 
 
 def coded(expr: relax.Expr, uses: Uses) -> Operand | None:

@@ -12,7 +12,7 @@ from tvm.ir import IRModule
 
 from qcompile import graph
 from qcompile.errors import QCompileError, nearest
-from qcompile.formats import format_of
+from qcompile.formats import added_as, format_of
 from qcompile.graph import MainBuilder
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, module_pass, op_name, shape_of
@@ -43,8 +43,8 @@ def insert_qdq(plan: QuantPlan) -> tvm.ir.transform.ModulePass:
                                              z.dq = dequantize(z.q)
 
     What an int8 layer makes is stored as codes, so everyone reads ``z.dq``. What a float operator makes, or the model
-    is given, exists as float32: only int8 layers read its codes. A bf16 layer reads roundings of float32 tensors
-    (``x.bfloat16 = astype(x, "bfloat16")``, ``x.rounded = astype(x.bfloat16, "float32")``).
+    is given, exists as float32: only int8 layers read its codes. A layer of narrow floats reads roundings of float32
+    tensors (``x.bfloat16 = astype(x, "bfloat16")``, ``x.rounded = astype(x.bfloat16, "float32")``).
 
     A model input in ``plan.integer_inputs`` becomes a
     parameter of codes, an output in ``plan.integer_outputs`` is ``z.q``. Outputs keep their positions.
@@ -147,17 +147,20 @@ class _Inserter:
         return self.is_int8(self.chain_of.get(var)) or (moves and var.name in self.plan.tensors)
 
     def _reads(self, var: relax.Var) -> str:
-        """The dtype that the layer of a variable reads, as in ``qcompile.formats``."""
+        """The dtype of floats that the operator of a variable reads, or adds, as in ``qcompile.formats``."""
         chain = self.chain_of.get(var)
         layer = self.plan.layers.get(chain.name) if chain is not None else None
-        return format_of(layer.format).activations if layer is not None else "float32"
+        if layer is None or layer.codes:
+            return "float32"
+        dtype = format_of(layer.format).activations
+        return dtype if chain.anchor.same_as(var) else added_as(dtype)
 
     def _read(self, old: relax.Var, as_codes: bool, dtype: str) -> relax.Expr:
         """What stands for an old variable: its dequantized codes, its rounded values, or what others read of it."""
         if as_codes and old in self.decoded:
             return self.decoded[old]
         real, maker = self.real[old], self.chain_of.get(old)
-        if dtype != "bfloat16" or (maker is not None and not maker.out.same_as(old)):  # sums are not rounded
+        if dtype == "float32" or (maker is not None and not maker.out.same_as(old)):  # sums are not rounded
             return real
         if (real, dtype) not in self.rounded:
             self.rounded[real, dtype] = round_to(self.builder.emit, real, dtype, old.name)

@@ -10,19 +10,24 @@ import numpy as np
 from tvm import relax
 
 from qcompile import ops
+from qcompile.formats import added_as
 from qcompile.manifest import ScheduleInfo
 from qcompile.passes.assign_storage import needed_border
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.operand_storage import blocked, home, plain
+from qcompile.reference.narrow import NARROW
 from qcompile.targets.kernels.conv import Constants
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.dilate import dilate
+from qcompile.targets.kernels.narrow import round_to
 from qcompile.targets.kernels.templates import TEMPLATES, knobs_json
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import BLOCK, Storage
 
 if TYPE_CHECKING:
     from qcompile.passes.lower_layers import Lowering
+
+Weighted = ops.Conv2d | ops.ConvTranspose2d | ops.Dense
 
 
 def _conv2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
@@ -41,9 +46,9 @@ def _conv2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Conv
     _emit(lowering, var, args, operator, operator, spec, constants, source, out, residual)
 
 
-def as_read(storage: Storage, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> Storage:
-    """A tensor of floats as a layer reads it: rounded where the layer rounds it."""
-    return replace(storage, dtype=spec.activations) if storage.is_float and spec.x is None else storage
+def as_read(storage: Storage, spec: Weighted) -> Storage:
+    """A tensor of floats as a layer reads it: in bfloat16 where the layer rounds it to that."""
+    return replace(storage, dtype=spec.activations) if storage.is_float and spec.activations == "bfloat16" else storage
 
 
 def _conv_transpose2d(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
@@ -82,7 +87,8 @@ def as_convolution(spec: ops.ConvTranspose2d, weight: np.ndarray) -> tuple[np.nd
         dh * (kh - 1) - bottom + spec.output_padding[0],
         dw * (kw - 1) - right + spec.output_padding[1],
     )
-    return turned, ops.Conv2d((1, 1), padding, spec.dilation, spec.groups, spec.x, spec.epilogue, spec.weights)
+    numbers = ((1, 1), padding, spec.dilation, spec.groups)
+    return turned, ops.Conv2d(*numbers, spec.x, spec.epilogue, spec.weights, reads=spec.reads)
 
 
 def _dense(lowering: Lowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
@@ -125,18 +131,42 @@ def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:
     return Constants(weight, bias, *more) if more else Constants(weight, bias, None)
 
 
-def _rest(call: relax.Call, spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> list[relax.Expr]:
+def _rest(call: relax.Call, spec: Weighted) -> list[relax.Expr]:
     """The residual, if there is one."""
     return list(call.args[_first_of_rest(spec) :])
 
 
-def _first_of_rest(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense) -> int:
+def _first_of_rest(spec: Weighted) -> int:
     """Behind x, weight, bias, the multiplier of integer weights, and the scales of groups."""
     return 3 + spec.scaled + (spec.group > 0)
 
 
+def _rounding(lower: Callable[..., None]) -> Callable[..., None]:
+    """What CPUs have no products of is rounded first, and multiplied as float32, which holds every such product."""
+
+    def lowered(lowering: Lowering, var: relax.Var, call: relax.Call, spec: Weighted) -> None:
+        if spec.activations in NARROW:
+            read = list(call.args)
+            read[0] = _rounded(lowering, read[0], spec.activations)
+            if _rest(call, spec) and added_as(spec.activations) in NARROW:
+                read[-1] = _rounded(lowering, read[-1], added_as(spec.activations))
+            call, spec = relax.Call(call.op, read), replace(spec, reads="float32")
+        lower(lowering, var, call, spec)
+
+    return lowered
+
+
+def _rounded(lowering: Lowering, x: relax.Expr, dtype: str) -> relax.Var:
+    """A tensor of float32 that holds the numbers of x rounded to a narrower type."""
+    storage = home(lowering, x)
+    new = relax.Var(f"{getattr(x, 'name', 'constant')}~{dtype}", x.ty)
+    lowering.home[new] = storage
+    lowering.emit(new, round_to(dtype, storage, lowering.target), [lowering.place(x, storage)], storage, "round")
+    return new
+
+
 WEIGHTED: dict[type, Callable[..., None]] = {
-    ops.Conv2d: _conv2d,
-    ops.ConvTranspose2d: _conv_transpose2d,
-    ops.Dense: _dense,
+    ops.Conv2d: _rounding(_conv2d),
+    ops.ConvTranspose2d: _rounding(_conv_transpose2d),
+    ops.Dense: _rounding(_dense),
 }

@@ -32,7 +32,7 @@ def groups_of_scales(chain: Chain) -> int:
 
 def storage_refusal(chain: Chain, row: Format) -> str | None:
     """Why the weight of a layer that computes on floats cannot be stored as a format says; None if it can."""
-    tables = row.weights == "float16"
+    tables = row.weights == "float16" and row.activations == "float32"
     if chain.kind not in ("dense", "conv", "conv_transpose") and not (tables and chain.kind == "gather"):
         return f"{row.name} is for convolutions and matrix products with a constant, not {chain.kind}"
     if array(chain.weight) is None:

@@ -72,21 +72,24 @@ class _Weighted:
 
     weights: dtype that the weights are stored in. Left out, int8 where x is codes, else float32.
     group: of int4 weights, how many neighbours along the reduction share an integer scale.
+    reads: dtype that a layer of floats rounds to what it reads. Left out, bfloat16 beside such weights, else float32.
     """
 
     __slots__ = ()
     x: Affine | None
     weights: str
     group: int
+    reads: str
 
     def __post_init__(self) -> None:
         default = "int4" if self.group else "int8" if self.x is not None else "float32"
         object.__setattr__(self, "weights", self.weights or default)
+        object.__setattr__(self, "reads", self.reads or ("bfloat16" if self.weights == "bfloat16" else "float32"))
 
     @property
     def activations(self) -> str:
         """The dtype that the layer reads, as in ``qcompile.formats``."""
-        return "uint8" if self.x is not None else "bfloat16" if self.weights == "bfloat16" else "float32"
+        return "uint8" if self.x is not None else self.reads
 
     @property
     def scaled(self) -> bool:
@@ -109,12 +112,13 @@ class Conv2d(_Weighted):
     float (``x`` None): float32, no multiplier argument; ``v = sum x * w + bias``. What the weights are stored in
     (``weights``) says what else there is:
 
-    bfloat16   x and the residual are rounded to it first, to nearest, ties to even
+    bfloat16   x and the residual are rounded to it first, to nearest, ties to even; so they are to float16 if ``reads``
+               says so; float16 saturates at its largest number
     int8       weights are codes: a multiplier argument has their scales, ``v = (sum x * w) * multiplier[o] + bias``
     int4       so are these, here int8 in [-8, 7]; each ``group`` neighbours have a scale beside that (see ``Dense``),
                in integer layers, too: group_scale uint8, behind the multiplier. Of a convolution, whose C/groups it
                divides, it is (O, KH * KW * C/groups / group), in the order of (KH, KW, C/groups).
-    float16    weights alone are rounded
+    float16    weights are rounded; what else, ``reads`` says
 
     Sums of floats are taken in any order, so they are equal within float tolerance.
     """
@@ -128,6 +132,7 @@ class Conv2d(_Weighted):
     epilogue: Epilogue
     weights: str = ""
     group: int = 0
+    reads: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,7 @@ class ConvTranspose2d(_Weighted):
     epilogue: Epilogue
     weights: str = ""
     group: int = 0
+    reads: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,7 @@ class Dense(_Weighted):
     epilogue: Epilogue
     group: int = 0
     weights: str = ""
+    reads: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from qcompile.formats import added_as
 from qcompile.ops import Conv2d, ConvTranspose2d, Dense
-from qcompile.reference import bfloat16
 from qcompile.reference.arithmetic import centered, exact_int32, finish, scaled
+from qcompile.reference.narrow import rounded
 
 
 def conv2d(spec: Conv2d, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *rest: np.ndarray) -> np.ndarray:
@@ -106,15 +107,15 @@ def _layer(
     else:
         v = ((total * multiplier.astype(np.float64) if spec.scaled else total) + bias).astype(np.float32)
     residual = rest[0].reshape(total.shape) if rest else None
-    if residual is not None and spec.activations == "bfloat16":
-        residual = bfloat16.rounded(residual)
+    if residual is not None and spec.epilogue.residual_is_float and spec.x is None:
+        residual = rounded(residual, added_as(spec.activations))
     return finish(v, spec.epilogue, residual)
 
 
 def _numbers(spec: Conv2d | ConvTranspose2d | Dense, x: np.ndarray) -> np.ndarray:
     """The values that products are made of, float64: codes less their zero point, floats as the layer reads them."""
     if spec.x is None:
-        return (bfloat16.rounded(x) if spec.activations == "bfloat16" else x).astype(np.float64)
+        return rounded(x, spec.activations).astype(np.float64)
     return centered(x, spec.x).astype(np.float64)
 
 

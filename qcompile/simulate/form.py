@@ -167,9 +167,8 @@ class _Part:
     def _stores_weights(self, var: relax.Var) -> bool:
         """Whether a layer of floats has its weights in another type than float32."""
         value = self.definitions[var]
-        narrow = ("float16", "bfloat16")
         return called_spec(self.module, value) is not None and any(
-            _is_tensor(a) and dtype_of(a) in narrow for a in value.args
+            _is_tensor(a) and dtype_of(a) != "float32" for a in value.args if not isinstance(a, relax.Var)
         )
 
     def _copy(self, var: relax.Var, name: str) -> relax.Var:
