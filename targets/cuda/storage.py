@@ -16,13 +16,18 @@ import numpy as np
 
 from qcompile.reference.bfloat16 import to_bits
 
-_TYPES = {
+TYPES = {
     "bfloat16": "u16",
     "uint8": "u8",
     "int8": "i8",
     "float32": "float",
     "int32": "int",
     "int64": "long long",
+    "uint16": "u16",
+    "int16": "short",
+    "uint32": "u32",
+    "uint64": "unsigned long long",
+    "float64": "double",
     "bool": "u8",
 }
 
@@ -73,7 +78,7 @@ class Storage:
     @property
     def type(self) -> str:
         """The element type in CUDA C++."""
-        return _TYPES[self.dtype]
+        return TYPES[self.dtype]
 
     @property
     def others(self) -> tuple[int, ...]:
