@@ -9,10 +9,13 @@ A tensor that all of its readers round to bfloat16 is stored so, if its maker ca
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from tvm import relax
 from tvm.ir import IRModule, TupleType
 
 from qcompile import graph
+from qcompile.formats import added_as
 from qcompile.ops import (
     AvgPool2d,
     Binary,
@@ -58,11 +61,11 @@ def assign_storage(module: IRModule) -> dict[relax.Var, Storage]:
     blocked = _blocked(main, specs, set(tensors))
     borders, fills = _borders(main, specs)
     few = _few_channels(main, specs)
-    rounded = _rounded(main, specs)
+    rounded = narrow_tensors(main, specs)
     storages = {}
     for var in tensors:
         shape, dtype = shape_of(var), dtype_of(var)
-        dtype = "bfloat16" if var in rounded else dtype
+        dtype = rounded.get(var, dtype)
         if var not in blocked:
             storages[var] = Storage(shape, dtype)
             continue
@@ -157,25 +160,36 @@ def needed_border(
     return top, left, max(0, bottom), max(0, right)
 
 
-def _rounded(main: graph.Graph, specs: dict[relax.Var, Spec | None]) -> set[relax.Var]:
-    """Tensors that everyone reads as bfloat16, and whose makers can write it. The largest of rounded numbers is the
-    rounded largest, so pooling by maximum may work on those."""
+def narrow_tensors(
+    main: graph.Graph,
+    specs: Mapping[relax.Var, Spec | None],
+    dtypes: Collection[str] = ("bfloat16",),
+    operators: Collection[str] = _ROUNDING_OPERATORS,
+) -> dict[relax.Var, str]:
+    """Tensors that everyone reads rounded to one type, and that type: so they may be stored.
+
+    Their makers must be able to write it: layers with weights, and those of ``operators``. The largest of rounded
+    numbers is the rounded largest, so pooling by maximum may work on those.
+    """
     users, outputs = main.users(), {o for o in main.outputs if isinstance(o, relax.Var)}
     definitions = main.definitions()
-    found: set[relax.Var] = set()
+    found: dict[relax.Var, str] = {}
 
-    def reads_rounded(user: relax.Var) -> bool:
+    def read_as(user: relax.Var, var: relax.Var) -> set[str]:
         spec = specs[user]
         if isinstance(spec, _WEIGHTED_SPECS):
-            return spec.activations == "bfloat16"
-        return user in found and op_name(definitions[user]) in _MAXIMUM
+            first, *rest = definitions[user].args
+            own = {spec.activations} if first.same_as(var) else set()
+            return own | ({added_as(spec.activations)} if any(arg.same_as(var) for arg in rest) else set())
+        return {found.get(user, "float32")} if op_name(definitions[user]) in _MAXIMUM else {"float32"}
 
     for var, value in reversed(main.bindings):
-        makes = isinstance(specs[var], _WEIGHTED_SPECS) or op_name(value) in _ROUNDING_OPERATORS
+        makes = isinstance(specs[var], _WEIGHTED_SPECS) or op_name(value) in operators
         if not makes or dtype_of(var) != "float32" or var in outputs or not users[var]:
             continue
-        if all(map(reads_rounded, users[var])):
-            found.add(var)
+        types = {dtype for user in users[var] for dtype in read_as(user, var)}
+        if len(types) == 1 and types <= set(dtypes):
+            found[var] = types.pop()
     return found
 
 

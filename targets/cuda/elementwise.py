@@ -113,5 +113,5 @@ def float_unary(op: str, x: Storage, out: Storage) -> Kernel:
 def epilogue_function(epilogue: Epilogue, out: Storage, residual: Storage | None) -> str:
     """The member ``finish`` of what a kernel template is instantiated with."""
     element = residual.type if residual else "u8"
-    value = finish("v", epilogue, "from_bf16(r)" if residual and residual.dtype == "bfloat16" else "r")
+    value = out.stored(finish("v", epilogue, residual.real("r") if residual else "r"))
     return f"QC_DEVICE_MEMBER static {out.type} finish(float v, {element} r) {{ (void)r; return {value}; }}"

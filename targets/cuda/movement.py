@@ -43,7 +43,7 @@ def take(
 
 
 def _cast(value: str, x: Storage, out: Storage) -> str:
-    return value if x.dtype == out.dtype else f"to_bf16({value})"
+    return value if x.dtype == out.dtype else out.stored(x.real(value))
 
 
 def _moves_words(x: Storage, out: Storage, channel: str, inside: str) -> bool:
@@ -56,7 +56,7 @@ def _moves_words(x: Storage, out: Storage, channel: str, inside: str) -> bool:
 
 
 def relayout(x: Storage, out: Storage) -> Kernel:
-    """The same elements in row-major order, in another storage and maybe shape; float32 may become bfloat16."""
+    """The same elements in row-major order, in another storage and maybe shape; floats may become narrower, or wider."""
     if x.shape == out.shape:
         return take(x, out, lambda index: index)
 

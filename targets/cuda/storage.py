@@ -14,10 +14,11 @@ from math import prod
 
 import numpy as np
 
-from qcompile.reference.bfloat16 import to_bits
+from qcompile.reference.narrow import to_bits
 
 TYPES = {
     "bfloat16": "u16",
+    "float16": "u16",
     "uint8": "u8",
     "int8": "i8",
     "float32": "float",
@@ -30,6 +31,9 @@ TYPES = {
     "float64": "double",
     "bool": "u8",
 }
+# Floats that are held as bits, and what functions of ``device/`` call them: to_bf16, from_bf16, multiply_bf16.
+NARROW = {"bfloat16": "bf16", "float16": "f16"}
+_BITS = {"u16": "uint16", "u8": "uint8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ class Storage:
 
     @property
     def bits(self) -> str:
-        """The element type of arrays; "bfloat16" is its bits."""
-        return "uint16" if self.dtype == "bfloat16" else self.dtype
+        """The element type of arrays; of narrow floats their bits."""
+        return _BITS[TYPES[self.dtype]] if self.is_narrow else self.dtype
 
     @property
     def item_bytes(self) -> int:
@@ -74,6 +78,18 @@ class Storage:
     @property
     def is_float(self) -> bool:
         return self.dtype == "float32"
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.dtype in NARROW
+
+    def real(self, element: str) -> str:
+        """An element in CUDA C++ as a float, if it is a narrow one; else as it is."""
+        return f"from_{NARROW[self.dtype]}({element})" if self.is_narrow else element
+
+    def stored(self, value: str) -> str:
+        """A float in CUDA C++ as an element, if that is a narrow one; else as it is."""
+        return f"to_{NARROW[self.dtype]}({value})" if self.is_narrow else value
 
     @property
     def type(self) -> str:
@@ -110,8 +126,8 @@ class Storage:
 
     def store(self, logical: np.ndarray) -> np.ndarray:
         """A fresh flat buffer that holds ``logical``; padding is zero."""
-        if self.dtype == "bfloat16":
-            return to_bits(replace(self, dtype="float32").store(logical))
+        if self.is_narrow:
+            return to_bits(replace(self, dtype="float32").store(logical), self.dtype)
         moved = np.moveaxis(np.asarray(logical, self.dtype).reshape(self.shape), self.axis, -1)
         flat = np.zeros((self.rows, self.pitch), self.dtype)
         flat[:, : self.channels] = moved.reshape(self.rows, self.channels)
@@ -130,8 +146,9 @@ def pitch_of(channels: int) -> int:
 
 
 def _pitch(channels: int, dtype: str) -> int:
-    if dtype == "bfloat16":
-        return -(-channels // 8) * 8  # pieces of 16 bytes
+    if dtype in NARROW:
+        each = 16 // np.dtype(_BITS[TYPES[dtype]]).itemsize  # elements of a piece
+        return -(-channels // each) * each
     return pitch_of(channels) if dtype in ("uint8", "int8") else channels
 
 

@@ -257,17 +257,51 @@ template <bool SIGNED> QC_DEVICE void multiply_16832(int (&sums)[4], const u32 (
       }
 }
 
-QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
-  const int lane = emulation::current % 32;
-  const emulation::Lane* const warp = emulation::exchanged(x, w);
+namespace emulation {
+
+// Floats of BITS bits as qcompile.reference.narrow has them: MANTISSA bits of fraction, LEAST the exponent of the
+// smallest normal number.
+template <int BITS, int MANTISSA, int LEAST> u32 narrowed(float v, float largest, u32 nan) {
+  if (v != v) return nan;
+  const float size = fminf(fabsf(v), largest);
+  int above;  // size < 2^above
+  frexpf(size, &above);
+  const int exponent = max(above - 1, LEAST);
+  const u32 steps = static_cast<u32>(lrintf(ldexpf(size, MANTISSA - exponent)));  // ties to even
+  return (signbit(v) ? 1u << (BITS - 1) : 0) | (steps + (static_cast<u32>(exponent - LEAST) << MANTISSA));
+}
+
+template <int BITS, int MANTISSA, int LEAST> float widened(u32 bits) {
+  const u32 sign = bits >> (BITS - 1), size = bits & ((1u << (BITS - 1)) - 1);
+  const float v = with_bits(static_cast<int>(size << (23 - MANTISSA))) * with_bits((253 + LEAST) << 23);
+  return sign ? -v : v;
+}
+
+// Sums of products of LANES floats a word; each product exact, and added in float32.
+template <int LANES, class Widen> inline void multiply_floats(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2],
+                                                              const Widen& widen) {
+  const int lane = current % 32;
+  const Lane* const warp = exchanged(x, w);
   for (int r = 0; r < 4; ++r)
     for (int c = 0; c < 2; ++c)
       for (int t = 0; t < 4; ++t) {
         const u32 row = warp[lane / 4 * 4 + t].x[r], column = warp[(lane % 4 * 2 + c) * 4 + t].w[r / 2];
-        float& total = sums[r % 2 * 2 + c];
-        total += with_bits(static_cast<int>(row << 16)) * with_bits(static_cast<int>(column << 16));
-        total += with_bits(static_cast<int>(row & 0xFFFF0000u)) * with_bits(static_cast<int>(column & 0xFFFF0000u));
+        for (int i = 0; i < 32; i += 32 / LANES)
+          sums[r % 2 * 2 + c] += widen(row >> i) * widen(column >> i);
       }
+}
+
+}  // namespace emulation
+
+QC_DEVICE u16 to_f16(float v) { return static_cast<u16>(emulation::narrowed<16, 10, -14>(v, 65504.0f, 0x7E00)); }
+QC_DEVICE float from_f16(u16 bits) { return emulation::widened<16, 10, -14>(bits); }
+
+QC_DEVICE void multiply_f16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  emulation::multiply_floats<2>(sums, x, w, [](u32 v) { return from_f16(static_cast<u16>(v)); });
+}
+
+QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  emulation::multiply_floats<2>(sums, x, w, [](u32 v) { return with_bits(static_cast<int>(v << 16)); });
 }
 
 template <bool SIGNED> QC_DEVICE void multiply_8816(int& left, int& right, u32 x, u32 w) {

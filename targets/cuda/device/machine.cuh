@@ -117,7 +117,34 @@ template <bool SIGNED> QC_DEVICE void multiply_8816(int& left, int& right, u32 x
     asm(QC_MMA("m8n8k16", "u8", "%0, %1", "%2", "%3") : "+r"(left), "+r"(right) : "r"(x), "r"(w));
 }
 
-// The same of bfloat16, 16 x 8 x 16, in float32; before sm_80 without Tensor Cores.
+// float32 as a half, to nearest, ties to even; the largest one for what is larger, NaN for NaN.
+QC_DEVICE u16 to_f16(float v) {
+  u16 bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v == v ? fminf(fmaxf(v, -65504.0f), 65504.0f) : v));
+  return bits;
+}
+QC_DEVICE float from_f16(u16 bits) {
+  float v;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(bits));
+  return v;
+}
+
+// The same of halves, 16 x 8 x 16, in float32: products are exact, how a Tensor Core rounds their sums is its own.
+QC_DEVICE void multiply_f16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+#if QC_ARCH >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));
+#else
+  for (int half = 0; half < 2; ++half)
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(x[2 * half]), "r"(x[2 * half + 1]), "r"(w[half]));
+#endif
+}
+
+// The same of bfloat16; before sm_80 without Tensor Cores.
 QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
 #if QC_ARCH >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
