@@ -1,4 +1,4 @@
-"""Every distinct product of a model with every tile: kernels to be timed one by one, and a kernel that is the peak."""
+"""Every distinct product of a model with many a tile: kernels to be timed one by one, and a kernel that is the peak."""
 
 from __future__ import annotations
 
@@ -16,20 +16,15 @@ from qcompile.model import Model
 from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.scaled import model_for
+from qcompile.targets.cuda.architectures import architecture
 from qcompile.targets.cuda.compiler import find_compiler
-from qcompile.targets.cuda.contract import contract
+from qcompile.targets.cuda.contract import contract, problem_of
 from qcompile.targets.cuda.program import templates
 from qcompile.targets.cuda.text import NAME
-from qcompile.targets.cuda.tiles import TILES, Tile, choose_tile
+from qcompile.targets.cuda.tile_time import TILES, choose_tile, cycles
+from qcompile.targets.cuda.tiles import tiles
 
-OTHERS = (  # that may turn out better, measured on a GPU
-    Tile(128, 128, 2, 2, 3, 2),
-    Tile(128, 128, 2, 4, 2, 2),
-    Tile(128, 64, 4, 1, 4, 3),
-    Tile(64, 128, 1, 4, 4, 3),
-    Tile(128, 32, 4, 1, 4, 4),
-    Tile(64, 64, 2, 2, 6, 4),
-)
+NEAREST = 14  # tiles of each product, those with the fewest predicted cycles
 CHAINS, TURNS = 16, 4096  # independent products a warp has under way, and how often
 PEAK = f"""
 QC_KERNEL(256) peak(const u8* x, u8* y) {{
@@ -54,12 +49,16 @@ def write_sweep(model: Model, plan: qc.QuantPlan, out: Path, arch: str) -> None:
     form = run_passes(model_for(model, plan).module, form_passes(plan, model.layers))
     with _recorded() as calls:
         lower_cuda(form)
+    gpu = architecture(arch)
     rows: list[dict[str, Any]] = []
     texts: dict[str, None] = {}
     for spec, shape, weight, bias, multiplier, x, y, residual in calls:
-        best = choose_tile(shape.pixels, weight.shape[0])
-        for tile in dict.fromkeys((*TILES, *OTHERS)):
-            kernel, constants = contract(spec, shape, weight, bias, multiplier, x, y, residual, tile)
+        problem = problem_of(shape, weight.shape, x)
+        best = choose_tile(problem, gpu)
+        others = (tile for tile in TILES if tile.fits(problem, gpu))
+        near = sorted({*tiles(problem, gpu), *others}, key=lambda tile: cycles(problem, tile, gpu))[:NEAREST]
+        for tile in dict.fromkeys((best, *near)):
+            kernel, constants = contract(spec, shape, weight, bias, multiplier, x, y, residual, tile, gpu)
             if kernel.text in texts:
                 continue
             name = f"product_{len(texts)}"
@@ -71,7 +70,8 @@ def write_sweep(model: Model, plan: qc.QuantPlan, out: Path, arch: str) -> None:
                     "kernel": name,
                     "layer": f"{kh}x{kw} {i} -> {o}, {shape.images}x{shape.out_height}x{shape.out_width}"
                     + (" + residual" if residual else ""),
-                    "tile": f"{tile.pixels}x{tile.channels} {tile.warps_m}x{tile.warps_n} {tile.stages} stages",
+                    "tile": str(tile),
+                    "predicted": cycles(problem, tile, gpu) / gpu.hertz * 1e6,
                     "default": tile == best,
                     "macs": shape.pixels * o * i * kh * kw,
                     "grid": kernel.grid,

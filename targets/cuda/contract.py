@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
+from qcompile.targets.cuda.architectures import Architecture, architecture
 from qcompile.targets.cuda.elementwise import epilogue_function
 from qcompile.targets.cuda.storage import Storage
 from qcompile.targets.cuda.text import NAME, Kernel, signature
-from qcompile.targets.cuda.tiles import STEP, Tile, choose_tile
+from qcompile.targets.cuda.tile_time import choose_tile
+from qcompile.targets.cuda.tiles import STEP, Problem, Tile
+
+SM_80 = architecture("sm_80")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,16 @@ def conv_shape(spec: Conv2d, window: tuple[int, int], x: Storage, out: Storage) 
     *above, out_width = out.shape[2:]
     out_height = above[0] if above else 1
     return Shape(n, height, width, out_height, out_width, window, spec.strides, spec.padding, spec.dilation)
+
+
+def problem_of(shape: Shape, weight: Sequence[int], x: Storage) -> Problem:
+    """What tiles share out. weight: shape of (O, C/groups, KH, KW); groups are those that ``contract`` has."""
+    outputs, inputs, kh, kw = weight
+    groups = x.channels // inputs
+    pitch = x.item_bytes * (x.pitch if groups == 1 else inputs)
+    both = x.item_bytes * x.pitch | pitch
+    piece = 16 if both % 16 == 0 else 8 if both % 8 == 0 else 4
+    return Problem(shape.pixels, outputs // groups, groups, kh * kw * pitch, piece)
 
 
 def pack_weights(weight: np.ndarray, pitch: int, groups: int, tile: Tile) -> np.ndarray:
@@ -100,13 +114,14 @@ def contract(
     out: Storage,
     residual: Storage | None,
     tile: Tile | None = None,
+    arch: Architecture = SM_80,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
     """The kernel and its constants: buffers x, constants, residual (if there is one), y.
 
     weight: (O, I, KH, KW), I of a group; groups as ``has_own_groups`` says, or made one. tile: instead of the one
-    that ``choose_tile`` takes.
+    that ``choose_tile`` takes for ``arch``.
     """
-    product = _product(shape, weight, x, out, residual, tile)
+    product = _product(shape, weight, x, out, residual, tile, arch)
     small = has_small_sums(bias, weight, spec.x)
     flags = {"SIGNED": spec.x.dtype == "int8", "RESIDUAL": residual is not None, "SMALL": small, "FLOAT": False}
     members = f"""{constants_text({**product.constants, "ZERO": spec.x.zero_point}, flags)}
@@ -132,9 +147,11 @@ def contract_bf16(
     x: Storage,
     out: Storage,
     residual: Storage | None,
+    tile: Tile | None = None,
+    arch: Architecture = SM_80,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
     """``contract`` of bfloat16 into float32: buffers x, constants, residual (if there is one), y. weight: bits."""
-    product = _product(shape, weight, x, out, residual, None)
+    product = _product(shape, weight, x, out, residual, tile, arch)
     flags = {"SIGNED": False, "RESIDUAL": residual is not None, "FLOAT": True}
     members = f"""{constants_text({**product.constants, "ZERO": 0}, flags)}
   typedef float Sum;
@@ -159,17 +176,24 @@ class _Product:
         return padded(values, self.weights.shape[0], self.groups)
 
     def kernel(self, text: str, name: str) -> Kernel:
-        note = f"{name} {self.tile.pixels}x{self.tile.channels}"
+        note = f"{name} {self.tile}"
         return Kernel(text, self.blocks, self.tile.threads, self.tile.shared_bytes, note)
 
 
 def _product(
-    shape: Shape, weight: np.ndarray, x: Storage, out: Storage, residual: Storage | None, tile: Tile | None
+    shape: Shape,
+    weight: np.ndarray,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    tile: Tile | None,
+    arch: Architecture,
 ) -> _Product:
     outputs, inputs = weight.shape[:2]
     groups, item = x.channels // inputs, x.item_bytes
     pitch, group_outputs = (x.pitch, out.pitch) if groups == 1 else (inputs, outputs // groups)
-    tile = tile or choose_tile(shape.pixels, outputs // groups, groups)
+    problem = problem_of(shape, weight.shape, x)
+    tile = tile or choose_tile(problem, arch)
     packed = pack_weights(weight, pitch, groups, tile)
     channels, length = packed.shape
     constants = {
@@ -179,9 +203,9 @@ def _product(
         **{"K": length, "CHANNELS": channels, "GROUP_TILES": channels // groups // tile.channels},
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
         "STAGES": tile.stages,
+        "SLICES": tile.slices,
     }
-    blocks = groups * tile.blocks(shape.pixels, outputs // groups)
-    return _Product(constants, packed, groups, blocks, tile, tile.launch(item * pitch))
+    return _Product(constants, packed, groups, problem.blocks(tile), tile, tile.launch(problem.piece, arch))
 
 
 def constants_text(numbers: dict[str, int], flags: dict[str, bool]) -> str:

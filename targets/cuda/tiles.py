@@ -1,18 +1,47 @@
-"""``Tile``: how blocks of threads share out a product, and which one a layer gets."""
+"""``Tile``: how blocks of threads share out a product, and which tiles a layer may have."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+
+from qcompile.targets.cuda.architectures import Architecture
 
 STEP = 64  # bytes of the reduction that a stage holds; as in device/contract.cuh
-_PROCESSORS = 108  # of a middling data-centre GPU (A100): one choice serves every architecture of a build
+_REGISTERS, _MOST_REGISTERS = 64 << 10, 255  # of a multiprocessor, and of a thread
+_OWN_REGISTERS = 40  # addresses and counters of a thread, beside sums and what it multiplies
+_MOST_THREADS = 512  # of a block that pays
+_RESERVED = 1 << 10  # bytes of shared memory that a block takes beside its own, from sm_80 on
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A product as tiles see it: ``pixels`` rows by ``channels`` columns of each of ``groups``, over ``length`` bytes.
+
+    piece: bytes that a copy of x moves, 16, 8 or 4.
+    """
+
+    pixels: int
+    channels: int
+    groups: int
+    length: int
+    piece: int = 16
+
+    @property
+    def steps(self) -> int:
+        return -(-self.length // STEP)
+
+    def blocks(self, tile: Tile) -> int:
+        return self.groups * -(-self.pixels // tile.pixels) * -(-self.channels // tile.channels)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """What a block of threads computes: pixels by channels, in warps_m by warps_n warps.
 
-    stages: that copies fill in turns. resident: blocks that a multiprocessor holds at once; registers suffice for them.
+    stages: that copies fill in turns. slices: groups of as many warps, each with stages of its own, that take turns at
+    the reduction; their sums are added at the end.
     """
 
     pixels: int
@@ -20,44 +49,71 @@ class Tile:
     warps_m: int
     warps_n: int
     stages: int
-    resident: int
+    slices: int = 1
 
-    def launch(self, pitch: int) -> str:
-        """pitch: of x. Of narrow images a thread copies many small pieces, whose places take registers, too."""
-        return f"QC_KERNEL_RESIDENT({self.threads}, {self.resident if pitch % 16 == 0 else 1})"
+    def __str__(self) -> str:
+        slices = f" in {self.slices} slices" if self.slices > 1 else ""
+        return f"{self.pixels}x{self.channels} {self.warps_m}x{self.warps_n} {self.stages} stages{slices}"
+
+    @property
+    def warps(self) -> int:
+        """Of a slice."""
+        return self.warps_m * self.warps_n
 
     @property
     def threads(self) -> int:
-        return 32 * self.warps_m * self.warps_n
+        return 32 * self.warps * self.slices
+
+    @property
+    def rows(self) -> int:
+        """Pixels of a warp."""
+        return self.pixels // self.warps_m
+
+    @property
+    def columns(self) -> int:
+        """Channels of a warp."""
+        return self.channels // self.warps_n
 
     @property
     def shared_bytes(self) -> int:
-        """The stages; later, codes of results, whose rows are 16 bytes apart more than they are long."""
-        return max(self.stages * (self.pixels + self.channels) * STEP, self.pixels * (self.channels + 16))
+        """The stages; later, sums of slices, then codes of results, whose rows are 16 bytes apart more than their
+        length."""
+        stages = self.slices * self.stages * (self.pixels + self.channels) * STEP
+        sums = (self.slices - 1) * 4 * self.pixels * self.channels
+        return max(stages, sums, self.pixels * (self.channels + 16))
 
-    def blocks(self, pixels: int, channels: int) -> int:
-        return -(-pixels // self.pixels) * -(-channels // self.channels)
+    @property
+    def registers(self) -> int:
+        """That suffice for a thread: its sums, what it multiplies, and the rest, in eights."""
+        taken = self.rows * self.columns // 32 + self.rows // 4 + self.columns // 4 + _OWN_REGISTERS
+        return -(-taken // 8) * 8
+
+    def resident(self, arch: Architecture) -> int:
+        """Blocks that a multiprocessor holds at once; 0 if none fits."""
+        if self.shared_bytes > arch.block_shared:
+            return 0
+        by_registers = _REGISTERS // (self.threads * self.registers)
+        return min(by_registers, arch.shared_bytes // (self.shared_bytes + _RESERVED), arch.threads // self.threads)
+
+    def launch(self, piece: int, arch: Architecture) -> str:
+        """piece: bytes of a copy of x. With small ones a thread copies many, whose places take registers, too."""
+        resident = self.resident(arch) if piece == 16 else 1
+        return f"QC_KERNEL_RESIDENT({self.threads}, {max(resident, 1)})"
+
+    def fits(self, problem: Problem, arch: Architecture) -> bool:
+        """Whether the kernel can be made of it: every thread of a slice copies as much, and all is there at once."""
+        threads, pieces = 32 * self.warps, STEP // problem.piece
+        shared_out = self.pixels * pieces % threads == 0 and self.channels * 4 % threads == 0
+        whole = self.rows % 16 == 0 and self.columns % 16 == 0 and self.rows * self.warps_m == self.pixels
+        turns = self.slices == 1 or problem.steps >= 2 * self.slices
+        fit = self.threads <= _MOST_THREADS and self.registers <= _MOST_REGISTERS and self.resident(arch) > 0
+        return shared_out and whole and turns and fit
 
 
-# All of them keep within the 48 KiB of shared memory that every architecture gives without asking.
-TILES = (
-    Tile(128, 128, 2, 4, 3, 2),
-    Tile(128, 64, 2, 2, 4, 3),
-    Tile(64, 64, 2, 2, 4, 4),
-    Tile(64, 32, 4, 1, 4, 4),
-    Tile(32, 64, 1, 4, 4, 4),
-    Tile(32, 32, 2, 2, 4, 4),
-)
-
-
-def choose_tile(pixels: int, channels: int, groups: int = 1) -> Tile:
-    """The least time by a model: rounds of blocks over the processors, each as long as its products and loads.
-
-    channels: of a group.
-    """
-
-    def cost(tile: Tile) -> float:
-        rounds = -(-groups * tile.blocks(pixels, channels) // _PROCESSORS)
-        return rounds * (tile.pixels * tile.channels + 32 * (tile.pixels + tile.channels))
-
-    return min(TILES, key=cost)
+def tiles(problem: Problem, arch: Architecture) -> Iterator[Tile]:
+    """All that a layer may have."""
+    warps, stages = (1, 2, 4), (2, 3, 4, 6) if arch.copies else (2,)
+    for rows, columns, m, n, ahead, slices in product((16, 32, 64), (16, 32, 64), warps, warps, stages, warps):
+        tile = Tile(rows * m, columns * n, m, n, ahead, slices)
+        if tile.fits(problem, arch):
+            yield tile

@@ -7,6 +7,9 @@
 // shared memory ahead of the products. There, the 16-byte pieces of a row are permuted such that the eight rows that a
 // matrix load reads at once lie in different banks.
 //
+// Where there are few pixels and channels, and a long k, SLICES groups of warps take turns at the stages of k, each with
+// shared memory of its own, and the first one adds up what the others have.
+//
 // Groups have blocks of their own: their channels of x are CG, of y OG, in GROUP_TILES blocks.
 //
 // Of bfloat16 (P::FLOAT) sums are float32, C, CG and K are bytes, and there is no multiplier.
@@ -21,7 +24,7 @@ QC_DEVICE int swizzled(int row, int byte) { return row * STEP + ((((byte >> 4) ^
 QC_CONSTANT int piece_of(int bytes) { return bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : 4; }
 
 template <class P> struct Gather {
-  static constexpr int THREADS = 32 * P::WARPS_M * P::WARPS_N;
+  static constexpr int THREADS = 32 * P::WARPS_M * P::WARPS_N;  // of a slice
   static constexpr int PIECE = piece_of(P::C | P::CG);
   static constexpr int PIECES = STEP / PIECE;                // of a row
   static constexpr int ROWS = P::BM * PIECES / THREADS;      // that a thread copies a piece of
@@ -84,12 +87,14 @@ template <class P, class R, class Y>
 QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, const float* multiplier, const R* residual,
                         Y* y) {
   constexpr int TM = P::BM / P::WARPS_M / 16, TN = P::BN / P::WARPS_N / 8;  // products of 16 x 8 a warp
-  constexpr int STEPS = P::K / STEP, TILES_N = P::CHANNELS / P::BN;
+  constexpr int STEPS = P::K / STEP, TURNS = (STEPS + P::SLICES - 1) / P::SLICES, TILES_N = P::CHANNELS / P::BN;
+  constexpr int SLICE = Gather<P>::THREADS, THREADS = P::SLICES * SLICE;
   static_assert(TN % 2 == 0, "weights are loaded for two products at once");
   QC_SHARED(memory);
-  u8* const pixels = memory;
-  u8* const weights = memory + P::STAGES * P::BM * STEP;
-  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+  const int slice = P::SLICES == 1 ? 0 : threadIdx.x / SLICE, thread = threadIdx.x - slice * SLICE;
+  u8* const pixels = memory + slice * (P::STAGES * (P::BM + P::BN) * STEP);
+  u8* const weights = pixels + P::STAGES * P::BM * STEP;
+  const int lane = thread % 32, warp = thread / 32;
   const int first_pixel = blockIdx.x / TILES_N * P::BM, tile = blockIdx.x % TILES_N;
   const int group = tile / P::GROUP_TILES, first_in_group = tile % P::GROUP_TILES * P::BN;
   const int first_channel = group * P::OG + first_in_group;
@@ -102,23 +107,25 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
   typename P::Sum sums[TM][TN][4] = {};
   QC_UNROLL
   for (int s = 0; s < P::STAGES - 1; ++s) {
-    if (s < STEPS) {
-      gather.copy(pixels + s * P::BM * STEP, s * STEP, thread);
-      copy_weights<P>(weights + s * P::BN * STEP, w, s * STEP, thread);
+    const int step = s * P::SLICES + slice;
+    if (step < STEPS) {
+      gather.copy(pixels + s * P::BM * STEP, step * STEP, thread);
+      copy_weights<P>(weights + s * P::BN * STEP, w, step * STEP, thread);
     }
     end_group();
   }
   int stage = 0, ahead = P::STAGES - 1;
   QC_ROLLED
-  for (int step = 0; step < STEPS; ++step) {
+  for (int turn = 0; turn < TURNS; ++turn) {
     copies_left<P::STAGES - 2>();
     barrier();
-    if (step + P::STAGES - 1 < STEPS) {
-      const int k = (step + P::STAGES - 1) * STEP;
-      gather.copy(pixels + ahead * P::BM * STEP, k, thread);
-      copy_weights<P>(weights + ahead * P::BN * STEP, w, k, thread);
+    const int next = (turn + P::STAGES - 1) * P::SLICES + slice;
+    if (next < STEPS) {
+      gather.copy(pixels + ahead * P::BM * STEP, next * STEP, thread);
+      copy_weights<P>(weights + ahead * P::BN * STEP, w, next * STEP, thread);
     }
     end_group();
+    if (STEPS % P::SLICES != 0 && turn * P::SLICES + slice >= STEPS) break;  // the last turn, and others have one more
     const u8* const a = pixels + stage * P::BM * STEP;
     const u8* const b = weights + stage * P::BN * STEP;
     QC_UNROLL
@@ -140,14 +147,26 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     ahead = ahead + 1 == P::STAGES ? 0 : ahead + 1;
   }
   copies_left<0>();
-  barrier();  // from here on, shared memory holds codes of results
+  barrier();  // from here on, shared memory holds sums, then codes of results
+  if constexpr (P::SLICES > 1) {
+    typename P::Sum* const mine = reinterpret_cast<typename P::Sum*>(memory) + thread;
+    constexpr int EACH = TM * TN * 4 * SLICE;
+    QC_UNROLL
+    for (int r = 0; r < TM * TN * 4; ++r)
+      if (slice > 0) mine[(slice - 1) * EACH + r * SLICE] = sums[r / 4 / TN][r / 4 % TN][r % 4];
+    barrier();
+    QC_UNROLL
+    for (int r = 0; r < TM * TN * 4; ++r)
+      for (int s = 1; s < P::SLICES && slice == 0; ++s) sums[r / 4 / TN][r / 4 % TN][r % 4] += mine[(s - 1) * EACH + r * SLICE];
+    barrier();
+  }
 
   constexpr bool CODES = sizeof(Y) == 1;
-  constexpr int PITCH = P::BN + 16, THREADS = Gather<P>::THREADS;
+  constexpr int PITCH = P::BN + 16;
   constexpr int PIECE = piece_of(P::OC | P::OG), PIECES = P::BN / PIECE;
   typedef Pack<u32, PIECE / 4> Piece;
   if constexpr (CODES && P::RESIDUAL) {
-    for (int i = thread; i < P::BM * PIECES; i += THREADS) {
+    for (int i = threadIdx.x; i < P::BM * PIECES; i += THREADS) {
       const int row = i / PIECES, column = i % PIECES * PIECE;
       if (first_pixel + row < P::PIXELS && first_in_group + column < P::OG)
         *reinterpret_cast<Piece*>(memory + row * PITCH + column) =
@@ -157,6 +176,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
   }
   QC_UNROLL
   for (int j = 0; j < TN; ++j) {
+    if (slice > 0) break;
     const int column = warp_channel + j * 8 + lane % 4 * 2, channel = first_channel + column;
     typedef Pack<typename P::Sum, 2> Two;
     const Two more = *reinterpret_cast<const Two*>(bias + column);
@@ -182,7 +202,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
   }
   if constexpr (CODES) {
     barrier();
-    for (int i = thread; i < P::BM * PIECES; i += THREADS) {
+    for (int i = threadIdx.x; i < P::BM * PIECES; i += THREADS) {
       const int row = i / PIECES, column = i % PIECES * PIECE;
       if (first_pixel + row < P::PIXELS && first_in_group + column < P::OG)
         *reinterpret_cast<Piece*>(y + (first_pixel + row) * P::OC + first_channel + column) =

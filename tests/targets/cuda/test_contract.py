@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from benchmarks.cuda.sweep import OTHERS
 from qcompile.manifest import Launch
 from qcompile.ops import Affine, Conv2d, Epilogue
 from qcompile.reference import convolution as reference
@@ -21,7 +20,8 @@ from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import Program, templates
 from qcompile.targets.cuda.storage import Storage, channels_last
 from qcompile.targets.cuda.text import NAME, Kernel
-from qcompile.targets.cuda.tiles import TILES, Tile, choose_tile
+from qcompile.targets.cuda.tile_time import TILES
+from qcompile.targets.cuda.tiles import Tile
 
 X, OUT, RESIDUAL = Affine(0.02, 7), Affine(0.05, 11), Affine(0.03, 200)
 CODES, ADDED = Epilogue(OUT, (0.0, 6.0)), Epilogue(OUT, None, RESIDUAL)
@@ -44,11 +44,12 @@ class Layer:
 
 CASES = {
     **{
-        f"tile {t.pixels}x{t.channels} {t.warps_m}x{t.warps_n}x{t.stages}": Layer(
-            (1, 48, 9, 11), 70, 3, 1, 1, epilogue=ADDED, tile=t
-        )
-        for t in dict.fromkeys((*TILES, *OTHERS))
+        f"tile {t}": Layer((1, 48, 9, 11), 70, 3, 1, 1, epilogue=ADDED, tile=t)
+        for t in (*TILES, Tile(64, 64, 2, 2, 2), Tile(64, 128, 1, 4, 6))
     },
+    "slices with nothing to do": Layer((1, 16, 5, 5), 20, 3, 1, 1, tile=Tile(32, 32, 1, 2, 3, 4)),
+    "slices of floats": Layer((1, 80, 5, 5), 21, 3, 1, 1, epilogue=Epilogue(None, None), tile=Tile(16, 64, 1, 2, 4, 4)),
+    "slices of groups": Layer((2, 64, 5, 5), 80, 3, 1, 1, groups=4, tile=Tile(32, 32, 1, 2, 2, 2)),
     "few channels": Layer((2, 3, 13, 9), 20, 5, 2, 2),
     "eight channels": Layer((1, 8, 7, 7), 8, 3, 1, 1),
     "dilated": Layer((1, 16, 11, 11), 33, 3, 1, 2, 2),
@@ -118,12 +119,6 @@ def test_the_oracles_bits(built, emulated, name):
         y = np.zeros(case.out.numel, case.out.dtype)
         emulated.run(program, case.buffers, [y], backwards)
         np.testing.assert_array_equal(case.out.load(y), case.want)
-
-
-def test_large_layers_have_large_tiles():
-    assert choose_tile(100_000, 256).pixels == 128 and choose_tile(49, 64).pixels == 32
-    assert choose_tile(100_000, 64).channels == 64
-    assert all(tile.shared_bytes <= 48 << 10 for tile in TILES)
 
 
 def test_groups_that_begin_between_words_are_made_one():

@@ -1,0 +1,50 @@
+"""What the choice of a tile must know of each GPU architecture, as data.
+
+Numbers are NVIDIA's own where it gives them: shared memory, threads and registers of compute capabilities from the CUDA
+C++ Programming Guide, table "Technical Specifications per Compute Capability"; multiprocessors and int8 rates from the
+whitepapers (Turing: T4; Ampere: A100, GA102; Ada; Hopper: H100 SXM), operations / (2 * clock * multiprocessors).
+An architecture has cards of many sizes; ``processors`` is that of one that servers have, and tuning tells the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One row, of one multiprocessor where nothing else is said.
+
+    name: "sm_80". processors: multiprocessors of a card. macs: int8 multiply-accumulates a cycle by mma.sync.
+    shared_bytes: shared memory of all blocks together; block_shared: of one block, at most, when it asks.
+    threads: at once. l2_bytes: that come from the L2 cache in a cycle. copies: whether it has cp.async.
+    hertz: of a card under load.
+    """
+
+    name: str
+    processors: int
+    macs: int
+    shared_bytes: int
+    block_shared: int
+    threads: int
+    l2_bytes: int
+    copies: bool
+    hertz: float
+
+
+_KIB = 1 << 10
+# Hopper's mma.sync reaches 62 % of what its wgmma does: Luo et al., "Benchmarking and Dissecting the Nvidia Hopper GPU
+# Architecture via Microbenchmarking", 2024. L2: 5120 bytes a cycle of A100 (whitepaper); others measured in the same
+# papers, and Jia et al., "Dissecting the NVidia Turing T4 GPU via Microbenchmarking", 2019; rounded.
+ARCHITECTURES = (
+    Architecture("sm_75", 40, 1024, 64 * _KIB, 64 * _KIB, 1024, 32, False, 1.3e9),
+    Architecture("sm_80", 108, 2048, 164 * _KIB, 163 * _KIB, 2048, 48, True, 1.4e9),
+    Architecture("sm_86", 72, 1024, 100 * _KIB, 99 * _KIB, 1536, 32, True, 1.6e9),
+    Architecture("sm_89", 142, 1024, 100 * _KIB, 99 * _KIB, 1536, 32, True, 2.2e9),
+    Architecture("sm_90", 132, 2560, 228 * _KIB, 227 * _KIB, 2048, 48, True, 1.7e9),
+)
+
+
+def architecture(name: str) -> Architecture:
+    """Raises ``KeyError`` for one that is not there."""
+    return {row.name: row for row in ARCHITECTURES}[name]
