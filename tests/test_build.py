@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +26,7 @@ from tests.building import cnn, files, plan_of, samples, with_island
 from tests.frontend.onnx_models import run_onnxruntime
 from tests.tune.recorded import record, write
 
+ROOT = Path(__file__).parents[1]
 EVERY = [row.name for row in ROWS] + [f"{row.name}+{word}" for row in ROWS for word, _ in row.optional]
 
 
@@ -211,6 +216,21 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(imported, tmp_pa
 def test_a_temporary_folder_by_default(imported):
     built = qc.build(imported, target="x86-avx2")
     assert built.path.is_dir() and sorted(files(built)) == sorted(FILES)
+
+
+_WITHOUT_OUT = """
+import qcompile as qc
+from tests.building import cnn
+path = qc.build(qc.import_onnx(cnn()), target="x86-avx2", tuning_records="none").path
+print(path, path.is_dir())
+"""
+
+
+def test_a_temporary_folder_is_gone_with_its_process(tmp_path):
+    code = [sys.executable, "-c", _WITHOUT_OUT]
+    said = subprocess.check_output(code, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True, cwd=ROOT, timeout=120)
+    assert said.startswith(str(tmp_path)) and said.endswith("True\n")
+    assert not list(tmp_path.glob("qcompile-*"))
 
 
 def test_passes_and_dumps(imported, plan, tmp_path):
