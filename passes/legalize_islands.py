@@ -46,7 +46,7 @@ def LegalizeIslands(target: Target) -> tvm.ir.transform.Pass:  # noqa: N802 (nam
         check_static(unfused)
         grouped = transform.FuseOps()(unfused)
         names = names_after_fusion(unfused, grouped)
-        return _rename(transform.FuseTIR()(grouped), names)
+        return renamed(transform.FuseTIR()(grouped), names)
 
     return module_pass("LegalizeIslands", run, LegalizeIslands.__doc__)
 
@@ -73,7 +73,7 @@ def _is_static(ty: tvm.ir.Type) -> bool:
     return isinstance(shape, relax.ShapeExpr) and all(isinstance(extent, tvm.tirx.IntImm) for extent in shape)
 
 
-def _rename(module: IRModule, names: list[str]) -> IRModule:
+def renamed(module: IRModule, names: list[str]) -> IRModule:
     """``module`` with the variables of ``main`` named in order."""
     old = graph.read(module)
     builder = graph.MainBuilder(old.params, module)
