@@ -22,7 +22,7 @@ from tvm.ir import GenericConst, IRModule
 from qcompile import graph, ops
 from qcompile.errors import QCompileError
 from qcompile.manifest import Launch
-from qcompile.passes.assign_storage import called_spec
+from qcompile.passes.assign_storage import called_spec, narrow_tensors
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
 from qcompile.passes.layer_names import layer_name
 from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS
@@ -31,7 +31,7 @@ from qcompile.passes.plan_memory import Lifetime, plan_memory
 from qcompile.targets.cuda import movement
 from qcompile.targets.cuda.program import Program
 from qcompile.targets.cuda.rows import ROWS, CudaTarget
-from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
+from qcompile.targets.cuda.storage import NARROW, Storage, channels_last, plain, rows_last
 from qcompile.targets.cuda.text import NAME, Kernel
 
 _SM_80 = ROWS[0].narrowed("sm_80")  # what is emulated, too
@@ -128,6 +128,8 @@ class CudaLowering:
         self.definitions, self._users = self.main.definitions(), self.main.users()
         self.outputs = {o for o in self.main.outputs if isinstance(o, relax.Var)}
         self._rows_last = self._matrices()
+        specs = {var: called_spec(module, value) for var, value in self.main.bindings}
+        self.narrow = narrow_tensors(self.main, specs, NARROW, ())  # the type that each such tensor lies in
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
         self._calls: list[_Call] = []
         self._kernels, self._constants = kernels, constants
@@ -187,6 +189,10 @@ class CudaLowering:
         return QCompileError(
             f"there is no CUDA kernel of {what} yet", node=self._layer, remedy="build the model for a CPU target"
         )
+
+    def check(self, format: str) -> None:
+        """Raises the error for the layer at hand if the target has no kernels of its format."""
+        self.target.check(format, self._layer)
 
     def home(self, tensor: relax.Expr) -> Storage:
         """The storage of a tensor: the first that it got, else what it is to get."""

@@ -10,16 +10,16 @@ import numpy as np
 from tvm import relax
 
 from qcompile import ops
+from qcompile.formats import added_as, format_with
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
 from qcompile.passes.lower_cuda_movement import MOVEMENT, concat
 from qcompile.passes.lower_weighted import as_convolution
-from qcompile.reference.bfloat16 import to_bits
 from qcompile.targets.cuda import elementwise, movement, pool
-from qcompile.targets.cuda.contract import Shape, contract, contract_bf16, conv_shape, has_own_groups
+from qcompile.targets.cuda.contract import Shape, contract, contract_floats, conv_shape, has_own_groups
 from qcompile.targets.cuda.depthwise import depthwise
 from qcompile.targets.cuda.float_product import float_product
-from qcompile.targets.cuda.storage import Storage, channels_last, plain, rows_last
+from qcompile.targets.cuda.storage import NARROW, Storage, channels_last, plain, rows_last
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.reduction import block_diagonal
 
@@ -48,7 +48,7 @@ class _Product:
 def _conv2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Conv2d) -> None:
     weight = _weight(lowering, call, spec)
     weight = weight if weight.ndim == 4 else weight[:, :, None]
-    x = channels_last(shape_of(call.args[0]), _read(spec, call, _own_groups(spec, weight)))
+    x = channels_last(shape_of(call.args[0]), _read(spec, call))
     _convolved(lowering, var, call, spec, weight, x, lowering.place(call.args[0], x))
 
 
@@ -56,16 +56,21 @@ def _own_groups(spec: ops.Conv2d, weight: np.ndarray) -> bool:
     return has_own_groups(spec.groups, weight.shape[1], weight.shape[0] // spec.groups)
 
 
-def _read(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense, call: relax.Call, on_tensor_cores: bool = True) -> str:
+def _read(spec: ops.Conv2d | ops.ConvTranspose2d | ops.Dense, call: relax.Call) -> str:
     """The dtype in which a layer reads its input."""
-    rounded = spec.activations == "bfloat16" and on_tensor_cores
-    return "bfloat16" if rounded else dtype_of(call.args[0])
+    return dtype_of(call.args[0]) if spec.x is not None else spec.activations
+
+
+def _written(lowering: CudaLowering, var: relax.Var, whole: bool = True) -> str:
+    """The dtype in which a layer writes its result. whole: with what pads the channels, which must not be NaN."""
+    narrow = lowering.narrow.get(var, dtype_of(var))
+    return narrow if whole or channels_last(shape_of(var), narrow).pitch == shape_of(var)[1] else dtype_of(var)
 
 
 def _conv_transpose2d(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.ConvTranspose2d) -> None:
     """The pixels spread apart by the stride, then an ordinary convolution with the window turned round."""
     weight, conv = as_convolution(spec, _weight(lowering, call, spec))
-    x = channels_last(shape_of(call.args[0]), _read(spec, call, _own_groups(conv, weight)))
+    x = channels_last(shape_of(call.args[0]), _read(spec, call))
     n, c, *spatial = x.shape
     strides = spec.strides[-len(spatial) :]
     shape = (n, c, *((extent - 1) * stride + 1 for extent, stride in zip(spatial, strides, strict=True)))
@@ -85,7 +90,8 @@ def _convolved(
     source: Buffer,
 ) -> None:
     """weight: (O, C/groups, KH, KW)."""
-    out = channels_last(shape_of(var), dtype_of(var))
+    whole = spec.groups == 1 or (spec.x is None and not _own_groups(spec, weight))
+    out = channels_last(shape_of(var), _written(lowering, var, whole))
     layer = _Product(var, call.args[2:], spec, conv_shape(spec, weight.shape[2:], x, out), weight, x, source, out)
     if spec.x is None:
         _float_weighted(lowering, layer, "conv2d")
@@ -99,7 +105,7 @@ def _convolved(
 
 def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Dense) -> None:
     weight = _weight(lowering, call, spec)[:, :, None, None]
-    x, out = rows_last(shape_of(call.args[0]), _read(spec, call)), rows_last(shape_of(var), dtype_of(var))
+    x, out = rows_last(shape_of(call.args[0]), _read(spec, call)), rows_last(shape_of(var), _written(lowering, var))
     source, shape = lowering.place(call.args[0], x), Shape(x.rows, 1, 1, 1, 1)
     layer = _Product(var, call.args[2:], spec, shape, weight, x, source, out)
     if spec.x is None:
@@ -109,9 +115,8 @@ def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.D
 
 
 def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
-    """int8 of integer layers, else float32, rounded if the layer's weights are bfloat16."""
-    if (spec.activations, spec.weights) not in _WEIGHTS or spec.group:
-        raise lowering.refuse(f"{spec.op} with {spec.weights} weights and {spec.activations} activations")
+    """int8 of integer layers, else float32, rounded if the layer's weights are narrow."""
+    lowering.check(format_with(spec.activations, spec.weights).name)
     weight = array(call.args[1])
     return weight if spec.x is not None else weight.astype(np.float32)
 
@@ -119,24 +124,21 @@ def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
 def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
     spec, shape, x, out = layer.spec, layer.shape, layer.x, layer.out
     bias, *rest = layer.others
-    kind = "bf16" if spec.activations == "bfloat16" else "f32"
-    residual = (replace(out, dtype="bfloat16") if x.dtype == "bfloat16" else out) if rest else None
-    if x.dtype == "bfloat16":
-        bits = to_bits(layer.weight).reshape(layer.weight.shape)
-        kernel, constants = contract_bf16(spec, shape, bits, array(bias), x, out, residual)
+    residual = (rows_last if out.axis > 1 else channels_last)(out.shape, added_as(x.dtype)) if rest else None
+    if x.is_narrow and (not isinstance(spec, ops.Conv2d) or _own_groups(spec, layer.weight)):
+        kernel, constants = contract_floats(spec, shape, layer.weight, array(bias), x, out, residual)
     else:
-        kernel, packed = float_product(spec, shape, layer.weight, x, out, residual, rounded=kind == "bf16")
+        kernel, packed = float_product(spec, shape, layer.weight, x, out, residual)
         constants = (packed, array(bias))
     residuals = [lowering.place(r, residual) for r in rest]
+    kind = NARROW.get(x.dtype, "f32")
     lowering.emit(layer.var, kernel, [layer.source, *constants, *residuals], out, f"{op}_{kind}")
 
 
 def _weighted(lowering: CudaLowering, layer: _Product, op: str, build: Callable[..., Any]) -> None:
     x, out = layer.x, layer.out
     bias, multiplier, *rest = layer.others
-    residual = replace(out, dtype=dtype_of(rest[0])) if rest else None
-    if residual is not None and residual.is_float != out.is_float:
-        residual = (rows_last if out.axis > 1 else channels_last)(out.shape, residual.dtype)
+    residual = (rows_last if out.axis > 1 else channels_last)(out.shape, dtype_of(rest[0])) if rest else None
     constants = (layer.weight, array(bias), array(multiplier))
     kernel, packed = build(layer.spec, layer.shape, *constants, x, out, residual)
     residuals = [lowering.place(r, residual) for r in rest]
@@ -265,7 +267,6 @@ def _float_binary(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> N
     _two(lowering, var, call, op, lambda a, b, out: elementwise.float_binary(op, a, b, out))
 
 
-_WEIGHTS = (("uint8", "int8"), ("float32", "float32"), ("bfloat16", "bfloat16"))  # activations and weights
 COMPOSITES: dict[type, Callable[..., None]] = {
     ops.Conv2d: _conv2d,
     ops.ConvTranspose2d: _conv_transpose2d,

@@ -89,6 +89,10 @@ class Target:
             mattr=(*self.mattr, *(f"+{llvm[f]}" for f in new)),
         )
 
+    def format(self, word: str) -> str:
+        """The format that is meant by a name of one: itself, see ``CudaTarget.words``."""
+        return word
+
     def with_threads(self, threads: int) -> Target:
         return replace(self, threads=threads)
 

@@ -109,8 +109,8 @@ def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, t
         (["--target", "cuda:sm_91"], "no architecture 'sm_91'; did you mean 'sm_90'?"),
         (["--target", "cuda", "--threads", "2"], "cuda: threads are of a CPU; leave --threads out"),
         (
-            ["--target", "cuda", "--precision", "w4a8"],
-            "cuda: there are no CUDA kernels of w4a8 yet; there are of int8, fp32, bf16",
+            ["--target", "cuda", "--precision", "w8"],
+            "cuda: there are no CUDA kernels of w8; give one of fp32, int8, bf16, half, or build for a CPU target",
         ),
         (["--target", "cuda", "--trials", "5"], "--trials: cuda has no schedules yet; leave it out"),
     ],
@@ -157,8 +157,41 @@ def test_an_archive_is_readable(artifact):
         assert archive.testzip() is None and np.all([i.date_time[0] == 1980 for i in archive.infolist()])
 
 
-def test_bfloat16_products_are_those_of_tensor_cores(imported, tmp_path):
-    plan = qc.plan_uniform(imported, None, "bf16")
-    held = modules(qc.build(imported, plan, "cuda:sm_75,sm_80", out=tmp_path / "a"))
-    assert "HMMA.16816.F32.BF16" in disassembled(held["sm_80.cubin"], tmp_path)["conv2d_bf16_0"]
-    assert "FFMA" in disassembled(held["sm_75.cubin"], tmp_path)["conv2d_bf16_0"]
+FLOATS = {  # format -> its kernels, and their instructions on Turing and on Ampere
+    "bf16": ("conv2d_bf16_0", "FFMA", "HMMA.16816.F32.BF16"),
+    "half": ("conv2d_f16_0", "HMMA.1688.F32", "HMMA.16816.F32"),
+}
+
+
+@pytest.mark.parametrize("precision", FLOATS)
+def test_products_of_narrow_floats_are_those_of_tensor_cores(precision, imported, tmp_path):
+    kernel, turing, ampere = FLOATS[precision]
+    held = modules(
+        qc.build(imported, qc.plan_uniform(imported, None, precision), "cuda:sm_75,sm_80", out=tmp_path / "a")
+    )
+    for name, product in (("sm_75", turing), ("sm_80", ampere)):
+        by_kernel = disassembled(held[f"{name}.cubin"], tmp_path)
+        assert product in by_kernel[kernel]
+        assert not any(re.search(r"\b(LDL|STL)\b", code) for code in by_kernel.values())
+
+
+def test_halves_are_multiplied_where_a_cpu_widens_them(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(cnn(2).SerializeToString())
+    told = run(
+        "build",
+        str(tmp_path / "model.onnx"),
+        "--precision",
+        "fp16",
+        "--target",
+        "cuda:sm_80",
+        "-o",
+        str(tmp_path / "a"),
+    )
+    assert told.exit_code == 0 and "half" in told.stdout
+
+
+def test_a_plan_with_a_format_that_gpus_lack_is_refused_by_layer(imported, tmp_path):
+    plan = qc.plan_uniform(imported, None, "w8")
+    reason = "there are no CUDA kernels of w8; give one of fp32, int8"
+    with pytest.raises(qc.QCompileError, match=f"^[a-z0-9_./]+: {reason}"):
+        qc.build(imported, plan, "cuda:sm_80", out=tmp_path / "a")

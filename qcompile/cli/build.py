@@ -179,6 +179,7 @@ def build(
         check_report(report, table)
     check_output(out)
     row = select_row(target).with_threads(threads)
+    precision = row.format(precision)
     cpu = None if isinstance(row, CudaTarget) else row
     if isinstance(row, CudaTarget):
         _check_gpu(row, precision, plan, {"--trials": trials, "--locked": locked, "--tuning-records": tuning_records})
@@ -241,11 +242,8 @@ def _check_gpu(row: CudaTarget, precision: str, plan: Path | None, schedules: Ma
     for option, value in schedules.items():
         if value is not None:
             raise QCompileError(f"{row.name} has no schedules yet", node=option, remedy="leave it out")
-    if plan is None and precision not in row.formats:
-        known = ", ".join(row.formats)
-        raise QCompileError(
-            f"there are no CUDA kernels of {precision} yet", node=row.name, remedy=f"there are of {known}"
-        )
+    if plan is None:
+        row.check(precision)
 
 
 def _check_schedules(records: list[str], locked: Path | None, trials: int | None, target: Target) -> list[str]:

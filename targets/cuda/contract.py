@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
+from qcompile.reference.narrow import to_bits
 from qcompile.targets.cuda.architectures import Architecture, architecture
 from qcompile.targets.cuda.elementwise import epilogue_function
-from qcompile.targets.cuda.storage import Storage
+from qcompile.targets.cuda.storage import NARROW, Storage
 from qcompile.targets.cuda.text import NAME, Kernel, signature
 from qcompile.targets.cuda.tile_time import choose_tile
 from qcompile.targets.cuda.tiles import STEP, Problem, Tile
@@ -123,9 +124,10 @@ def contract(
     """
     product = _product(shape, weight, x, out, residual, tile, arch)
     small = has_small_sums(bias, weight, spec.x)
-    flags = {"SIGNED": spec.x.dtype == "int8", "RESIDUAL": residual is not None, "SMALL": small, "FLOAT": False}
+    flags = {**_flags(spec, residual), "SMALL": small, "SCALED": True}
     members = f"""{constants_text({**product.constants, "ZERO": spec.x.zero_point}, flags)}
   typedef int Sum;
+  {_step(f"multiply<{str(spec.x.dtype == 'int8').lower()}>", "int")}
   QC_DEVICE_MEMBER static float value(int sum, int bias, float factor) {{
     return scaled_sum<SMALL>(sum, bias, factor);
   }}"""
@@ -139,7 +141,7 @@ def contract(
     return product.kernel(text, "mma"), arrays
 
 
-def contract_bf16(
+def contract_floats(
     spec: Conv2d | Dense,
     shape: Shape,
     weight: np.ndarray,
@@ -150,15 +152,31 @@ def contract_bf16(
     tile: Tile | None = None,
     arch: Architecture = SM_80,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
-    """``contract`` of bfloat16 into float32: buffers x, constants, residual (if there is one), y. weight: bits."""
-    product = _product(shape, weight, x, out, residual, tile, arch)
-    flags = {"SIGNED": False, "RESIDUAL": residual is not None, "FLOAT": True}
+    """``contract`` of narrow floats: buffers x, constants, residual (if there is one), y. weight: its numbers, float32.
+
+    Every product is exact in float32. In which order, and with how many bits, a Tensor Core adds them up is not
+    documented, so that results are near the oracle's, not equal.
+    """
+    product = _product(shape, to_bits(weight, x.dtype), x, out, residual, tile, arch)
+    flags = {**_flags(spec, residual), "SCALED": False}
     members = f"""{constants_text({**product.constants, "ZERO": 0}, flags)}
   typedef float Sum;
+  {_step(f"multiply_{NARROW[x.dtype]}", "float")}
   QC_DEVICE_MEMBER static float value(float total, float bias, float) {{ return sum(total, bias); }}"""
     parameters = ["const i8* w", "const float* bias"]
     text = instantiated("contract", parameters, members, spec.epilogue, x, out, residual, product.launch)
-    return product.kernel(text, "mma bf16"), (product.weights, product.padded(bias.astype(np.float32)))
+    arrays = (product.weights, product.padded(bias.astype(np.float32)))
+    return product.kernel(text, f"mma {NARROW[x.dtype]}"), arrays
+
+
+def _flags(spec: Conv2d | Dense, residual: Storage | None) -> dict[str, bool]:
+    return {"RESIDUAL": residual is not None, "CODES": spec.epilogue.out is not None}
+
+
+def _step(function: str, sum: str) -> str:
+    """The member that multiplies fragments: ``function`` of ``device/machine.cuh``."""
+    fragments = f"{sum} (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]"
+    return f"QC_DEVICE_MEMBER static void step({fragments}) {{ {function}(sums, x, w); }}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,8 @@
-"""Convolutions and matrix products of float32: a thread for each result. For the layers that precision leaves there."""
+"""Convolutions and matrix products of floats without Tensor Cores: a thread for each result.
+
+For what precision leaves in float32, and for narrow floats in groups that begin between words, depthwise ones among
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +15,18 @@ from qcompile.targets.cuda.text import Kernel, axes, each_element, finish
 
 
 def float_product(
-    spec: Conv2d | Dense,
-    shape: Shape,
-    weight: np.ndarray,
-    x: Storage,
-    out: Storage,
-    residual: Storage | None,
-    rounded: bool = False,
+    spec: Conv2d | Dense, shape: Shape, weight: np.ndarray, x: Storage, out: Storage, residual: Storage | None
 ) -> tuple[Kernel, np.ndarray]:
     """The kernel and its weights: buffers x, weights, bias, residual (if there is one), y.
 
-    weight: (O, I / groups, KH, KW). rounded: what is read is first rounded to bfloat16.
-
-    Neighbouring threads make neighbouring channels, so weights lie (KH, KW, I, O).
+    weight: (O, I / groups, KH, KW). Neighbouring threads make neighbouring channels, so weights lie (KH, KW, I, O).
     """
     outputs, inputs, kh, kw = weight.shape
     groups = spec.groups if isinstance(spec, Conv2d) else 1
     (sh, sw), (dh, dw), (top, left) = shape.strides, shape.dilation, shape.padding[:2]
-
-    def read(value: str) -> str:
-        return f"from_bf16(to_bf16({value}))" if rounded else value
-
-    head = f"""const int pixel = i / {out.pitch}, o = i % {out.pitch};
+    # What pads the channels is computed like the last of them.
+    channel = f"min(i % {out.pitch}, {outputs - 1})" if out.pitch > outputs else f"i % {out.pitch}"
+    head = f"""const int pixel = i / {out.pitch}, o = {channel};
   const int image = pixel / {shape.out_height * shape.out_width}, oh = pixel / {shape.out_width} % {shape.out_height};
   const int ow = pixel % {shape.out_width}, first = o / {outputs // groups} * {inputs};
   float total = 0.0f;
@@ -40,11 +34,13 @@ def float_product(
     for (int b = 0; b < {kw}; ++b) {{
       const int h = oh * {sh} - {top} + a * {dh}, v = ow * {sw} - {left} + b * {dw};
       if (h < 0 || h >= {shape.height} || v < 0 || v >= {shape.width}) continue;
-      const float* const from = x + ((image * {shape.height} + h) * {shape.width} + v) * {x.pitch} + first;
+      const {x.type}* const from = x + ((image * {shape.height} + h) * {shape.width} + v) * {x.pitch} + first;
       const float* const weights = w + (a * {kw} + b) * {inputs * outputs} + o;
-      for (int c = 0; c < {inputs}; ++c) total = fmaf({read("from[c]")}, weights[c * {outputs}], total);
+      for (int c = 0; c < {inputs}; ++c) total = fmaf({x.real("from[c]")}, weights[c * {outputs}], total);
     }}"""
-    other = read(f"r[{residual.at(axes(out))}]") if residual else ""
-    parameters = ["const float* x", "const float* w", "const float* bias", *["const float* r"] * bool(residual)]
-    kernel = each_element(parameters, out, 1, head, finish("total + bias[o]", spec.epilogue, other))
+    other = residual.real(f"r[{residual.at(axes(out))}]") if residual else ""
+    added = [f"const {residual.type}* r"] if residual else []
+    parameters = [f"const {x.type}* x", "const float* w", "const float* bias", *added]
+    value = out.stored(finish("total + bias[o]", spec.epilogue, other))
+    kernel = each_element(parameters, out, 1, head, value)
     return kernel, np.ascontiguousarray(weight.transpose(2, 3, 1, 0), np.float32)

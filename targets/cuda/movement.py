@@ -56,7 +56,7 @@ def _moves_words(x: Storage, out: Storage, channel: str, inside: str) -> bool:
 
 
 def relayout(x: Storage, out: Storage) -> Kernel:
-    """The same elements in row-major order, in another storage and maybe shape; floats may become narrower, or wider."""
+    """The same elements in row-major order, in another storage, maybe of another shape or type of floats."""
     if x.shape == out.shape:
         return take(x, out, lambda index: index)
 

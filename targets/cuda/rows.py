@@ -13,7 +13,9 @@ class CudaTarget:
 
     name, description: what ``qcompile targets`` prints. architectures: machine code is made for each, "sm_80".
     ptx: what newer architectures compile at load, "compute_90"; "" for none.
-    formats: names of those that there are kernels of, see ``qcompile.formats``.
+    formats: those of ``qcompile.formats`` that there are kernels of, and the oldest architecture that has them.
+    words: what a user's word stands for here, where that is another format: GPUs multiply halves, where CPUs widen
+    weights that are stored as such.
     features, optional, threads: as ``targets.target.Target`` has them; a GPU needs no words of /proc/cpuinfo.
     """
 
@@ -25,12 +27,32 @@ class CudaTarget:
     features: tuple[str, ...] = ()
     optional: tuple[tuple[str, str], ...] = ()
     threads: int = 1
-    formats: tuple[str, ...] = ("int8", "fp32", "bf16")
+    formats: tuple[tuple[str, str], ...] = ()
+    words: tuple[tuple[str, str], ...] = (("fp16", "half"),)
 
     def with_threads(self, threads: int) -> CudaTarget:
         if threads != 1:
             raise QCompileError("threads are of a CPU", node=self.name, remedy="leave --threads out")
         return self
+
+    def format(self, word: str) -> str:
+        """The format that is meant by a name of one."""
+        return dict(self.words).get(word, word)
+
+    def check(self, name: str, node: str = "") -> None:
+        """Raises ``QCompileError`` unless every architecture has kernels of a format; node: the layer that has it."""
+        least = dict(self.formats).get(name)
+        if least is None:
+            known = ", ".join(name for name, _ in self.formats)
+            reason, remedy = f"there are no CUDA kernels of {name}", f"give one of {known}, or build for a CPU target"
+            raise QCompileError(reason, node=node or self.name, remedy=remedy)
+        number = _number(least)
+        older = [arch for arch in self.architectures if _number(arch) < number]
+        if older:
+            newer = [arch for arch in self.architectures if arch not in older] or [least]
+            reason = f"{name} needs the Tensor Cores of {least} or newer, and this build is for {', '.join(older)}"
+            remedy = f"give --target cuda:{','.join(newer)}, or another format"
+            raise QCompileError(reason, node=node or self.name, remedy=remedy)
 
     def narrowed(self, words: str) -> CudaTarget:
         """This row for the architectures that are named, "sm_80,sm_90"."""
@@ -53,5 +75,10 @@ ROWS: tuple[CudaTarget, ...] = (
         description="NVIDIA GPUs, Tensor Cores on codes: Turing, Ampere, Ada, Hopper (cuda:sm_90 for one of them)",
         architectures=("sm_75", "sm_80", "sm_86", "sm_89", "sm_90"),
         ptx="compute_90",
+        formats=(("fp32", "sm_75"), ("int8", "sm_75"), ("bf16", "sm_75"), ("half", "sm_75")),
     ),
 )
+
+
+def _number(architecture: str) -> int:
+    return int(architecture.removeprefix("sm_"))

@@ -66,9 +66,18 @@ def test_the_last_kernel_writes_the_result():
     assert program.launches[0].arguments[0] == ("input0", 0)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+FLOATS = {  # format -> the type that its kernels are called by, tolerance
+    "fp32": ("f32", 1e-5),
+    # A sum in another order may round to the other neighbour, where the next layer reads it.
+    "bf16": ("bf16", 2e-3),
+    "half": ("f16", 3e-4),
+}
+
+
+@pytest.mark.parametrize("precision", FLOATS)
 def test_float_layers_are_near_the_oracle(precision):
-    """On Tensor Cores where groups begin between words; depthwise ones without."""
+    """On Tensor Cores, but depthwise ones and those whose groups begin between words."""
+    kind, tolerance = FLOATS[precision]
 
     def write(b, x):
         first = b.emit(op.nn.relu(conv(b, x, 24, "c")), "r")
@@ -80,14 +89,32 @@ def test_float_layers_are_near_the_oracle(precision):
 
     form = integer_of(module(write, x=(2, 5, 9, 9)), precision=precision)
     program, notes = lower_cuda(form)
-    assert {note.op for note in notes} >= {f"conv2d_{precision.replace('fp', 'f')}"}
-    assert any(note.note.startswith("mma bf16") for note in notes) == (precision == "bf16")
+    assert {note.op for note in notes} >= {f"conv2d_{kind}", f"dense_{kind}"}
+    assert any(note.note.startswith(f"mma {kind}") for note in notes) == (precision != "fp32")
     feeds, got = feeds_of(form), np.zeros((2, 10), np.float32)
     Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
     (want,) = interpreter.run(form, feeds).values()
-    # A sum in another order may round to the other neighbour in bfloat16, where the next layer reads it.
-    tolerance = 2e-3 if precision == "bf16" else 1e-5
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "half"])
+def test_narrow_floats_stay_so_between_layers_that_read_them(precision):
+    """Rows that are padded hold zeros behind their last channel, though clipping alone would not leave them."""
+
+    def write(b, x):
+        first = b.emit(op.clip(conv(b, x, 19, "c"), 0.5, 2.0), "r")
+        second = b.emit(op.clip(b.emit(op.nn.conv2d(first, weight(19, 19, 1, 1, seed=2)), "d"), 0.5, 2.0), "s")
+        fine = b.emit(op.nn.conv2d(second, weight(19, 1, 3, 3, seed=3), padding=(1, 1), groups=19), "f")
+        added = b.emit(op.add(b.emit(op.nn.conv2d(fine, weight(19, 19, 1, 1, seed=4)), "p"), first), "a")
+        return [b.emit(op.nn.conv2d(added, weight(7, 19, 1, 1, seed=5)), "y")]
+
+    form = integer_of(module(write, x=(1, 8, 5, 7)), precision=precision)
+    program, notes = lower_cuda(form)
+    assert [note.op for note in notes].count("relayout") == 2  # of the input and the result
+    feeds, got = feeds_of(form), np.zeros((1, 7, 5, 7), np.float32)
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
+    (want,) = interpreter.run(form, feeds).values()
+    np.testing.assert_allclose(got, want, rtol=0, atol=FLOATS[precision][1] * np.abs(want).max())
 
 
 def test_normalization_over_channels_is_near_the_oracle():

@@ -12,7 +12,8 @@
 //
 // Groups have blocks of their own: their channels of x are CG, of y OG, in GROUP_TILES blocks.
 //
-// Of bfloat16 (P::FLOAT) sums are float32, C, CG and K are bytes, and there is no multiplier.
+// Of narrow floats sums are float32; C, CG and K count bytes. Without P::SCALED there is no multiplier. Channels that
+// pad rows of narrow floats are written as zeros: what reads them multiplies them by zeros, and NaN would remain.
 //
 // P has the shapes as constants, see targets/cuda/contract.py. x: [N][H][W][C], w: [channels][K], y: [pixels][OC].
 
@@ -78,11 +79,6 @@ template <class P> QC_DEVICE void copy_weights(u8* stage, const i8* w, int k, in
   }
 }
 
-template <class P> QC_DEVICE void multiply_step(typename P::Sum (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
-  if constexpr (P::FLOAT) multiply_bf16(sums, x, w);
-  else multiply<P::SIGNED>(sums, x, w);
-}
-
 template <class P, class R, class Y>
 QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, const float* multiplier, const R* residual,
                         Y* y) {
@@ -102,7 +98,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
   const Gather<P> gather(x + group * P::CG, first_pixel, thread);
   w += tile * P::BN * P::K;
   bias += tile * P::BN;
-  if constexpr (!P::FLOAT) multiplier += tile * P::BN;
+  if constexpr (P::SCALED) multiplier += tile * P::BN;
 
   typename P::Sum sums[TM][TN][4] = {};
   QC_UNROLL
@@ -141,7 +137,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
       for (int i = 0; i < TM; ++i)
         QC_UNROLL
         for (int j = 0; j < TN; ++j)
-          multiply_step<P>(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
+          P::step(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
     }
     stage = stage + 1 == P::STAGES ? 0 : stage + 1;
     ahead = ahead + 1 == P::STAGES ? 0 : ahead + 1;
@@ -161,7 +157,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     barrier();
   }
 
-  constexpr bool CODES = sizeof(Y) == 1;
+  constexpr bool CODES = P::CODES, NARROW = !CODES && sizeof(Y) < 4;
   constexpr int PITCH = P::BN + 16;
   constexpr int PIECE = piece_of(P::OC | P::OG), PIECES = P::BN / PIECE;
   typedef Pack<u32, PIECE / 4> Piece;
@@ -181,12 +177,13 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     typedef Pack<typename P::Sum, 2> Two;
     const Two more = *reinterpret_cast<const Two*>(bias + column);
     Pack<float, 2> factor = {};
-    if constexpr (!P::FLOAT) factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
+    if constexpr (P::SCALED) factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
     QC_UNROLL
     for (int i = 0; i < TM; ++i)
       QC_UNROLL
       for (int half = 0; half < 2; ++half) {
         const int row = warp_pixel + i * 16 + half * 8 + lane / 4, pixel = first_pixel + row;
+        Pack<Y, 2> two = {};
         QC_UNROLL
         for (int c = 0; c < 2; ++c) {
           const float v = P::value(sums[i][j][half * 2 + c], more.v[c], factor.v[c]);
@@ -194,9 +191,13 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
             Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
             *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));
           } else if (pixel < P::PIXELS && first_in_group + column + c < P::OG && channel + c < P::O) {
-            const int at = pixel * P::OC + channel + c;
-            y[at] = P::finish(v, P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0));
+            two.v[c] = P::finish(v, P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0));
+            if constexpr (!NARROW) y[pixel * P::OC + channel + c] = two.v[c];
           }
+        }
+        if constexpr (NARROW) {
+          if (pixel < P::PIXELS && first_in_group + column < P::OG)
+            *reinterpret_cast<Pack<Y, 2>*>(y + pixel * P::OC + channel) = two;
         }
       }
   }

@@ -264,15 +264,16 @@ namespace emulation {
 template <int BITS, int MANTISSA, int LEAST> u32 narrowed(float v, float largest, u32 nan) {
   if (v != v) return nan;
   const float size = fminf(fabsf(v), largest);
-  int above;  // size < 2^above
-  frexpf(size, &above);
+  int above = LEAST;  // size < 2^above
+  if (size > 0) frexpf(size, &above);
   const int exponent = max(above - 1, LEAST);
   const u32 steps = static_cast<u32>(lrintf(ldexpf(size, MANTISSA - exponent)));  // ties to even
   return (signbit(v) ? 1u << (BITS - 1) : 0) | (steps + (static_cast<u32>(exponent - LEAST) << MANTISSA));
 }
 
-template <int BITS, int MANTISSA, int LEAST> float widened(u32 bits) {
+template <int BITS, int MANTISSA, int LEAST> float widened(u32 bits, u32 greatest) {
   const u32 sign = bits >> (BITS - 1), size = bits & ((1u << (BITS - 1)) - 1);
+  if (size > greatest) return NAN;
   const float v = with_bits(static_cast<int>(size << (23 - MANTISSA))) * with_bits((253 + LEAST) << 23);
   return sign ? -v : v;
 }
@@ -294,7 +295,7 @@ template <int LANES, class Widen> inline void multiply_floats(float (&sums)[4], 
 }  // namespace emulation
 
 QC_DEVICE u16 to_f16(float v) { return static_cast<u16>(emulation::narrowed<16, 10, -14>(v, 65504.0f, 0x7E00)); }
-QC_DEVICE float from_f16(u16 bits) { return emulation::widened<16, 10, -14>(bits); }
+QC_DEVICE float from_f16(u16 bits) { return emulation::widened<16, 10, -14>(bits, 0x7BFF); }
 
 QC_DEVICE void multiply_f16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
   emulation::multiply_floats<2>(sums, x, w, [](u32 v) { return from_f16(static_cast<u16>(v)); });
