@@ -9,6 +9,7 @@ from tvm import relax, te, topi
 
 from qcompile.passes import island_math
 from qcompile.passes.base import dtype_of, shape_of
+from qcompile.targets.kernels import float_functions
 from qcompile.targets.kernels.matmul_f32 import matmul_f32
 from qcompile.targets.kernels.scan import scan
 from qcompile.targets.kernels.sort import scratch_elements, sort
@@ -24,12 +25,12 @@ _REDUCTION = {"op_pattern": 3}
 def legalizations(target: Target) -> dict[str, Legalize]:
     """For ``relax.transform.LegalizeOps``. What is not float32 falls back to TVM's own legalization."""
     functions = {
-        "exp": island_math.exp_scalar,
-        "erf": island_math.erf_scalar,
-        "tanh": island_math.tanh_scalar,
-        "sigmoid": island_math.sigmoid_scalar,
-        "nn.gelu": island_math.gelu_scalar,
-        "nn.silu": island_math.silu_scalar,
+        "exp": float_functions.exp_scalar,
+        "erf": float_functions.erf_scalar,
+        "tanh": float_functions.tanh_scalar,
+        "sigmoid": float_functions.sigmoid_scalar,
+        "nn.gelu": float_functions.gelu_scalar,
+        "nn.silu": float_functions.silu_scalar,
     }
     table: dict[str, Legalize] = {
         name: _float32_only(_tensor_function(name.split(".")[-1], island_math.elementwise(scalar)))

@@ -47,8 +47,21 @@ def islands(module: IRModule, plan: QuantPlan, layers: Mapping[str, str] | None 
     return tuple(found)
 
 
+def is_kernel(value: relax.Expr) -> bool:
+    """Whether ``value`` calls a kernel that the frontend made: a recurrent layer, whose results are a tuple."""
+    return isinstance(value, relax.Call) and op_name(value) == "call_tir"
+
+
+def kernel_name(call: relax.Call) -> str:
+    """ "lstm", of the function "lstm_0"."""
+    name: str = call.args[0].name_hint
+    return name.rpartition("_")[0]
+
+
 def _float_operator(var: relax.Var, value: relax.Expr, module: IRModule) -> str | None:
     """The name of an operator from float32 to float32, None for anything else."""
+    if is_kernel(value):
+        return kernel_name(value)
     if not isinstance(value, relax.Call) or not isinstance(var.ty, relax.TensorType) or moves(value):
         return None
     if op_name(value) in ("quantize", "dequantize", "concat"):

@@ -15,7 +15,7 @@ from qcompile.model import Model
 from qcompile.passes.assign_storage import called_spec
 from qcompile.passes.base import dtype_of, op_name, shape_of
 from qcompile.passes.emit_entry import Entry
-from qcompile.passes.islands import islands
+from qcompile.passes.islands import is_kernel, islands, kernel_name
 from qcompile.passes.layer_names import layer_name
 from qcompile.passes.lower_layers import KernelNote, kernel_notes
 from qcompile.plan import QuantPlan
@@ -32,7 +32,8 @@ def describe_layers(
     nodes = {name: layer.node for name, layer in model.layers.items()}
     rows = []
     for var, value in graph.read(integer).bindings:
-        if not isinstance(value, relax.Call) or isinstance(var.ty, TupleType):
+        kernel = is_kernel(value)
+        if not isinstance(value, relax.Call) or (isinstance(var.ty, TupleType) and not kernel):
             continue
         spec = called_spec(integer, value)
         tensors = [a for a in _operands(value) if isinstance(a, relax.Var) and not isinstance(a.ty, TupleType)]
@@ -41,14 +42,14 @@ def describe_layers(
         rows.append(
             LayerInfo(
                 name=ops.layer_of(integer[value.op]) if spec else layer_name(var.name, nodes),
-                op=spec.op if spec else op_name(value),
+                op=spec.op if spec else kernel_name(value) if kernel else op_name(value),
                 format=_format(
                     spec, {dtype_of(t) for t in (var, *_operands(value)) if isinstance(t.ty, relax.TensorType)}
                 ),
                 kernel=f"{note.op} {note.note}".strip() if note else "",
                 schedule=note.schedule.source if note and note.schedule else "",
                 inputs=tuple(shape_of(t) for t in tensors),
-                output=shape_of(var),
+                output=_shape(var),
                 macs=_macs(spec, value, var),
                 scale=out.scale if out else None,
                 zero_point=out.zero_point if out else None,
@@ -67,6 +68,12 @@ def calls_of(entry: Entry, lowered: IRModule) -> tuple[KernelCall, ...]:
 def schedules_of(lowered: IRModule) -> tuple[ScheduleInfo, ...]:
     """The schedules of the layers whose kernels have knobs, in order of execution."""
     return tuple(note.schedule for note in kernel_notes(lowered) if note.schedule)
+
+
+def _shape(var: relax.Var) -> tuple[int, ...]:
+    """Of the tensor, or of the first of several."""
+    fields = getattr(var.ty, "fields", None)
+    return tuple(int(extent) for extent in fields[0].shape) if fields else shape_of(var)
 
 
 def _operands(call: relax.Call) -> list[relax.Expr]:
@@ -97,4 +104,7 @@ def _macs(spec: ops.Spec | None, call: relax.Call, var: relax.Var) -> int:
         return prod(shape_of(var)) * prod(shape_of(call.args[1])[1:])
     if isinstance(spec, ops.ConvTranspose2d):
         return prod(shape_of(call.args[0])) * prod(shape_of(call.args[1])[1:])
+    if is_kernel(call):  # of every step, the state times the matrix (directions, state, columns)
+        inputs, matrix = _operands(call)[1:3]
+        return prod(shape_of(inputs)) * shape_of(matrix)[1]
     return 0

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from tvm import relax
 
+import qcompile as qc
 from qcompile.layers import calls_of, describe_layers, kernel_notes
 from qcompile.passes.emit_entry import emit_entry
 from qcompile.passes.pipeline import lowering_passes, run_passes
+from tests.frontend.onnx_models import model as onnx_model
+from tests.frontend.onnx_models import node as onnx_node
+from tests.frontend.onnx_models import weights
 from tests.passes.float_modules import module, weight
 from tests.passes.quantized_modules import integer_of, model_of, plan_of
 from tests.targets.running import AVX2
 
 op = relax.op
+LSTM = {"w": weights(1, 16, 8), "r": weights(1, 16, 4)}
 
 
 def described(write, **inputs):
@@ -64,3 +69,15 @@ def test_every_call_has_a_layer():
     calls = calls_of(entry, lowered)
     assert [call.kernel for call in calls] == [step.kernel for step in entry.steps]
     assert "node of c" in [call.layer for call in calls] and all(call.layer for call in calls)
+
+
+def test_a_recurrent_layer_is_a_row_in_float_with_its_products():
+    """With the inputs, a matrix product in integers; with the state, the float kernel's."""
+    proto = onnx_model([onnx_node("LSTM", "x w r", hidden_size=4)], {"x": (3, 1, 8)}, constants=LSTM)
+    imported = qc.import_onnx(proto)
+    plan = plan_of(imported.module)
+    form = integer_of(imported.module, plan)
+    rows = {row.op: row for row in describe_layers(imported, plan, form, [])}
+    assert (rows["dense"].format, rows["dense"].macs) == ("int8", 3 * 8 * 16)
+    assert (rows["lstm"].format, rows["lstm"].macs, rows["lstm"].output) == ("fp32", 3 * 4 * 16, (3, 1, 1, 4))
+    assert rows["lstm"].reason == "no integer form of lstm"

@@ -61,6 +61,14 @@ class Emitter:
         call = self._te.call_te(function, *[self._argument(a) for a in args], **kwargs)
         return self._atom(call)
 
+    def call_function(
+        self, function: tvm.tirx.PrimFunc, name: str, args: Sequence[relax.Expr], types: Sequence[relax.TensorType]
+    ) -> relax.Expr:
+        """A call of a kernel of our own, which gives tensors of these types."""
+        gvar = self.main.add_function(function, name)
+        self._functions[gvar] = gvar
+        return self._atom(relax.call_tir(gvar, [self._atom(arg) for arg in args], list(types)))
+
     def match_cast(self, value: relax.Expr, ty: Any) -> relax.Expr:
         raise self.data_dependent()
 

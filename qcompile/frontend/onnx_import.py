@@ -12,7 +12,7 @@ import onnx
 from tvm import relax
 
 from qcompile.errors import QCompileError
-from qcompile.frontend import op_conv, op_math, op_quantized, op_reduce, op_resize, op_shape
+from qcompile.frontend import op_conv, op_math, op_quantized, op_recurrent, op_reduce, op_resize, op_shape
 from qcompile.frontend.context import NodeContext, Result, Value
 from qcompile.frontend.dynamic_quantization import float_products
 from qcompile.frontend.emit import Emitter
@@ -33,8 +33,8 @@ CONVERTERS: dict[str, Callable[[NodeContext], Result]] = {
     **op_reduce.CONVERTERS,
     **op_resize.CONVERTERS,
     **op_quantized.CONVERTERS,
+    **op_recurrent.CONVERTERS,
 }
-RECURRENT = {"LSTM", "GRU", "RNN"}
 DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 
 
@@ -161,12 +161,6 @@ def _converter(node: Node) -> Callable[[NodeContext], Result]:
     converter = tvm_converter(node)
     if converter is not None:
         return converter
-    if node.op_type in RECURRENT and node.domain in DEFAULT_DOMAINS:
-        raise QCompileError(
-            f"{node.op_type} is not supported yet",
-            node=node.label,
-            remedy="export the recurrent layer unrolled into MatMul and Sigmoid, or cut the model around it",
-        )
     if node.op_type in DATA_DEPENDENT:
         raise QCompileError(
             "the shape of its result depends on the data",

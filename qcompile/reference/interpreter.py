@@ -113,7 +113,7 @@ def _evaluate(value: relax.Expr, values: Mapping[relax.Var, Any], module: IRModu
         return islands.evaluate(value, args)
     if name in OPERATORS:
         return OPERATORS[name](value, *args)
-    return islands.evaluate(value, args)
+    return islands.evaluate(value, args, module)
 
 
 def _value(expr: relax.Expr, values: Mapping[relax.Var, Any]) -> Any:

@@ -11,10 +11,11 @@ from tvm import relax
 from tvm.ir import GenericConst, GlobalVar, IRModule
 
 
-def evaluate(call: relax.Call, values: tuple[Any, ...]) -> Any:
+def evaluate(call: relax.Call, values: tuple[Any, ...], module: IRModule | None = None) -> Any:
     """The call's result, an array or a tuple of arrays.
 
     values: the evaluated arguments of the call; arrays, and tuples of arrays, are handed to the compiled operator.
+    module: where a kernel that is called is found.
     """
     params: list[relax.Var] = []
     arrays: list[np.ndarray] = []
@@ -24,7 +25,8 @@ def evaluate(call: relax.Call, values: tuple[Any, ...]) -> Any:
     var = relax.Var("result", result.ty)
     body = builder.normalize(relax.SeqExpr([relax.BindingBlock([relax.VarBinding(var, result)])], var))
     main = relax.Function(params, body, var.ty).with_attr("global_symbol", "main")
-    machine = _compiled(tvm.ir.save_json(IRModule({GlobalVar("main"): main})))
+    functions = {arg: module[arg] for arg in call.args if isinstance(arg, GlobalVar) and module is not None}
+    machine = _compiled(tvm.ir.save_json(IRModule({GlobalVar("main"): main, **functions})))
     return _to_numpy(machine["main"](*(tvm.runtime.tensor(array) for array in arrays)))
 
 

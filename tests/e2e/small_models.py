@@ -131,6 +131,23 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
         constants={"two": np.array(2), "zero": np.float32(0), "v": w(16, 8), "u": w(8, 3)},
         dtypes={"i": I64},
     ),
+    "recurrent layers": lambda: model(
+        [
+            node("GRU", "x w r b", "g", hidden_size=12, direction="bidirectional"),
+            node("Transpose", "g", "t", perm=[0, 2, 1, 3]),
+            node("Reshape", "t s", "f"),
+            node("LSTM", "f v q", "_ y", hidden_size=8),
+        ],
+        {"x": (7, 1, 16)},
+        constants={
+            "w": weights(2, 36, 16) / 4,
+            "r": weights(2, 36, 12, seed=1) / 4,
+            "b": weights(2, 72, seed=2),
+            "s": np.array([7, 1, 24]),
+            "v": weights(1, 32, 24, seed=3) / 4,
+            "q": weights(1, 32, 8, seed=4) / 4,
+        },
+    ),
     "residual of two convolutions": lambda: two_layers(
         [conv("e", "c", "v"), node("Add", "d e", "s"), node("Relu", "s", "y")], constants={"v": w(8, 8, 1, 1, seed=5)}
     ),

@@ -12,10 +12,10 @@ import qcompile as qc
 from qcompile.model import TensorSpec
 from qcompile.plan import QuantPlan
 from tests.e2e.small_models import MODELS, around
-from tests.frontend.onnx_models import model, node, run_onnxruntime, weights
+from tests.frontend.onnx_models import node, run_onnxruntime
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds for x86-64")
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM"}
 SAMPLES = 10
 INTEGER = {"split", "mirrored border", "border of zeros", "transposes inside", "concat with itself", "max pool, ceil"}
 INTEGER |= {"slice with steps", "resize, nearest, 1.5", "global max pool"}
@@ -70,16 +70,6 @@ def test_int8(name, tmp_path):
         assert [layer.name for layer in artifact.manifest.layers if layer.format != "int8"] == []
     # On a sample of the calibration nothing saturates.
     assert_close(artifact, proto, feeds(imported.inputs, seed=0), 0.03)
-
-
-def test_recurrent_layers_are_refused():
-    proto = model(
-        [node("LSTM", "x a b", hidden_size=4)],
-        {"x": (3, 1, 5)},
-        constants={"a": weights(1, 16, 5), "b": weights(1, 16, 4)},
-    )
-    with pytest.raises(qc.QCompileError, match=r"y \(LSTM\): LSTM is not supported yet"):
-        qc.import_onnx(proto)
 
 
 def test_a_layer_that_never_saw_data_of_any_size(tmp_path):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcompile.errors import QCompileError
 from qcompile.frontend import import_onnx
 from tests.frontend.onnx_models import names, operators, random_feeds, run, run_onnxruntime
 from tests.frontend.quantized_models import quantize, simulated
@@ -46,11 +45,6 @@ def test_real(name):
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated(generated, name):
     compare(generated / f"{name}.onnx")
-
-
-def test_lstm():
-    with pytest.raises(QCompileError, match=r"^lstm0 \(LSTM\): LSTM is not supported yet; "):
-        import_onnx(BENCH / "rnn_charrnn" / "model.onnx")
 
 
 def calibration(name, count):

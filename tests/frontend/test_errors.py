@@ -125,17 +125,6 @@ def test_operator_without_converter():
     )
 
 
-@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
-def test_recurrent_layers(op):
-    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
-    constants = {"w": weights(1, 2 * gates, 3), "r": weights(1, 2 * gates, 2)}
-    proto = model([node(op, "x w r", name="cell", hidden_size=2)], {"x": (5, 1, 3)}, constants=constants)
-    assert message(proto) == (
-        f"cell ({op}): {op} is not supported yet; "
-        "export the recurrent layer unrolled into MatMul and Sigmoid, or cut the model around it"
-    )
-
-
 def test_data_dependent_shapes():
     remedy = "qcompile needs static shapes: cut the model before this node"
     proto = model([node("NonZero", "x", name="n")], {"x": (3,)}, dtypes={"y": np.int64})

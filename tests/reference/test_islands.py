@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
+from qcompile.frontend import import_onnx
 from qcompile.graph import MainBuilder
 from qcompile.reference import interpreter, islands
+from tests.frontend.onnx_models import model, node, run_onnxruntime, weights
+
+RNN = {"w": weights(1, 2, 2), "r": weights(1, 2, 2, seed=1)}
 
 
 def module_of(make, *shapes):
@@ -59,3 +63,10 @@ def test_equal_operators_are_compiled_once():
     after = islands._compiled.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
     np.testing.assert_allclose(y, np.exp(x * 2), rtol=1e-6)
+
+
+def test_a_kernel_of_the_module():
+    proto = model([node("RNN", "x w r", "_ y", hidden_size=2)], {"x": (3, 1, 2)}, constants=RNN)
+    x = weights(3, 1, 2)
+    y = interpreter.run(import_onnx(proto).module, {"x": x})["y"]
+    np.testing.assert_allclose(y, run_onnxruntime(proto, {"x": x})[0], rtol=1e-5)
