@@ -12,7 +12,7 @@ kernels are shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from tvm.ir import GenericConst, IRModule
 
 from qcompile import graph, ops
 from qcompile.errors import QCompileError
-from qcompile.manifest import Launch
+from qcompile.manifest import Launch, ScheduleInfo
 from qcompile.passes.assign_storage import called_spec, narrow_tensors
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
 from qcompile.passes.layer_names import layer_name
@@ -33,6 +33,7 @@ from qcompile.targets.cuda.program import Program
 from qcompile.targets.cuda.rows import ROWS, CudaTarget
 from qcompile.targets.cuda.storage import NARROW, Storage, channels_last, plain, rows_last
 from qcompile.targets.cuda.text import NAME, Kernel
+from qcompile.targets.kernels.template import Schedules, default_schedules
 
 _SM_80 = ROWS[0].narrowed("sm_80")  # what is emulated, too
 _ALIGNMENT, _SLACK = 256, 256  # bytes: what cuMemAlloc gives; behind the last buffer
@@ -97,32 +98,45 @@ class Constants:
 
 
 def lower_cuda(
-    module: IRModule, kernels: Kernels | None = None, target: CudaTarget = _SM_80
+    module: IRModule,
+    kernels: Kernels | None = None,
+    target: CudaTarget = _SM_80,
+    schedules: Schedules = default_schedules,
 ) -> tuple[Program, list[KernelNote]]:
     """The program of a module in integer form, and a note for each launch. kernels: which are there already.
 
-    target: of one architecture. Raises ``QCompileError`` that names the first layer for which there is no kernel.
+    target: of one architecture. schedules: what is known of good knobs for a workload.
+    Raises ``QCompileError`` that names the first layer for which there is no kernel.
     """
     constants = Constants()
-    lowering = CudaLowering(module, target, kernels or Kernels(), constants)
+    lowering = CudaLowering(module, target, kernels or Kernels(), constants, schedules)
     return replace(lowering.run(), weights=constants.weights), lowering.notes
 
 
-def lower_cuda_each(module: IRModule, target: CudaTarget) -> tuple[dict[str, Program], list[KernelNote]]:
-    """The program of each of the target's architectures, by its name; all have the same weights. Notes: of the last."""
+def lower_cuda_each(
+    module: IRModule, target: CudaTarget, schedules: Callable[[CudaTarget], Schedules] = lambda _: default_schedules
+) -> tuple[dict[str, Program], dict[str, list[KernelNote]]]:
+    """The program of each of the target's architectures, and its notes, by name; all have the same weights.
+
+    schedules: what is known of good knobs on an architecture.
+    """
     constants = Constants()
-    lowerings = [CudaLowering(module, row, Kernels(), constants) for row in target.each()]
-    programs = [lowering.run() for lowering in lowerings]
+    lowerings = {
+        row.architecture: CudaLowering(module, row, Kernels(), constants, schedules(row)) for row in target.each()
+    }
+    programs = {arch: lowering.run() for arch, lowering in lowerings.items()}
     weights = constants.weights
-    named = zip(target.architectures, programs, strict=True)
-    return {arch: replace(program, weights=weights) for arch, program in named}, lowerings[-1].notes
+    notes = {arch: lowering.notes for arch, lowering in lowerings.items()}
+    return {arch: replace(program, weights=weights) for arch, program in programs.items()}, notes
 
 
 class CudaLowering:
     """One run, for one architecture: where each tensor of ``main`` lies."""
 
-    def __init__(self, module: IRModule, target: CudaTarget, kernels: Kernels, constants: Constants):
-        self.module, self.target = module, target
+    def __init__(
+        self, module: IRModule, target: CudaTarget, kernels: Kernels, constants: Constants, schedules: Schedules
+    ):
+        self.module, self.target, self.schedules = module, target, schedules
         self.notes: list[KernelNote] = []
         self.main = graph.read(module)
         self.definitions, self._users = self.main.definitions(), self.main.users()
@@ -133,7 +147,7 @@ class CudaLowering:
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
         self._calls: list[_Call] = []
         self._kernels, self._constants = kernels, constants
-        self._layer = ""
+        self.layer = ""
 
     def run(self) -> Program:
         """Without weights, which are those of ``constants`` once every run has added its own."""
@@ -166,10 +180,10 @@ class CudaLowering:
     def _lower(self, var: relax.Var, value: relax.Expr) -> None:
         spec = called_spec(self.module, value)
         if spec is not None:
-            self._layer = ops.layer_of(self.module[value.op])
+            self.layer = ops.layer_of(self.module[value.op])
             COMPOSITES[type(spec)](self, var, value, spec)
             return
-        self._layer = layer_name(var.name, {})
+        self.layer = layer_name(var.name, {})
         if isinstance(value, relax.Var):
             self._places[var] = self._places[value]
             return
@@ -179,7 +193,7 @@ class CudaLowering:
         if name not in OPERATORS:
             raise QCompileError(
                 f"there is no CUDA kernel of {name or type(value).__name__} yet",
-                node=self._layer,
+                node=self.layer,
                 remedy="build the model for a CPU target, or leave the operator to the program around the model",
             )
         OPERATORS[name](self, var, value)
@@ -187,12 +201,12 @@ class CudaLowering:
     def refuse(self, what: str) -> QCompileError:
         """The error to raise for the layer at hand."""
         return QCompileError(
-            f"there is no CUDA kernel of {what} yet", node=self._layer, remedy="build the model for a CPU target"
+            f"there is no CUDA kernel of {what} yet", node=self.layer, remedy="build the model for a CPU target"
         )
 
     def check(self, format: str) -> None:
         """Raises the error for the layer at hand if the target has no kernels of its format."""
-        self.target.check(format, self._layer)
+        self.target.check(format, self.layer)
 
     def home(self, tensor: relax.Expr) -> Storage:
         """The storage of a tensor: the first that it got, else what it is to get."""
@@ -230,10 +244,17 @@ class CudaLowering:
         return self._constants.add(value)
 
     def emit(
-        self, var: relax.Var, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], storage: Storage, op: str
+        self,
+        var: relax.Var,
+        kernel: Kernel,
+        arguments: Sequence[Buffer | np.ndarray],
+        storage: Storage,
+        op: str,
+        schedule: ScheduleInfo | None = None,
     ) -> None:
-        """Binds ``var`` to what a kernel of these arguments leaves in ``storage``."""
+        """Binds ``var`` to what a kernel of these arguments leaves in ``storage``. schedule: its knobs, if it has."""
         self._places.setdefault(var, {})[storage] = self.call(kernel, arguments, storage, var.name, op)
+        self.notes[-1] = replace(self.notes[-1], schedule=schedule)
 
     def call(
         self, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], storage: Storage, name: str, op: str
@@ -259,7 +280,7 @@ class CudaLowering:
             buffer.last = len(self._calls)
         kernel_name = self._kernels.add(op, kernel.text)
         self._calls.append(_Call(name, kernel_name, kernel, buffers))
-        self.notes.append(KernelNote(name, self._layer, op, kernel_name, kernel.note))
+        self.notes.append(KernelNote(name, self.layer, op, kernel_name, kernel.note))
 
     def alias(self, var: relax.Var, buffer: Buffer, storage: Storage) -> None:
         """``var`` is a buffer that is there already."""

@@ -11,17 +11,23 @@ from tvm import relax
 
 from qcompile import ops
 from qcompile.formats import added_as, format_with
+from qcompile.manifest import ScheduleInfo
 from qcompile.ops import Affine
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
 from qcompile.passes.lower_cuda_movement import MOVEMENT, concat
 from qcompile.passes.lower_weighted import as_convolution
 from qcompile.targets.cuda import elementwise, movement, pool
+from qcompile.targets.cuda.architectures import architecture
 from qcompile.targets.cuda.contract import Shape, contract, contract_floats, conv_shape, has_own_groups
 from qcompile.targets.cuda.depthwise import depthwise
 from qcompile.targets.cuda.float_product import float_product
 from qcompile.targets.cuda.storage import NARROW, Storage, channels_last, plain, rows_last
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.reduction import block_diagonal
+from qcompile.targets.kernels.template import knobs_json
+from qcompile.targets.kernels.templates import TEMPLATES
+from qcompile.targets.kernels.workload import Workload
+from qcompile.targets.storage import Storage as Plain
 
 if TYPE_CHECKING:
     from qcompile.passes.lower_cuda import Buffer, CudaLowering
@@ -140,9 +146,28 @@ def _weighted(lowering: CudaLowering, layer: _Product, op: str, build: Callable[
     bias, multiplier, *rest = layer.others
     residual = (rows_last if out.axis > 1 else channels_last)(out.shape, dtype_of(rest[0])) if rest else None
     constants = (layer.weight, array(bias), array(multiplier))
-    kernel, packed = build(layer.spec, layer.shape, *constants, x, out, residual)
+    knobs, schedule = _scheduled(lowering, layer, residual, f"{op}_cuda")
+    gpu = architecture(lowering.target.architecture)
+    kernel, packed = build(layer.spec, layer.shape, *constants, x, out, residual, knobs, gpu)
     residuals = [lowering.place(r, residual) for r in rest]
-    lowering.emit(layer.var, kernel, [layer.source, *packed, *residuals], out, op)
+    lowering.emit(layer.var, kernel, [layer.source, *packed, *residuals], out, op, schedule)
+
+
+def _scheduled(
+    lowering: CudaLowering, layer: _Product, residual: Storage | None, operator: str
+) -> tuple[Any, ScheduleInfo]:
+    """The knobs that are known for the layer's workload, else the default ones."""
+    spec, weight, target = layer.spec, layer.weight.shape, lowering.target
+    if isinstance(spec, ops.Conv2d):
+        spec = replace(spec, groups=layer.x.channels // weight[1])  # which may have been made one
+    else:
+        weight = weight[:2]
+    x, out, added = (None if s is None else Plain(s.shape, s.dtype) for s in (layer.x, layer.out, residual))
+    workload = Workload.of(operator, spec, weight, x, out, added, target.threads)
+    template, schedule = TEMPLATES[operator], lowering.schedules(workload)
+    knobs = template.default(workload, target) if schedule.knobs is None else schedule.knobs
+    about = (workload.key, workload.batch, template.version, knobs_json(knobs), schedule.source, target.architecture)
+    return knobs, ScheduleInfo(lowering.layer, *about)
 
 
 def _binary(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Binary) -> None:

@@ -33,7 +33,7 @@ from qcompile.passes.lower_movement import MOVEMENT, lower_split_part
 from qcompile.passes.lower_unweighted import OPERATORS, UNWEIGHTED
 from qcompile.passes.lower_weighted import WEIGHTED
 from qcompile.targets.kernels.quantize import relayout
-from qcompile.targets.kernels.templates import Schedules, default_schedules
+from qcompile.targets.kernels.template import Schedules, default_schedules
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 

@@ -20,7 +20,8 @@ from qcompile.targets.kernels.conv import Constants
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.dilate import dilate
 from qcompile.targets.kernels.narrow import round_to
-from qcompile.targets.kernels.templates import TEMPLATES, knobs_json
+from qcompile.targets.kernels.template import knobs_json
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import BLOCK, Storage
 

@@ -20,7 +20,7 @@ from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.schedule_islands import ScheduleIslands
 from qcompile.passes.store_activations import StoreActivations
 from qcompile.plan import QuantPlan
-from qcompile.targets.kernels.templates import Schedules, default_schedules
+from qcompile.targets.kernels.template import Schedules, default_schedules
 from qcompile.targets.target import Target
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from qcompile.artifact import Artifact, check_output, write_artifact
 from qcompile.compile import compile_entry
 from qcompile.compile_cuda import compile_programs
-from qcompile.errors import QCompileError
 from qcompile.graph import read
 from qcompile.layers import calls_of, describe_layers, schedules_of
 from qcompile.manifest import KernelCall, Launch, Manifest, ScheduleInfo, TensorInfo
@@ -29,7 +28,7 @@ from qcompile.plan import QuantPlan
 from qcompile.scaled import model_for
 from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.rows import CudaTarget
-from qcompile.targets.kernels.templates import Schedules
+from qcompile.targets.kernels.template import Schedules
 from qcompile.targets.select import select_row
 from qcompile.targets.target import Target
 from qcompile.tune.locked import LockedSchedules, load_manifest
@@ -79,11 +78,10 @@ def build(
     forming = list(form_passes(plan, model.layers) if passes is None else passes)
     first = len(tidy_passes())
     if isinstance(row, CudaTarget):
-        if locked is not None:
-            raise QCompileError(f"{row.name} has no schedules to lock", remedy="leave the locked manifest out")
         find_compiler()  # that there is none is told before the work
         integer = run_passes(model.module, forming, dump, first)
-        code = _gpu_code(integer, row, dump)
+        with _schedules_each(row, tuning_records, locked) as each:
+            code = _gpu_code(integer, row, each, dump)
     else:
         with _schedules(row, tuning_records, locked) as schedules:
             integer = run_passes(model.module, forming, dump, first)
@@ -146,16 +144,37 @@ def _cpu_code(integer: IRModule, target: Target, schedules: Schedules, dump: Pat
     return _Code(library, entry.weights, entry.workspace, kernel_notes(lowered), calls, schedules=used)
 
 
-def _gpu_code(integer: IRModule, target: CudaTarget, dump: Path | None) -> _Code:
-    programs, notes = lower_cuda_each(integer, target)
+def _gpu_code(
+    integer: IRModule, target: CudaTarget, schedules: Callable[[CudaTarget], Schedules], dump: Path | None
+) -> _Code:
+    known = {row.architecture: schedules(row) for row in target.each()}
+    programs, notes = lower_cuda_each(integer, target, lambda row: known[row.architecture])
+    used = {arch: tuple(note.schedule for note in each if note.schedule) for arch, each in notes.items()}
+    for arch, of in known.items():
+        if isinstance(of, LockedSchedules):
+            of.check(used[arch])
     for arch, program in programs.items() if dump is not None else ():
         (dump / f"kernels_{arch}.cu").write_text(program.source, encoding="utf-8")
     library = compile_programs(programs, target, find_compiler())
-    calls = tuple(KernelCall(note.kernel, note.layer) for note in notes)
-    last = programs[target.architectures[-1]]
+    last, newest = programs[target.architectures[-1]], notes[target.architectures[-1]]
+    calls = tuple(KernelCall(note.kernel, note.layer) for note in newest)
     workspace = max(program.workspace for program in programs.values())
     launches = {arch: program.launches for arch, program in programs.items()}
-    return _Code(library, last.weights, workspace, notes, calls, launches)
+    schedules_used = tuple(info for infos in used.values() for info in infos)
+    return _Code(library, last.weights, workspace, newest, calls, launches, schedules_used)
+
+
+@contextlib.contextmanager
+def _schedules_each(
+    target: CudaTarget, records: str | Path | Sequence[str | Path], locked: str | Path | Manifest | None
+) -> Iterator[Callable[[CudaTarget], Schedules]]:
+    """What is known of good knobs on each architecture of a target."""
+    if locked is not None:
+        manifest = locked if isinstance(locked, Manifest) else load_manifest(locked)
+        yield lambda row: LockedSchedules(manifest, row, target.name)
+        return
+    with open_logs(records) as logs:
+        yield lambda row: LoggedSchedules(logs, row)
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ class ScheduleInfo:
 
     workload: ``Workload.key``, with the batch beside it. template: version of the kernel's template. knobs: JSON.
     source: "tuned" (fastest of those timed for this workload), "counted" (of those whose instructions were counted),
-    "transferred" (from a workload near it) or "default".
+    "transferred" (from a workload near it) or "default". architecture: of a GPU that it is for, "sm_80"; "" of a CPU.
     """
 
     layer: str
@@ -76,6 +76,7 @@ class ScheduleInfo:
     template: int
     knobs: str
     source: str
+    architecture: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from qcompile.report import units
 from qcompile.report.tables import table
-from qcompile.targets.kernels.templates import knobs_json
+from qcompile.targets.kernels.template import knobs_json
 from qcompile.tune.record import INSTRUCTIONS, SECONDS
 from qcompile.tune.session import Outcome, TaskProgress
 

@@ -20,7 +20,7 @@ from qcompile.simulate.form import CHOICE
 from qcompile.simulate.short import short_schedule
 from qcompile.simulate.slices import Variants, is_spare
 from qcompile.targets.kernels.builder import kernel
-from qcompile.targets.kernels.templates import Schedules, default_schedules
+from qcompile.targets.kernels.template import Schedules, default_schedules
 from qcompile.targets.storage import Storage
 from qcompile.targets.target import Target
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from qcompile.targets.kernels.templates import TEMPLATES, Schedule
+from qcompile.targets.kernels.template import Schedule
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 

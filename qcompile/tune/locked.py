@@ -8,7 +8,9 @@ from pathlib import Path
 from qcompile.artifact import MANIFEST
 from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest, ScheduleInfo
-from qcompile.targets.kernels.templates import TEMPLATES, Schedule
+from qcompile.targets.cuda.rows import CudaTarget
+from qcompile.targets.kernels.template import Schedule
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import usable_knobs
@@ -32,13 +34,15 @@ def load_manifest(path: str | Path) -> Manifest:
 class LockedSchedules:
     """A ``Schedules`` by a manifest. Workloads that it does not have get the default: ``check`` names their layers.
 
+    name: of the target of the whole build, if ``target`` is only one of its architectures.
+
     Raises ``QCompileError`` for a manifest of another target or another number of threads.
     """
 
-    def __init__(self, manifest: Manifest, target: Target):
-        if manifest.target != target.name:
+    def __init__(self, manifest: Manifest, target: Target | CudaTarget, name: str = ""):
+        if manifest.target != (name or target.name):
             raise QCompileError(
-                f"the manifest is of a build for {manifest.target}, this one is for {target.name}",
+                f"the manifest is of a build for {manifest.target}, this one is for {name or target.name}",
                 remedy=f"give --target {manifest.target}",
             )
         if manifest.threads != target.threads:
@@ -48,7 +52,9 @@ class LockedSchedules:
                 remedy=f"give --threads {manifest.threads}",
             )
         self._target = target
-        self._schedules = {(info.workload, info.batch): info for info in manifest.schedules}
+        architectures = ("", *(target.architectures if isinstance(target, CudaTarget) else ()))
+        mine = [info for info in manifest.schedules if info.architecture in architectures]
+        self._schedules = {(info.workload, info.batch): info for info in mine}
 
     def __call__(self, workload: Workload) -> Schedule:
         info = self._schedules.get((workload.key, workload.batch))

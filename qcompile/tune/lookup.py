@@ -17,16 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from qcompile.targets.kernels.templates import (
-    COUNTED,
-    TEMPLATES,
-    TRANSFERRED,
-    TUNED,
-    Schedule,
-    Template,
-    instructions,
-    knobs_of,
-)
+from qcompile.targets.cuda.rows import CudaTarget
+from qcompile.targets.kernels.template import COUNTED, TRANSFERRED, TUNED, Schedule, Template, knobs_of
+from qcompile.targets.kernels.templates import TEMPLATES, instructions
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 from qcompile.tune.locations import default_log, parse_locations, shipped_logs
@@ -73,7 +66,7 @@ class LoggedSchedules:
     knobs the template does not know, or that are illegal, are passed over.
     """
 
-    def __init__(self, logs: Sequence[TuningLog], target: Target):
+    def __init__(self, logs: Sequence[TuningLog], target: Target | CudaTarget):
         self._logs, self._target = logs, target
         self._known: dict[Workload, Schedule] = {}
         self._shapes: dict[tuple[Any, ...], list[_Shape]] = {}
@@ -157,7 +150,7 @@ def known_workload(record: Record) -> Workload | None:
     return workload if all(type(extent) is int and extent > 0 for extent in extents) else None
 
 
-def usable_knobs(text: str, workload: Workload, target: Target) -> Any:
+def usable_knobs(text: str, workload: Workload, target: Target | CudaTarget) -> Any:
     """Recorded knobs (JSON) of a workload; None if its template does not know them or forbids them."""
     template = TEMPLATES[workload.operator]
     try:
@@ -167,7 +160,7 @@ def usable_knobs(text: str, workload: Workload, target: Target) -> Any:
     return knobs if _are_legal(knobs, template, workload, target) else None
 
 
-def _are_legal(knobs: Any, template: Template, workload: Workload, target: Target) -> bool:
+def _are_legal(knobs: Any, template: Template, workload: Workload, target: Target | CudaTarget) -> bool:
     """JSON has numbers of other types that are equal to legal ones: 1.0, true."""
     default = template.default(workload, target)
     names = [field.name for field in dataclasses.fields(default)]
@@ -176,7 +169,7 @@ def _are_legal(knobs: Any, template: Template, workload: Workload, target: Targe
     return template.is_legal(workload, target, knobs)
 
 
-def task_key(workload: Workload, target: Target, unit: str = SECONDS) -> tuple[str, int, str, int, str]:
+def task_key(workload: Workload, target: Target | CudaTarget, unit: str = SECONDS) -> tuple[str, int, str, int, str]:
     """What a log knows a workload by: the fields of ``Task``."""
     version = TEMPLATES[workload.operator].version
     return workload.key, workload.batch, instructions(workload, target), version, unit

@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from qcompile.artifact import installed_version
-from qcompile.targets.kernels.templates import TEMPLATES, knobs_json, knobs_of
+from qcompile.targets.kernels.template import knobs_json, knobs_of
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 from qcompile.tune.costs import CLOCK

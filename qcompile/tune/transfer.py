@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qcompile.ops import Conv2d
-from qcompile.targets.kernels import conv
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
@@ -69,7 +69,7 @@ def nearest(point: np.ndarray, points: Sequence[np.ndarray]) -> list[int]:
     return [int(i) for i in order if distances[i] <= LIMIT]
 
 
-def adapt(knobs: Any, old: Workload, new: Workload, target: Target) -> Any:
+def adapt(knobs: Any, old: Workload, new: Workload, target: Target | CudaTarget) -> Any:
     """Legal knobs for ``new``, as like those of ``old`` as can be; None if the default promises to be faster.
 
     A tile's extent that covered all of a smaller old layer may cover as much of the new one as pays, by the template's
@@ -77,7 +77,7 @@ def adapt(knobs: Any, old: Workload, new: Workload, target: Target) -> Any:
     channels before rows and columns. Of another batch that changes no extent, the knobs are as good as measured.
     """
     template = TEMPLATES[new.operator]
-    before, after = _extents(old, target), _extents(new, target)
+    before, after = template.extents(old, target), template.extents(new, target)
     if old.key == new.key and before == after:
         return knobs
     tile = {name: getattr(knobs, name) for name in after}
@@ -89,7 +89,9 @@ def adapt(knobs: Any, old: Workload, new: Workload, target: Target) -> Any:
     return wanted if template.cycles(new, target, wanted) <= limit else None
 
 
-def _nearest_legal(wanted: Any, workload: Workload, target: Target, kept: Sequence[str], tile: Sequence[str]) -> Any:
+def _nearest_legal(
+    wanted: Any, workload: Workload, target: Target | CudaTarget, kept: Sequence[str], tile: Sequence[str]
+) -> Any:
     """Of the legal knobs that differ least, the fastest by the prior. tile: knobs that are extents; kept: in order."""
     template = TEMPLATES[workload.operator]
     others = [field.name for field in dataclasses.fields(wanted) if field.name not in tile]
@@ -102,15 +104,3 @@ def _nearest_legal(wanted: Any, workload: Workload, target: Target, kept: Sequen
     least = min(misfit for misfit, _ in space)
     alike = [knobs for misfit, knobs in space if misfit == least]
     return min(alike, key=lambda knobs: template.cycles(workload, target, knobs))
-
-
-def _extents(workload: Workload, target: Target) -> dict[str, int]:
-    """The layer's extent for each knob that is an extent of its tile, the knob to keep first before the others."""
-    rest = (workload.weight, workload.x, workload.out, workload.residual, target)
-    if workload.operator == "depthwise_conv2d":
-        return {"columns": workload.out.image[3]}
-    if isinstance(workload.spec, Conv2d):
-        problem = conv.conv2d_problem(workload.spec, *rest)
-    else:
-        problem = conv.dense_problem(workload.spec, *rest)
-    return {"vectors": problem.vectors, "rows": problem.reduction.height, "columns": problem.reduction.width}

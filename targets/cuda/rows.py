@@ -64,6 +64,12 @@ class CudaTarget:
         family = self.name.partition(":")[0]
         return replace(self, name=f"{family}:{','.join(kept)}", architectures=kept, ptx="")
 
+    @property
+    def architecture(self) -> str:
+        """Of a row of one."""
+        (only,) = self.architectures
+        return only
+
     def each(self) -> tuple[CudaTarget, ...]:
         """A row for each architecture alone."""
         return tuple(self.narrowed(arch) for arch in self.architectures)

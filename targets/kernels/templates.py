@@ -1,156 +1,17 @@
-"""Schedule templates: for each operator that has knobs, which there are, which are legal, and how good they look.
-
-A template is what the auto-tuner (``qcompile.tune``) knows of a kernel. Knobs are a frozen dataclass of numbers; in a
-log they are JSON. A new ``version`` makes what was measured before useless, and says so.
-"""
+"""The schedule templates of all operators that have knobs, of CPUs and GPUs, by the operator's name."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
-from qcompile.ops import Conv2d
-from qcompile.targets.kernels import conv, depthwise, int4, tiling
-from qcompile.targets.kernels.depthwise import Strip
-from qcompile.targets.kernels.tiling import Tile
+from qcompile.targets.cuda import templates as cuda
+from qcompile.targets.kernels import cpu_templates as cpu
+from qcompile.targets.kernels.template import Template
 from qcompile.targets.kernels.workload import Workload
-from qcompile.targets.target import Target
 
-SHUFFLES = ("avx512vbmi",)  # features that change how codes are shuffled
-DEFAULT, TRANSFERRED, COUNTED, TUNED = "default", "transferred", "counted", "tuned"
+TEMPLATES: dict[str, Template] = {**cpu.TEMPLATES, **cuda.TEMPLATES}
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Knobs of one layer's kernel, None for the template's own choice, and where they come from."""
-
-    knobs: Any = None
-    source: str = DEFAULT
-
-
-Schedules = Callable[[Workload], Schedule]
-
-
-def default_schedules(workload: Workload) -> Schedule:
-    """Nothing is known."""
-    return Schedule()
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A kernel generator and its knobs.
-
-    version: raised whenever equal knobs begin to mean other code. knobs: the frozen dataclass.
-    build(spec, constants, x, out, residual, target, knobs) -> Kernel: knobs None for the default ones.
-    default(workload, target) -> knobs: the rule that needs no measurement.
-    space(workload, target) -> legal knobs. cycles(workload, target, knobs) -> the prior: predicted cycles of one call.
-    """
-
-    version: int
-    knobs: type
-    build: Callable[..., conv.Kernel]
-    default: Callable[[Workload, Target], Any]
-    space: Callable[[Workload, Target], Iterator[Any]]
-    cycles: Callable[[Workload, Target, Any], float]
-
-    def is_legal(self, workload: Workload, target: Target, knobs: Any) -> bool:
-        return knobs in _legal(self.space, workload, target)
-
-
-@lru_cache(maxsize=64)
-def _legal(space: Callable[[Workload, Target], Iterator[Any]], workload: Workload, target: Target) -> frozenset[Any]:
-    return frozenset(space(workload, target))
-
-
-@lru_cache(maxsize=512)
-def _problem(workload: Workload, target: Target) -> conv.Problem:
-    rest = (workload.weight, workload.x, workload.out, workload.residual, target)
-    if isinstance(workload.spec, Conv2d):
-        return conv.conv2d_problem(workload.spec, *rest)
-    return conv.dense_problem(workload.spec, *rest)
-
-
-def _default_tile(workload: Workload, target: Target) -> Tile:
-    return _problem(workload, target).default_tile()
-
-
-def _tiles(workload: Workload, target: Target) -> Iterator[Tile]:
-    p = _problem(workload, target)
-    r = p.reduction
-    tiles = tiling.legal_tiles(r.height, r.width, p.vectors, p.widened, r.overlapping, target, p.product)
-    prefetches = tiling.legal_prefetches(p.vectors, r.steps, target)
-    for tile, channels_outer, prefetch in itertools.product(tiles, (True, False), prefetches):
-        yield replace(tile, channels_outer=channels_outer, prefetch=prefetch)
-
-
-def _tile_cycles(workload: Workload, target: Target, tile: Tile) -> float:
-    p = _problem(workload, target)
-    r = p.reduction
-    return r.batch * r.groups * p.products * tiling.tile_cycles(tile, r.height, r.width, p.vectors, r.steps, p.product)
-
-
-def _int4_tiles(workload: Workload, target: Target) -> Iterator[Tile]:
-    for tile, channels_outer in itertools.product(int4.legal_tiles_of(_problem(workload, target)), (True, False)):
-        yield replace(tile, channels_outer=channels_outer)
-
-
-def _int4_default(workload: Workload, target: Target) -> Tile:
-    return int4.default_tile(_problem(workload, target), workload.group)
-
-
-def _int4_cycles(workload: Workload, target: Target, tile: Tile) -> float:
-    return int4.cycles(_problem(workload, target), workload.group, tile)
-
-
-def _default_strip(workload: Workload, target: Target) -> Strip:
-    assert isinstance(workload.spec, Conv2d)
-    return depthwise.default_strip(workload.spec, workload.weight[2:], workload.out, target)
-
-
-def _strips(workload: Workload, target: Target) -> Iterator[Strip]:
-    for columns in depthwise.legal_columns(workload.out.image[3], target):
-        yield Strip(columns)
-
-
-def _strip_cycles(workload: Workload, target: Target, strip: Strip) -> float:
-    assert isinstance(workload.spec, Conv2d)
-    return depthwise.strip_cycles(strip, workload.spec, workload.weight[2:], workload.out, target)
-
-
-TEMPLATES: dict[str, Template] = {
-    "conv2d": Template(1, Tile, conv.conv2d, _default_tile, _tiles, _tile_cycles),
-    "dense": Template(1, Tile, conv.dense, _default_tile, _tiles, _tile_cycles),
-    "dense_int4": Template(1, Tile, int4.dense_int4, _int4_default, _int4_tiles, _int4_cycles),
-    "conv2d_int4": Template(1, Tile, int4.conv2d_int4, _int4_default, _int4_tiles, _int4_cycles),
-    "depthwise_conv2d": Template(1, Strip, depthwise.depthwise_conv2d, _default_strip, _strips, _strip_cycles),
-}
-
-
-def instructions(workload: Workload, target: Target) -> str:
-    """The part of a target that the code of a workload depends on, as a key: records of another are worth nothing.
-
-    "x86-64-v4 vpdpbusd.512 32x512": what LLVM tunes for, dot product or FMA, registers.
-    """
-    by_channel = workload.operator == "depthwise_conv2d"
-    dots = target.dots_of(workload.spec.activations)
-    if target.matrix and workload.integer and not by_channel and not workload.group:
-        dots = (target.matrix,)
-    product = dots[0].name if dots and (workload.integer or dots[0].needs) else "fma"
-    shuffles = tuple(f for f in target.extras if f in SHUFFLES) if by_channel and workload.integer else ()
-    words = (target.mcpu, product, f"{target.vector_registers}x{target.vector_bits}", *shuffles)
-    return " ".join(words)
-
-
-def knobs_json(knobs: Any) -> str:
-    """Canonical JSON of a template's knobs."""
-    return json.dumps(dataclasses.asdict(knobs), sort_keys=True, separators=(",", ":"))
-
-
-def knobs_of(template: Template, text: str) -> Any:
-    """The inverse of ``knobs_json``. Raises ValueError or TypeError for what the template does not know."""
-    return template.knobs(**json.loads(text))
+def instructions(workload: Workload, target: Any) -> str:
+    """The part of a target that the code of a workload depends on, as a key."""
+    return TEMPLATES[workload.operator].instructions(workload, target)

@@ -21,7 +21,8 @@ from qcompile.targets.storage import Storage
 class Workload:
     """One layer with weights.
 
-    operator: "conv2d", "depthwise_conv2d", "conv2d_int4", "dense" or "dense_int4": the name of its schedule template.
+    operator: "conv2d", "depthwise_conv2d", "conv2d_int4", "dense" or "dense_int4": the name of its schedule template;
+    of GPUs, "conv2d_cuda" and its like.
     spec: with scales of 1 and zero points of 0. weight: (O, I / groups, KH, KW) or (N, K).
     x, out, residual: images of a convolution as (N, C, H, W), also of a sequence; matrices of ``dense`` as
     (batch, rows, K or N). threads: what the kernel is compiled for.
@@ -127,7 +128,7 @@ class Workload:
         group = fields.get("group", 0)
         weights = fields.get("weights", _usual_weights(x, group))
         spec: Conv2d | Dense
-        if fields["operator"] in ("dense", "dense_int4"):
+        if "strides" not in fields:
             spec = Dense(_codes(x), epilogue, group, weights)
         else:
             strides, padding, dilation = (tuple(fields[f]) for f in ("strides", "padding", "dilation"))

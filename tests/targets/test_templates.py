@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
-from qcompile.targets.kernels.templates import TEMPLATES, instructions, knobs_json, knobs_of
+from qcompile.targets.kernels.template import knobs_json, knobs_of
+from qcompile.targets.kernels.templates import TEMPLATES, instructions
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.x86 import ROWS

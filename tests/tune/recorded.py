@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
-from qcompile.targets.kernels.templates import TEMPLATES, instructions, knobs_json
+from qcompile.targets.kernels.template import knobs_json
+from qcompile.targets.kernels.templates import TEMPLATES, instructions
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import BLOCK, Storage
 from qcompile.targets.target import Target

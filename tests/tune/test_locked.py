@@ -11,7 +11,8 @@ import qcompile as qc
 from qcompile.artifact import MANIFEST
 from qcompile.errors import QCompileError
 from qcompile.manifest import Manifest
-from qcompile.targets.kernels.templates import TEMPLATES, knobs_json
+from qcompile.targets.kernels.template import knobs_json
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.tune.locked import LockedSchedules, load_manifest
 from qcompile.tune.tasks import tasks_of

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from qcompile.errors import QCompileError
-from qcompile.targets.kernels.templates import COUNTED, DEFAULT, TEMPLATES, TRANSFERRED, TUNED, Schedule, knobs_json
+from qcompile.targets.kernels.template import COUNTED, DEFAULT, TRANSFERRED, TUNED, Schedule, knobs_json
+from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.tune.locations import default_log, shipped_logs
 from qcompile.tune.log import TuningLog
 from qcompile.tune.lookup import LoggedSchedules, log_files, open_logs
