@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
@@ -34,6 +35,8 @@ def load_graph(source: str | Path | onnx.ModelProto) -> OnnxGraph:
         model, size = _read(path)
     opsets = _opsets(model, name)
     _check(model, name, path)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model, convert_version=True)
     graph = read_graph(model.graph, folder, name)
     graph.opsets, graph.source = opsets, name
     graph.source_bytes = size or sum(value.nbytes for value in graph.constants.values())
@@ -131,12 +134,6 @@ def _opsets(model: onnx.ModelProto, name: str) -> dict[str, int]:
     if not model.HasField("graph"):
         raise QCompileError("the model has no graph", node=name, remedy="give an ONNX model")
     opsets = {("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in model.opset_import}
-    if model.functions:
-        raise QCompileError(
-            "model-local functions are not supported",
-            node=f"{name}: {model.functions[0].name}",
-            remedy="inline them first: onnx.inliner.inline_local_functions",
-        )
     newest = onnx.defs.onnx_opset_version()
     version = opsets.get("", newest)
     if not OLDEST_OPSET <= version <= newest:
@@ -207,5 +204,10 @@ def _input(value: onnx.ValueInfoProto, where: str) -> InputInfo:
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if not tensor.HasField("shape"):
         return InputInfo(value.name, dtype, None)
-    dims = tuple(d.dim_value if d.dim_value > 0 else d.dim_param or None for d in tensor.shape.dim)
+    dims = tuple(d.dim_value if d.dim_value > 0 else _symbol(d.dim_param) for d in tensor.shape.dim)
     return InputInfo(value.name, dtype, dims)
+
+
+def _symbol(name: str) -> str | None:
+    """The name of an unknown extent; exporters write "?" and the like for extents that need not be equal."""
+    return name if any(character.isalnum() for character in name) else None

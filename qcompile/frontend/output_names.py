@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, Node, OnnxGraph
+from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, Node, OnnxGraph, subgraph_reads
 from qcompile.plan import QuantPlan
 
 
 def name_after_outputs(graph: OnnxGraph) -> dict[str, str]:
     """Renames in ``graph`` what an output is a mere copy of; old name -> new name.
 
-    Inputs, constants and tensors that are outputs themselves keep their names.
+    Inputs, constants, tensors that are outputs themselves, and what a branch of an If reads keep their names.
     """
     made = {out for node in graph.nodes for out in node.outputs}
-    fixed = set(graph.outputs)
+    fixed = set(graph.outputs).union(*(subgraph_reads(node) for node in graph.nodes))
     renamed: dict[str, str] = {}
     kept: list[Node] = []
     for node in graph.nodes:
         copy = node.op_type == "Identity" and node.domain in DEFAULT_DOMAINS
         source, out = node.input(0), node.outputs[0]
-        if copy and out in fixed and source in made and source not in fixed and source not in renamed:
+        if copy and out in graph.outputs and source in made and source not in fixed and source not in renamed:
             renamed[source] = out
         else:
             kept.append(node)

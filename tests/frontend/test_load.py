@@ -58,3 +58,8 @@ def test_size_of_the_source(tmp_path, by_path):
     imported = import_onnx(path if by_path else proto)
     assert imported.source_bytes == (path.stat().st_size if by_path else 200)
     assert imported.source == (str(path) if by_path else "tiny")
+
+
+def test_extents_without_a_name_of_their_own_may_differ():
+    proto = model([node("Relu", "x")], {"x": ("?", 3, "?", "N")})
+    assert load_graph(proto).inputs[0].dims == (None, 3, None, "N")

@@ -112,6 +112,28 @@ def test_if_with_a_constant_condition_is_inlined():
     assert operators(imported) == ["relu", "abs"]
 
 
+def test_a_branch_reads_what_an_output_is_a_copy_of():
+    def branch(op):
+        out = helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)
+        return helper.make_graph([node(op, "r", "inner")], op, [], [out])
+
+    nodes = [
+        node("Relu", "x", "r"),
+        node("Identity", "r", "y"),
+        node("If", "yes", "z", then_branch=branch("Sqrt"), else_branch=branch("Neg")),
+    ]
+    check(model(nodes, {"x": (2,)}, ["y", "z"], constants={"yes": np.array(True)}))
+
+
+def test_functions_of_the_model_are_inlined():
+    opsets = [helper.make_opsetid("", 17)]
+    twice = helper.make_function("own", "Twice", ["a"], ["b"], [node("Add", "a a", "b")], opsets)
+    call = helper.make_node("Twice", ["x"], ["d"], domain="own")
+    proto = model([call, node("Relu", "d")], {"x": (3,)}, domains=["own"])
+    proto.functions.append(twice)
+    assert operators(check(proto)) == ["add", "relu"]
+
+
 def test_batch_above_one():
     nodes = [
         node("Conv", "x w", "c"),
