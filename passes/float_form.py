@@ -11,6 +11,7 @@ from qcompile.passes.canonicalize_arithmetic import canonicalize_arithmetic
 from qcompile.passes.canonicalize_dense import canonicalize_dense
 from qcompile.passes.canonicalize_pooling import canonicalize_pooling
 from qcompile.passes.canonicalize_shapes import canonicalize_shapes
+from qcompile.passes.crop_windows import crop_windows
 from qcompile.passes.decompose_batch_norm import decompose_batch_norm
 from qcompile.passes.fold_constants import fold_constants
 from qcompile.passes.fold_input_scale import fold_input_scale
@@ -38,6 +39,7 @@ TIDY = [
     canonicalize_dense,
     # Layers take up what stands around them.
     merge_pads,
+    crop_windows,
     canonicalize_pooling,
     fold_scale_shift,
     hoist_scales,
