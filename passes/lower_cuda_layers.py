@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 class _Product:
     """A layer with weights, ready for its kernel.
 
-    others: its arguments behind input and weight: bias, multiplier of an integer layer, residual if there is one.
+    others: its arguments behind input and weight: bias, multiplier and scales of groups of an integer layer, residual
+    if there is one.
     weight: (O, C/groups, KH, KW). x, source: how its input lies, and where.
     """
 
@@ -104,7 +105,7 @@ def _convolved(
     elif is_depthwise(spec, weight.shape):
         _weighted(lowering, layer, "depthwise_conv2d", depthwise)
     elif _own_groups(spec, weight):
-        _weighted(lowering, layer, "conv2d", contract)
+        _weighted(lowering, layer, "conv2d_int4" if spec.group else "conv2d", contract)
     else:
         _weighted(lowering, replace(layer, weight=block_diagonal(weight, spec.groups)), "conv2d", contract)
 
@@ -117,7 +118,7 @@ def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.D
     if spec.x is None:
         _float_weighted(lowering, layer, "dense")
     else:
-        _weighted(lowering, layer, "dense", contract)
+        _weighted(lowering, layer, "dense_int4" if spec.group else "dense", contract)
 
 
 def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
@@ -144,11 +145,12 @@ def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
 def _weighted(lowering: CudaLowering, layer: _Product, op: str, build: Callable[..., Any]) -> None:
     x, out = layer.x, layer.out
     bias, multiplier, *rest = layer.others
+    scales = {"group_scale": array(rest.pop(0))} if layer.spec.group else {}
     residual = (rows_last if out.axis > 1 else channels_last)(out.shape, dtype_of(rest[0])) if rest else None
     constants = (layer.weight, array(bias), array(multiplier))
     knobs, schedule = _scheduled(lowering, layer, residual, f"{op}_cuda")
     gpu = architecture(lowering.target.architecture)
-    kernel, packed = build(layer.spec, layer.shape, *constants, x, out, residual, knobs, gpu)
+    kernel, packed = build(layer.spec, layer.shape, *constants, x, out, residual, knobs, gpu, **scales)
     residuals = [lowering.place(r, residual) for r in rest]
     lowering.emit(layer.var, kernel, [layer.source, *packed, *residuals], out, op, schedule)
 

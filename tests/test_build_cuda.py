@@ -21,6 +21,7 @@ from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.rows import ROWS
 from tests.building import cnn, files, plan_of
 from tests.disassembly import disassembled
+from tests.e2e.test_w4a8 import convolutions, planned
 
 (ROW,) = ROWS
 
@@ -110,7 +111,7 @@ def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, t
         (["--target", "cuda", "--threads", "2"], "cuda: threads are of a CPU; leave --threads out"),
         (
             ["--target", "cuda", "--precision", "w8"],
-            "cuda: there are no CUDA kernels of w8; give one of fp32, int8, bf16, half, or build for a CPU target",
+            "cuda: there are no CUDA kernels of w8; give one of fp32, int8, w4a8, bf16, half, or",
         ),
         (["--target", "cuda", "--trials", "5"], "--trials: cuda has no schedules yet; leave it out"),
     ],
@@ -172,6 +173,16 @@ def test_products_of_narrow_floats_are_those_of_tensor_cores(precision, imported
     for name, product in (("sm_75", turing), ("sm_80", ampere)):
         by_kernel = disassembled(held[f"{name}.cubin"], tmp_path)
         assert product in by_kernel[kernel]
+        assert not any(re.search(r"\b(LDL|STL)\b", code) for code in by_kernel.values())
+
+
+def test_int4_weights_are_multiplied_on_tensor_cores(tmp_path):
+    imported = qc.import_onnx(convolutions())
+    plan = planned(imported)
+    held = modules(qc.build(imported, plan, "cuda:sm_75,sm_90", out=tmp_path / "a"))
+    for name, product in (("sm_75", "IMMA.8816.U8.S8"), ("sm_90", "IMMA.16832.U8.S8")):
+        by_kernel = disassembled(held[f"{name}.cubin"], tmp_path)
+        assert product in by_kernel["conv2d_int4_0"]
         assert not any(re.search(r"\b(LDL|STL)\b", code) for code in by_kernel.values())
 
 

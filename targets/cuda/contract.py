@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from qcompile.targets.cuda.tile_time import choose_tile
 from qcompile.targets.cuda.tiles import STEP, Problem, Tile
 
 SM_80 = architecture("sm_80")
+_INT4_REGISTERS = 48  # that a thread takes more where it makes bytes of int4 weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,20 @@ def pack_weights(weight: np.ndarray, pitch: int, groups: int, tile: Tile) -> np.
     return packed.reshape(-1, steps)
 
 
+def pack_groups(rows: np.ndarray, scales: np.ndarray, groups: int) -> np.ndarray:
+    """Int4 weights as bytes: two codes + 8 each, then the scales of their groups; see ``device/grouped.cuh``.
+
+    rows: (channels, K) int8 as ``pack_weights`` has them. scales: (O, K' / size), uint8, of groups of ``size``
+    neighbours along k; what is behind the last one multiplies zeros.
+    """
+    channels, length = rows.shape
+    codes = (rows + 8).astype(np.uint8).reshape(channels, -1, 2, 2, 4, 4)  # steps, halves, lower or upper, lanes, bytes
+    words = (codes[:, :, :, 0] | codes[:, :, :, 1] << 4).transpose(0, 1, 3, 2, 4)
+    wide = np.zeros((groups, channels // groups, scales.shape[1]), np.uint8)
+    wide[:, : scales.shape[0] // groups] = scales.reshape(groups, -1, scales.shape[1])
+    return np.concatenate([words.reshape(-1), wide.reshape(channels, -1).T.reshape(-1)]).view(np.int8)
+
+
 def has_own_groups(groups: int, inputs: int, outputs: int) -> bool:
     """Whether groups of so many channels begin where whole words do, so that they are products of their own."""
     return groups == 1 or (inputs % 4 == 0 and outputs % 4 == 0)
@@ -116,13 +132,17 @@ def contract(
     residual: Storage | None,
     tile: Tile | None = None,
     arch: Architecture = SM_80,
+    group_scale: np.ndarray | None = None,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
     """The kernel and its constants: buffers x, constants, residual (if there is one), y.
 
     weight: (O, I, KH, KW), I of a group; groups as ``has_own_groups`` says, or made one. tile: instead of the one
-    that ``choose_tile`` takes for ``arch``.
+    that ``choose_tile`` takes for ``arch``. group_scale: beside int4 weights, as in ``ops.Conv2d``.
     """
     product = _product(shape, weight, x, out, residual, tile, arch)
+    if group_scale is not None:
+        product = _grouped(product, group_scale, spec.group, arch)
+        weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1) * np.repeat(group_scale, spec.group, axis=1)
     small = has_small_sums(bias, weight, spec.x)
     flags = {**_flags(spec, residual), "SMALL": small, "SCALED": True}
     members = f"""{constants_text({**product.constants, "ZERO": spec.x.zero_point}, flags)}
@@ -138,7 +158,7 @@ def contract(
         product.padded(shifted_bias(bias, weight, spec.x)),
         product.padded(multiplier.astype(np.float32)),
     )
-    return product.kernel(text, "mma"), arrays
+    return product.kernel(text, "mma" if group_scale is None else "mma int4"), arrays
 
 
 def contract_floats(
@@ -185,13 +205,15 @@ class _Product:
 
     constants: dict[str, int]
     weights: np.ndarray
+    channels: int
     groups: int
     blocks: int
     tile: Tile
+    piece: int
     launch: str
 
     def padded(self, values: np.ndarray) -> np.ndarray:
-        return padded(values, self.weights.shape[0], self.groups)
+        return padded(values, self.channels, self.groups)
 
     def kernel(self, text: str, name: str) -> Kernel:
         note = f"{name} {self.tile}"
@@ -222,8 +244,20 @@ def _product(
         **{"BM": tile.pixels, "BN": tile.channels, "WARPS_M": tile.warps_m, "WARPS_N": tile.warps_n},
         "STAGES": tile.stages,
         "SLICES": tile.slices,
+        "GROUP": 0,
     }
-    return _Product(constants, packed, groups, problem.blocks(tile), tile, tile.launch(problem.piece, arch))
+    blocks, launch = problem.blocks(tile), tile.launch(problem.piece, arch)
+    return _Product(constants, packed, channels, groups, blocks, tile, problem.piece, launch)
+
+
+def _grouped(product: _Product, group_scale: np.ndarray, group: int, arch: Architecture) -> _Product:
+    """With int4 weights. Parts of groups that are multiplied at once count as groups, all with the same scale."""
+    launch = product.tile.launch(product.piece, arch, _INT4_REGISTERS)
+    size, (outputs, groups) = gcd(group, 32), group_scale.shape
+    scales = np.zeros((outputs, product.constants["K"] // size), np.uint8)
+    scales[:, : groups * group // size] = np.repeat(group_scale, group // size, axis=1)
+    packed = pack_groups(product.weights, scales, product.groups)
+    return replace(product, constants={**product.constants, "GROUP": size}, weights=packed, launch=launch)
 
 
 def constants_text(numbers: dict[str, int], flags: dict[str, bool]) -> str:

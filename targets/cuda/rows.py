@@ -81,7 +81,7 @@ ROWS: tuple[CudaTarget, ...] = (
         description="NVIDIA GPUs, Tensor Cores on codes: Turing, Ampere, Ada, Hopper (cuda:sm_90 for one of them)",
         architectures=("sm_75", "sm_80", "sm_86", "sm_89", "sm_90"),
         ptx="compute_90",
-        formats=(("fp32", "sm_75"), ("int8", "sm_75"), ("bf16", "sm_75"), ("half", "sm_75")),
+        formats=(("fp32", "sm_75"), ("int8", "sm_75"), ("w4a8", "sm_75"), ("bf16", "sm_75"), ("half", "sm_75")),
     ),
 )
 

@@ -23,6 +23,7 @@ from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import Storage as Plain
 
 CONV2D, DENSE, DEPTHWISE = "conv2d_cuda", "dense_cuda", "depthwise_conv2d_cuda"
+CONV2D_INT4, DENSE_INT4 = "conv2d_int4_cuda", "dense_int4_cuda"
 
 
 def stored(tensor: Plain) -> Storage:
@@ -59,7 +60,8 @@ def _built(operator: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         workload = Workload.of(operator, spec, constants.weight.shape, x, out, residual, 1)
         storages = (stored(workload.x), stored(workload.out), workload.residual and stored(workload.residual))
         numbers = (constants.weight.reshape(_four(constants.weight.shape)), constants.bias, constants.multiplier)
-        return kernel(spec, shape_of(workload), *numbers, *storages, knobs, _gpu(target))
+        scales = {"group_scale": constants.group_scale} if spec.group else {}
+        return kernel(spec, shape_of(workload), *numbers, *storages, knobs, _gpu(target), **scales)
 
     return build
 
@@ -106,5 +108,7 @@ _STRIP = (_default_strip, _strips, _strip_cycles, _strip_extents, _instructions)
 TEMPLATES: dict[str, Template] = {
     CONV2D: Template(1, Tile, _built(CONV2D, contract), *_TILE),
     DENSE: Template(1, Tile, _built(DENSE, contract), *_TILE),
+    CONV2D_INT4: Template(1, Tile, _built(CONV2D_INT4, contract), *_TILE),
+    DENSE_INT4: Template(1, Tile, _built(DENSE_INT4, contract), *_TILE),
     DEPTHWISE: Template(1, Strip, _built(DEPTHWISE, depthwise), *_STRIP),
 }

@@ -95,9 +95,14 @@ class Tile:
         by_registers = _REGISTERS // (self.threads * self.registers)
         return min(by_registers, arch.shared_bytes // (self.shared_bytes + _RESERVED), arch.threads // self.threads)
 
-    def launch(self, piece: int, arch: Architecture) -> str:
-        """piece: bytes of a copy of x. With small ones a thread copies many, whose places take registers, too."""
+    def launch(self, piece: int, arch: Architecture, more: int = 0) -> str:
+        """piece: bytes of a copy of x. With small ones a thread copies many, whose places take registers, too.
+
+        more: registers that a thread needs beside ``registers``, if they are to be had.
+        """
         resident = self.resident(arch) if piece == 16 else 1
+        while resident > 1 and _REGISTERS // (self.threads * resident) < self.registers + more:
+            resident -= 1
         return f"QC_KERNEL_RESIDENT({self.threads}, {max(resident, 1)})"
 
     def fits(self, problem: Problem, arch: Architecture) -> bool:

@@ -97,6 +97,23 @@ def test_float_layers_are_near_the_oracle(precision):
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
 
 
+def test_int4_weights_give_the_oracles_bits():
+    def write(b, x):
+        first = b.emit(op.nn.relu(conv(b, x, 32, "c")), "r")
+        second = b.emit(op.nn.conv2d(first, weight(32, 32, 3, 3, seed=2), padding=(1, 1)), "d")
+        added = b.emit(op.nn.relu(b.emit(op.add(second, first), "a")), "s")
+        grouped = b.emit(op.nn.conv2d(added, weight(32, 16, 1, 1, seed=3), groups=2), "g")
+        return [b.emit(op.matmul(b.emit(op.mean(grouped, [2, 3]), "m"), weight(32, 10)), "y")]
+
+    form = integer_of(module(write, x=(2, 3, 7, 9)), precision="w4a8")
+    program, notes = lower_cuda(form)
+    ops = [note.op for note in notes]
+    assert ops.count("conv2d") == 1 and ops.count("conv2d_int4") == 2 and ops.count("dense_int4") == 1
+    feeds, got = feeds_of(form), np.zeros((2, 10), np.float32)
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
+    np.testing.assert_array_equal(got, interpreter.run(form, feeds)["y"])
+
+
 @pytest.mark.parametrize("precision", ["bf16", "half"])
 def test_narrow_floats_stay_so_between_layers_that_read_them(precision):
     """Rows that are padded hold zeros behind their last channel, though clipping alone would not leave them."""

@@ -70,14 +70,44 @@ template <class P> struct Gather {
   }
 };
 
-template <class P> QC_DEVICE void copy_weights(u8* stage, const i8* w, int k, int thread) {
-  constexpr int THREADS = Gather<P>::THREADS;
-  QC_UNROLL
-  for (int i = 0; i < P::BN * 4 / THREADS; ++i) {
-    const int row = thread / 4 + i * (THREADS / 4), column = thread % 4 * 16;
-    copy_async<16>(stage + swizzled(row, column), w + row * P::K + k + column);
+// How weights come to products: a stage of BN channels into shared memory, from there into registers. Those in GROUPED
+// 4 bits are in grouped.cuh.
+template <class P, bool GROUPED> struct Weights {
+  static constexpr int THREADS = 32 * P::WARPS_M * P::WARPS_N;
+  static constexpr int TM = P::BM / P::WARPS_M / 16, TN = P::BN / P::WARPS_N / 8;  // products of 16 x 8 a warp
+  static_assert(TN % 2 == 0, "weights are loaded for two products at once");
+
+  const i8* rows;
+
+  QC_DEVICE_MEMBER Weights(const i8* w, int tile) : rows(w + tile * P::BN * P::K) {}
+
+  QC_DEVICE_MEMBER void copy(u8* stage, int step, int thread) const {
+    QC_UNROLL
+    for (int i = 0; i < P::BN * 4 / THREADS; ++i) {
+      const int row = thread / 4 + i * (THREADS / 4), column = thread % 4 * 16;
+      copy_async<16>(stage + swizzled(row, column), rows + row * P::K + step * STEP + column);
+    }
   }
-}
+
+  // sums += the products of a stage of pixels a and one of weights b, those of a warp that begin at (pixel, channel).
+  QC_DEVICE_MEMBER static void multiply(typename P::Sum (&sums)[TM][TN][4], const u8* a, const u8* b, int pixel,
+                                        int channel, int lane) {
+    QC_UNROLL
+    for (int k = 0; k < STEP; k += 32) {
+      u32 xs[TM][4], ws[TN / 2][4];
+      QC_UNROLL
+      for (int i = 0; i < TM; ++i) load_matrices(xs[i], a + swizzled(pixel + i * 16 + lane % 16, k + lane / 16 * 16));
+      QC_UNROLL
+      for (int j = 0; j < TN / 2; ++j)
+        load_matrices(ws[j], b + swizzled(channel + j * 16 + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 16));
+      QC_UNROLL
+      for (int i = 0; i < TM; ++i)
+        QC_UNROLL
+        for (int j = 0; j < TN; ++j)
+          P::step(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
+    }
+  }
+};
 
 template <class P, class R, class Y>
 QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, const float* multiplier, const R* residual,
@@ -85,7 +115,6 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
   constexpr int TM = P::BM / P::WARPS_M / 16, TN = P::BN / P::WARPS_N / 8;  // products of 16 x 8 a warp
   constexpr int STEPS = P::K / STEP, TURNS = (STEPS + P::SLICES - 1) / P::SLICES, TILES_N = P::CHANNELS / P::BN;
   constexpr int SLICE = Gather<P>::THREADS, THREADS = P::SLICES * SLICE;
-  static_assert(TN % 2 == 0, "weights are loaded for two products at once");
   QC_SHARED(memory);
   const int slice = P::SLICES == 1 ? 0 : threadIdx.x / SLICE, thread = threadIdx.x - slice * SLICE;
   u8* const pixels = memory + slice * (P::STAGES * (P::BM + P::BN) * STEP);
@@ -96,7 +125,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
   const int first_channel = group * P::OG + first_in_group;
   const int warp_pixel = warp % P::WARPS_M * (P::BM / P::WARPS_M), warp_channel = warp / P::WARPS_M * (P::BN / P::WARPS_N);
   const Gather<P> gather(x + group * P::CG, first_pixel, thread);
-  w += tile * P::BN * P::K;
+  const Weights<P, (P::GROUP > 0)> rows(w, tile);
   bias += tile * P::BN;
   if constexpr (P::SCALED) multiplier += tile * P::BN;
 
@@ -106,7 +135,7 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     const int step = s * P::SLICES + slice;
     if (step < STEPS) {
       gather.copy(pixels + s * P::BM * STEP, step * STEP, thread);
-      copy_weights<P>(weights + s * P::BN * STEP, w, step * STEP, thread);
+      rows.copy(weights + s * P::BN * STEP, step, thread);
     }
     end_group();
   }
@@ -118,27 +147,11 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     const int next = (turn + P::STAGES - 1) * P::SLICES + slice;
     if (next < STEPS) {
       gather.copy(pixels + ahead * P::BM * STEP, next * STEP, thread);
-      copy_weights<P>(weights + ahead * P::BN * STEP, w, next * STEP, thread);
+      rows.copy(weights + ahead * P::BN * STEP, next, thread);
     }
     end_group();
     if (STEPS % P::SLICES != 0 && turn * P::SLICES + slice >= STEPS) break;  // the last turn, and others have one more
-    const u8* const a = pixels + stage * P::BM * STEP;
-    const u8* const b = weights + stage * P::BN * STEP;
-    QC_UNROLL
-    for (int k = 0; k < STEP; k += 32) {
-      u32 xs[TM][4], ws[TN / 2][4];
-      QC_UNROLL
-      for (int i = 0; i < TM; ++i)
-        load_matrices(xs[i], a + swizzled(warp_pixel + i * 16 + lane % 16, k + lane / 16 * 16));
-      QC_UNROLL
-      for (int j = 0; j < TN / 2; ++j)
-        load_matrices(ws[j], b + swizzled(warp_channel + j * 16 + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 16));
-      QC_UNROLL
-      for (int i = 0; i < TM; ++i)
-        QC_UNROLL
-        for (int j = 0; j < TN; ++j)
-          P::step(sums[i][j], xs[i], {ws[j / 2][j % 2 * 2], ws[j / 2][j % 2 * 2 + 1]});
-    }
+    rows.multiply(sums, pixels + stage * P::BM * STEP, weights + stage * P::BN * STEP, warp_pixel, warp_channel, lane);
     stage = stage + 1 == P::STAGES ? 0 : stage + 1;
     ahead = ahead + 1 == P::STAGES ? 0 : ahead + 1;
   }

@@ -40,6 +40,7 @@ class Layer:
     groups: int = 1
     epilogue: Epilogue = CODES
     tile: Tile | None = None
+    group: int = 0
 
 
 CASES = {
@@ -63,6 +64,18 @@ CASES = {
 }
 
 
+INT4 = {
+    **{f"{size} weights a scale": Layer((1, 2 * size, 5, 7), 40, 1, group=size) for size in (8, 16, 32, 64, 24, 40)},
+    "windows": Layer((1, 48, 9, 11), 70, 3, 1, 1, epilogue=ADDED, group=16),
+    "strided windows": Layer((2, 32, 10, 10), 20, 3, 2, 1, group=32),
+    "groups of channels": Layer((1, 64, 6, 6), 64, 3, 1, 1, groups=2, group=32),
+    "a long row": Layer((1, 1056, 1, 1), 40, group=32),
+    "to floats": Layer((1, 64, 3, 3), 21, 1, epilogue=Epilogue(None, None), group=32),
+    **{f"tile {t}": Layer((1, 64, 9, 11), 70, 3, 1, 1, tile=t, group=32) for t in TILES[:: len(TILES) // 4]},
+}
+CASES |= {f"int4, {name}": layer for name, layer in INT4.items()}
+
+
 def codes(rng, shape, dtype="uint8"):
     bounds = np.iinfo(dtype)
     return rng.integers(bounds.min, bounds.max, shape, endpoint=True).astype(dtype)
@@ -80,20 +93,28 @@ def build(layer: Layer) -> Built:
     rng = np.random.default_rng(0)
     n, c, h, w = layer.image
     p, s, d = layer.padding, layer.stride, layer.dilation
-    spec = Conv2d((s, s), (p,) * 4, (d, d), layer.groups, X, layer.epilogue)
+    spec = Conv2d((s, s), (p,) * 4, (d, d), layer.groups, X, layer.epilogue, group=layer.group)
     weight = codes(rng, (layer.outputs, c // layer.groups, layer.kernel, layer.kernel), "int8")
+    scales = []
+    if layer.group:
+        weight = (weight >> 4).astype(np.int8)
+        scales = [rng.integers(1, 255, (layer.outputs, weight[0].size // layer.group), endpoint=True).astype(np.uint8)]
     bias = rng.integers(-1000, 1000, layer.outputs).astype(np.int32)
-    factor = rng.uniform(0.3, 2, layer.outputs).astype(np.float32) / np.float32(100 * weight[0].size ** 0.5)
+    size = np.float32(100 * weight[0].size ** 0.5 * (8 if layer.group else 1))
+    factor = rng.uniform(0.3, 2, layer.outputs).astype(np.float32) / size
     x = codes(rng, layer.image)
     extents = [(e + 2 * p - d * (layer.kernel - 1) - 1) // s + 1 for e in (h, w)]
     shape = (n, layer.outputs, *extents)
     rest = [codes(rng, shape)] if layer.epilogue.residual else []
-    want = reference.conv2d(spec, x, weight, bias, factor, *rest)
+    want = reference.conv2d(spec, x, weight, bias, factor, *scales, *rest)
     source, out = channels_last(layer.image, "uint8"), channels_last(shape, str(want.dtype))
     other = channels_last(shape, "uint8") if rest else None
     assert has_own_groups(layer.groups, c // layer.groups, layer.outputs // layer.groups)
     geometry = conv_shape(spec, weight.shape[2:], source, out)
-    kernel, constants = contract(spec, geometry, weight, bias, factor, source, out, other, layer.tile)
+    numbers = (weight, bias, factor)
+    kernel, constants = contract(
+        spec, geometry, *numbers, source, out, other, layer.tile, group_scale=next(iter(scales), None)
+    )
     return Built(kernel, [source.store(x), *constants, *(other.store(r) for r in rest)], out, want)
 
 
