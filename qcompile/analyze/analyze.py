@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from qcompile import __version__, graph
 from qcompile.analyze.checkpoint import Checkpoint
 from qcompile.analyze.configurations import Wish
 from qcompile.analyze.costs import measured_costs, predicted_costs
-from qcompile.analyze.data import evaluation_data
+from qcompile.analyze.data import EvaluationData, Sample, evaluation_data
 from qcompile.analyze.detect import choose_metric
 from qcompile.analyze.kept import closing, kept_simulation, simulation_folder
 from qcompile.analyze.measure import Groups, measure, measure_with, prepare, release
@@ -84,7 +85,8 @@ def analyze(
     ties = find_ties(structure, plans) if groups is None else list(groups)
     evaluation = evaluation_data(data, model.inputs, num_samples)
     evaluation.check_rows(model.outputs, chosen.own)
-    samples = evaluation.samples()
+    seen: list[str] = []
+    samples = _noted(evaluation, seen)
     first = next(samples)
     wish = Wish({tie.name: tie.layers for tie in ties}, formats, accumulate, probes)
     where = Path(checkpoint) if checkpoint is not None else None
@@ -111,8 +113,15 @@ def analyze(
         else:
             others = {name: plans[name] for name in formats}
             costs = predicted_costs(model, others, structure, row, tuning_records)
-        notes = (*model.notes, *evaluation.notes)
-        return tabulate(model, plans, structure, ties, losses, costs, row, count, notes)
+        table = tabulate(model, plans, structure, ties, losses, costs, row, count)
+        return replace(table, notes=(*model.notes, *evaluation.notes), seen=tuple(seen))
+
+
+def _noted(data: EvaluationData, seen: list[str]) -> Iterator[Sample]:
+    """The samples, whose digests are added to ``seen``."""
+    for sample in data.samples():
+        seen += data.digests(sample)
+        yield sample
 
 
 def _key(model: Model, plans: Mapping[str, QuantPlan], *others: str) -> str:

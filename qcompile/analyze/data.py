@@ -66,6 +66,12 @@ class EvaluationData(CalibrationData):
             least = 1 if self.full_batches is None else self.batch
             raise QCompileError("no samples to evaluate on", remedy=f"give at least {least}")
 
+    def digests(self, run: Sample) -> list[str]:
+        """Of the inputs of each sample of a run, to know it again, in batches of any size."""
+        parts = [np.ascontiguousarray(array).reshape(self.batch, -1) for array in run.feed.values()]
+        rows = (b"".join(part[i].tobytes() for part in parts) for i in range(run.rows or self.batch))
+        return [hashlib.blake2b(row, digest_size=6).hexdigest() for row in rows]
+
     def check_rows(self, outputs: Sequence[TensorSpec], own_metric: bool) -> None:
         """Finds out whether a batch need not be full: what comes of its samples must be told from the rest."""
         for spec in outputs:

@@ -77,7 +77,6 @@ def tabulate(
     costs: Costs,
     target: Target,
     samples: int,
-    notes: tuple[str, ...] = (),
 ) -> SensitivityTable:
     planned = {name: plan for name, plan in plans.items() if name != FLOAT}
     writer = _Groups(structure, planned, losses, costs)
@@ -106,7 +105,6 @@ def tabulate(
         residuals=find_residuals(structure, planned),
         passive=find_passive(structure),
         sources=find_sources(structure, ties),
-        notes=notes,
     )
     return replace(table, uniform={format.name: _uniform(table, losses, format.name) for format in table.formats})
 

@@ -18,7 +18,7 @@ FLOAT = "fp32"  # the format that every group has
 OUTSIDE = ""  # stands for whatever is in no group, which is always float32: model inputs and outputs, other operators
 _PLAIN = (
     *("model", "model_sha256", "target", "threads", "device", "metric", "baseline", "samples"),
-    *("rest_seconds", "rest_bytes", "cast_bandwidth", "cast_overhead", "passive", "notes"),
+    *("rest_seconds", "rest_bytes", "cast_bandwidth", "cast_overhead", "passive", "notes", "seen"),
 )
 _KIND = FileKind(
     version=1,
@@ -140,6 +140,7 @@ class SensitivityTable:
     casts: tensors between groups; cast_bandwidth in bytes a second, read and written; cast_overhead in seconds a cast.
     pairs: corrections of the sum of losses. checks: configurations that were measured, in that order.
     uniform: by format name. notes: remarks for the reader.
+    seen: digests of the samples that losses were measured on; () if it is not known which.
     plans: by format name, the plan of the model with all in that format that can be; "fp32" needs none.
     reads: layer -> the tensors (and constants, "<layer>.weight") whose ``TensorPlan`` it needs if its format has codes.
     residuals: layer -> the tensors that it needs besides if its result is stored as codes too.
@@ -172,6 +173,7 @@ class SensitivityTable:
     passive: tuple[str, ...] = ()
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("uniform", "plans", "reads", "residuals", "sources"):
@@ -223,7 +225,7 @@ def _decode(where: str, data: dict[str, Any]) -> SensitivityTable:
         "casts": tuple(Cast(**{**row, "consumers": tuple(row["consumers"])}) for row in data.pop("casts")),
         "pairs": tuple(Pair(tuple(p["groups"]), tuple(p["formats"]), p["extra"]) for p in data.pop("pairs")),
         "checks": tuple(Check(**row) for row in data.pop("checks", ())),
-        **{key: tuple(data.pop(key)) for key in ("passive", "notes")},
+        **{key: tuple(data.pop(key, ())) for key in ("passive", "notes", "seen")},
         "uniform": {name: Uniform(**row) for name, row in data.pop("uniform").items()},
         "reads": {layer: tuple(names) for layer, names in data.pop("reads").items()},
         "residuals": {layer: tuple(names) for layer, names in data.pop("residuals").items()},

@@ -39,7 +39,7 @@ class Held:
     """The plan on the half of the data that nothing was chosen by.
 
     metric: the guarded one. baseline, value: of fp32 and of the plan. drop: how much worse; low, high: its bounds with
-    ``confidence``.
+    ``confidence``. seen: of the samples, how many the table of sensitivities was made with; None if it does not say.
     """
 
     metric: str
@@ -50,6 +50,7 @@ class Held:
     low: float
     high: float
     confidence: float = CONFIDENCE
+    seen: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ def plan_mixed(
     data: as for ``analyze``; read several times, so what can be read only once is kept in memory. With labels, the
     guarded metric is that of the task.
     guard: the metric that ``goal.max_drop`` is about, see ``find_guard``. metric: of sensitivities, as for ``analyze``.
-    num_samples: that sensitivities are measured on. table: sensitivities measured before (its plans are taken).
+    num_samples: that sensitivities are measured on. table: sensitivities measured before (its plans are taken); if on
+    samples that are held back here, ``Held.seen`` tells.
     latency: seconds of one call of a build of a plan, None for what cannot run here; asked for if there is a budget of
     latency, which is tightened until the build keeps it.
     keep: called with the table as soon as there is one, so that it is not lost if no plan is found, and in the end.
@@ -155,7 +157,7 @@ def plan_mixed(
     trials = Trials(simulation, halves, guarded, measured, table.samples, workers, executor, progress)
     search = Search(table, trials, goal)
     assignment, chosen, seconds = _timed(search, goal, latency)
-    held = _hold(trials, by_layer(simulation, search.table, chosen.formats))
+    held = _hold(trials, by_layer(simulation, search.table, chosen.formats), table.seen)
     checks = tuple(Check(t.name, t.formats, t.predicted.loss, t.loss) for t in trials.done)
     notes = dict.fromkeys((*search.table.notes, *halves.data.notes))
     whole = replace(search.table, checks=checks, notes=tuple(notes))
@@ -210,13 +212,15 @@ def _timed(search: Search, goal: Goal, latency: Latency | None) -> tuple[Assignm
     return best
 
 
-def _hold(trials: Trials, formats: Mapping[str, str]) -> Held:
-    guard = trials.guard
+def _hold(trials: Trials, formats: Mapping[str, str], seen: tuple[str, ...]) -> Held:
+    guard, half, known = trials.guard, trials.halves.held(), frozenset(seen)
+    met = sum(digest in known for sample in half.samples() for digest in half.digests(sample)) if seen else None
     (base, own), samples = trials.held(formats)
     low, high = paired_interval(guard, own, base)
     if guard.counts and low == high:
         low, high = low - unseen_share(samples), high + unseen_share(samples)
-    return Held(guard.name, samples, guard.value(base), guard.value(own), guard.drop(own, base), low, high)
+    values = (guard.value(base), guard.value(own), guard.drop(own, base))
+    return Held(guard.name, samples, *values, low, high, seen=met)
 
 
 def _missed(goal: Goal, chosen: Trial, held: Held, baseline: float, seconds: float | None) -> dict[str, str]:

@@ -53,6 +53,11 @@ def verdict(found: MixedPlan) -> list[tuple[str, str]]:
         f"{held.confidence:.0%} interval {number(held.low)} to {number(held.high)} ({held.samples} samples held back)"
     )
     facts = [("accuracy", text)]
+    if held.seen:
+        seen = f"the sensitivities are of {held.seen} of the {held.samples} samples held back, too"
+        facts.append(("note", f"{seen}; for figures of new data, analyze others"))
+    elif held.seen is None:
+        facts.append(("note", "the table does not say which samples its sensitivities are of: some may be held back"))
     if found.seconds is not None:
         facts.append(("latency", f"{units.microseconds(found.seconds * 1e6)} us, measured"))
     elif found.goal.max_seconds is not None:

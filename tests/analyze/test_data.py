@@ -23,6 +23,15 @@ def test_rows_of_labels_go_with_those_of_inputs():
     assert first.feed["x"].shape == (2, 3) and first.digest() != second.digest()
 
 
+def test_samples_are_known_again_in_other_batches():
+    values = np.arange(15.0).reshape(5, 3)
+    known = []
+    for batch in (1, 2, 4):
+        data = evaluation_data({"x": values, "labels": np.arange(5) + batch}, [TensorSpec("x", (batch, 3), "float32")])
+        known.append([digest for sample in data.samples() for digest in data.digests(sample)])
+    assert known[0] == known[1] == known[2] and len(set(known[0])) == 5
+
+
 @pytest.mark.parametrize("labels", [np.arange(3), np.array(3), np.zeros((2, 2))])
 def test_other_numbers_of_labels_are_refused(labels):
     with pytest.raises(QCompileError, match="'labels' has shape .*, and there are 4 samples; give 4 rows"):

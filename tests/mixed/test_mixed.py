@@ -96,6 +96,19 @@ def test_a_table_is_used_again(made):
         plan_mixed(model, {}, data, Goal(Drop(1)), "x86-avx2", table=first.table)
 
 
+def test_what_a_table_has_seen_of_the_half_held_back_is_told(made):
+    model, plans, data = made
+    held = [mixed(made, Goal(Drop(1.0))).held]
+    for part in (data[:10], data[::2]):
+        table = qc.analyze(model, plans, part, accumulate=False, measure_seconds=False, tuning_records="none")
+        found = mixed(made, Goal(Drop(1.0)), table=table)
+        held.append(found.held)
+        assert ("sensitivities are of 5 of the 20 samples held back" in str(verdict(found))) == (part == data[:10])
+    unknown = mixed(made, Goal(Drop(1.0)), table=replace(table, seen=()))
+    assert "does not say which samples" in str(verdict(unknown))
+    assert [each.seen for each in (*held, unknown.held)] == [0, 5, 0, None]
+
+
 def test_a_machine_that_cannot_run_here(made):
     """Losses are those of any machine, times are predicted; nobody can measure a build."""
     found = mixed(made, Goal(Drop(20, percent=True), max_seconds=1.0), target="cortex-a76", latency=lambda plan: None)
