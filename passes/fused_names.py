@@ -43,7 +43,7 @@ def _evaluate(
     value: relax.Expr, values: dict[relax.Var, Value], originals: dict[Value, deque[relax.Var]], module: IRModule
 ) -> Value:
     """The original variable (or tuple of them) that an expression of the fused graph equals."""
-    if isinstance(value, relax.Call) and isinstance(value.op, GlobalVar):
+    if isinstance(value, relax.Call) and isinstance(value.op, GlobalVar) and value.op in module.functions:
         function = module[value.op]
         inner = {p: _identify(arg, values) for p, arg in zip(function.params, value.args, strict=True)}
         for block in function.body.blocks:

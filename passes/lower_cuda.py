@@ -24,8 +24,10 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Launch, ScheduleInfo
 from qcompile.passes.assign_storage import called_spec, narrow_tensors
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
+from qcompile.passes.cuda_storage import images
 from qcompile.passes.layer_names import layer_name
-from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS
+from qcompile.passes.legalize_cuda import legalize_cuda
+from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS, has_row
 from qcompile.passes.lower_layers import KernelNote, is_tensor
 from qcompile.passes.plan_memory import Lifetime, plan_memory
 from qcompile.targets.cuda import movement
@@ -56,6 +58,7 @@ class _Call:
     kernel: str
     launch: Kernel
     buffers: list[Buffer]
+    written: int  # so many of them, the last ones
 
 
 @dataclass(slots=True)
@@ -108,7 +111,7 @@ def lower_cuda(
     target: of one architecture. schedules: what is known of good knobs for a workload.
     Raises ``QCompileError`` that names the first layer for which there is no kernel.
     """
-    constants = Constants()
+    constants, module = Constants(), legalized(module)
     lowering = CudaLowering(module, target, kernels or Kernels(), constants, schedules)
     return replace(lowering.run(), weights=constants.weights), lowering.notes
 
@@ -120,7 +123,7 @@ def lower_cuda_each(
 
     schedules: what is known of good knobs on an architecture.
     """
-    constants = Constants()
+    constants, module = Constants(), legalized(module)
     lowerings = {
         row.architecture: CudaLowering(module, row, Kernels(), constants, schedules(row)) for row in target.each()
     }
@@ -128,6 +131,11 @@ def lower_cuda_each(
     weights = constants.weights
     notes = {arch: lowering.notes for arch, lowering in lowerings.items()}
     return {arch: replace(program, weights=weights) for arch, program in programs.items()}, notes
+
+
+def legalized(module: IRModule) -> IRModule:
+    """``module`` with loop nests for all that no row of ``lower_cuda_layers`` takes."""
+    return legalize_cuda(module, OPERATORS, has_row)
 
 
 class CudaLowering:
@@ -141,7 +149,8 @@ class CudaLowering:
         self.main = graph.read(module)
         self.definitions, self._users = self.main.definitions(), self.main.users()
         self.outputs = {o for o in self.main.outputs if isinstance(o, relax.Var)}
-        self._rows_last = self._matrices()
+        self._images = images(module) - self._matrices()
+        self.parts: dict[relax.Expr, list[tuple[Buffer, Storage]]] = {}  # of tuples
         specs = {var: called_spec(module, value) for var, value in self.main.bindings}
         self.narrow = narrow_tensors(self.main, specs, NARROW, ())  # the type that each such tensor lies in
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
@@ -158,7 +167,8 @@ class CudaLowering:
             self._lower(var, value)
         for i, output in enumerate(self.main.outputs):
             self._result(i, output)
-        written = {id(call.buffers[-1]): call.buffers[-1] for call in self._calls}  # a concatenation by several calls
+        # A buffer may be written by several calls: concatenations.
+        written = {id(b): b for call in self._calls for b in call.buffers[-call.written :]}
         intermediate = [b for b in written.values() if b.memory == "workspace"]
         lifetimes = [Lifetime(-(-b.size // _ALIGNMENT) * _ALIGNMENT, b.first, b.last) for b in intermediate]
         offsets, total = plan_memory(lifetimes)
@@ -216,10 +226,10 @@ class CudaLowering:
         shape, dtype = shape_of(tensor), dtype_of(tensor)
         if tensor in self.outputs and dtype not in ("uint8", "int8"):
             return plain(shape, dtype)
-        return (rows_last if tensor in self._rows_last else channels_last)(shape, dtype)
+        return (channels_last if tensor in self._images else rows_last)(shape, dtype)
 
     def _matrices(self) -> set[relax.Expr]:
-        """Tensors of three axes and more whose last axis is what matrix products sum over or make."""
+        """Tensors whose last axis is what matrix products sum over or make."""
         found: set[relax.Expr] = set()
         for var, value in self.main.bindings:
             if isinstance(called_spec(self.module, value), ops.Dense):
@@ -260,26 +270,40 @@ class CudaLowering:
         self, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], storage: Storage, name: str, op: str
     ) -> Buffer:
         """A launch whose result is a new buffer. Arrays among the arguments become constants."""
-        result = Buffer("workspace", storage.nbytes)
+        result = self.new_buffer(storage)
         self.write(kernel, arguments, result, name, op)
         return result
 
     def buffer(self, var: relax.Var, storage: Storage) -> Buffer:
         """The buffer of ``var``, for calls that write it part by part."""
-        result = Buffer("workspace", storage.nbytes)
+        result = self.new_buffer(storage)
         self._places.setdefault(var, {})[storage] = result
         return result
+
+    def new_buffer(self, storage: Storage) -> Buffer:
+        return Buffer("workspace", storage.nbytes)
 
     def write(
         self, kernel: Kernel, arguments: Sequence[Buffer | np.ndarray], result: Buffer, name: str, op: str
     ) -> None:
         """A launch that writes (a part of) a buffer."""
-        buffers = [a if isinstance(a, Buffer) else self.constant(a) for a in arguments] + [result]
+        self.launch(kernel, arguments, [result], name, op)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        arguments: Sequence[Buffer | np.ndarray],
+        results: Sequence[Buffer],
+        name: str,
+        op: str,
+    ) -> None:
+        """A launch that writes several buffers, its last parameters."""
+        buffers = [*(a if isinstance(a, Buffer) else self.constant(a) for a in arguments), *results]
         for buffer in buffers:
             buffer.first = len(self._calls) if buffer.first < 0 else buffer.first
             buffer.last = len(self._calls)
         kernel_name = self._kernels.add(op, kernel.text)
-        self._calls.append(_Call(name, kernel_name, kernel, buffers))
+        self._calls.append(_Call(name, kernel_name, kernel, buffers, len(results)))
         self.notes.append(KernelNote(name, self.layer, op, kernel_name, kernel.note))
 
     def alias(self, var: relax.Var, buffer: Buffer, storage: Storage) -> None:

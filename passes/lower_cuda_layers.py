@@ -13,8 +13,9 @@ from qcompile import ops
 from qcompile.formats import added_as, format_with
 from qcompile.manifest import ScheduleInfo
 from qcompile.ops import Affine
+from qcompile.passes import lower_cuda_functions as functions
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
-from qcompile.passes.lower_cuda_movement import MOVEMENT, concat
+from qcompile.passes.lower_cuda_movement import MOVEMENT, concat, moves_by_kernel
 from qcompile.passes.lower_weighted import as_convolution
 from qcompile.targets.cuda import elementwise, movement, pool
 from qcompile.targets.cuda.architectures import architecture
@@ -226,21 +227,13 @@ def _concat(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.
     concat(lowering, var, list(call.args), spec.axis, converters)
 
 
-def _affine(lowering: CudaLowering, call: relax.Call, dtype: str) -> Affine:
-    scale, zero_point = array(call.args[1]), array(call.args[2])
-    if scale is None or zero_point is None or scale.size != 1 or dtype not in ("uint8", "int8"):
-        raise lowering.refuse(f"{op_name(call)} with scales of channels")
-    return Affine(float(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0]), dtype)
-
-
-def _quantize(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    q, out = _affine(lowering, call, dtype_of(var)), lowering.home(var)
-    _one(lowering, var, call.args[0], lambda x: elementwise.quantize(q, x, out), out, "quantize")
-
-
-def _dequantize(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    q, out = _affine(lowering, call, dtype_of(call.args[0])), lowering.home(var)
-    _one(lowering, var, call.args[0], lambda x: elementwise.dequantize(q, x, out), out, "dequantize")
+def _gather(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Gather) -> None:
+    table, scale, indices, *rest = call.args
+    out = rows_last(shape_of(var), dtype_of(var))
+    ids = plain(shape_of(indices), dtype_of(indices))
+    constants = [elementwise.widened(array(a)) for a in (table, scale, *rest)]
+    kernel = elementwise.gather(spec, ids, out, constants)
+    lowering.emit(var, kernel, [lowering.place(indices, ids), *constants], out, "gather")
 
 
 def _max_pool(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
@@ -255,45 +248,15 @@ def _max_pool(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
     _one(lowering, var, call.args[0], lambda x: pool.max_pool2d(window, x, out), out, "max_pool2d")
 
 
-def _avg_pool3d(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    a, out = call.attrs, lowering.home(var)
-    window, strides, before, dilation = (
-        tuple(int(v) for v in values)[:3] for values in (a.pool_size, a.strides, a.padding, a.dilation)
-    )
-    if dtype_of(var) != "float32" or str(a.layout) != "NCDHW":
-        raise lowering.refuse(f"{op_name(call)} of {dtype_of(var)} as {a.layout}")
-    counted = bool(a.count_include_pad)
-
-    def build(x: Storage) -> Any:
-        return pool.float_avg_pool3d(window, strides, before, dilation, counted, x, out)
-
-    _one(lowering, var, call.args[0], build, out, "avg_pool3d")
-
-
 def _clip(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
+    """Of codes."""
     bounds, out = (0.0, float("inf")), lowering.home(var)
     if op_name(call) == "clip":
         bounds = (number(call.args[1]), number(call.args[2]))
     _one(lowering, var, call.args[0], lambda x: elementwise.clip(bounds, x, out), out, "clip")
 
 
-def _softmax(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    axis, out = int(call.attrs.axis), lowering.home(var)
-    _one(lowering, var, call.args[0], lambda x: pool.float_softmax(axis, x, out), out, "softmax")
-
-
-def _float_unary(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    op, out = op_name(call), lowering.home(var)
-    _one(lowering, var, call.args[0], lambda x: elementwise.float_unary(op, x, out), out, op.rpartition(".")[2])
-
-
-def _float_binary(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    op = op_name(call)
-    if dtype_of(var) != "float32":
-        raise lowering.refuse(f"{op} of {dtype_of(var)}")
-    _two(lowering, var, call, op, lambda a, b, out: elementwise.float_binary(op, a, b, out))
-
-
+_CODES = ("uint8", "int8")
 COMPOSITES: dict[type, Callable[..., None]] = {
     ops.Conv2d: _conv2d,
     ops.ConvTranspose2d: _conv_transpose2d,
@@ -306,18 +269,29 @@ COMPOSITES: dict[type, Callable[..., None]] = {
     ops.Mean: _unary("mean", pool.mean),
     ops.ResizeLinear: _unary("resize_linear", pool.resize_linear),
     ops.Softmax: _unary("softmax", pool.softmax),
+    ops.Gather: _gather,
     ops.ChannelShuffle: _unary("channel_shuffle", lambda spec, *s: movement.channel_shuffle(spec.groups, *s)),
 }
 OPERATORS: dict[str, Callable[..., None]] = {
-    "quantize": _quantize,
-    "dequantize": _dequantize,
     "nn.max_pool2d": _max_pool,
     "nn.max_pool1d": _max_pool,
-    "nn.avg_pool3d": _avg_pool3d,
     "nn.relu": _clip,
     "clip": _clip,
-    "nn.softmax": _softmax,
-    **dict.fromkeys(elementwise.FLOAT_UNARY, _float_unary),
-    **dict.fromkeys(elementwise.FLOAT_BINARY, _float_binary),
+    "call_tir": functions.call_tir,
+    "topk": functions.topk,
+    "sort": functions.sorted_values,
+    "argsort": functions.argsort,
+    "cumsum": functions.scan,
+    "cumprod": functions.scan,
     **MOVEMENT,
 }
+
+
+def has_row(call: relax.Call) -> bool:
+    """Whether a row of ``OPERATORS`` takes a call; loop nests are made of others."""
+    name = op_name(call)
+    if name in ("clip", "nn.relu"):  # those of floats fuse
+        return dtype_of(call.args[0]) in _CODES
+    if name in ("nn.max_pool2d", "nn.max_pool1d"):
+        return dtype_of(call.args[0]) in (*_CODES, "float32")
+    return name in OPERATORS and moves_by_kernel(call)

@@ -62,6 +62,9 @@ def _strided_slice(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> 
 
 
 def _split_part(lowering: CudaLowering, var: relax.Var, value: relax.TupleGetItem) -> None:
+    if value.tuple_value in lowering.parts:
+        lowering.alias(var, *lowering.parts[value.tuple_value][value.index])
+        return
     split = lowering.definitions.get(value.tuple_value)
     if op_name(split) != "split":
         raise lowering.refuse(f"a result of {op_name(split)}")
@@ -99,6 +102,21 @@ def _choose(lowering: CudaLowering, var: relax.Var, x: relax.Expr, indices: Indi
     source, out = lowering.home(x), lowering.home(var)
     kernel, table = movement.choose(indices, source, out)
     lowering.emit(var, kernel, [lowering.place(x, source), np.array(table, np.int32)], out, op)
+
+
+def moves_by_kernel(call: relax.Call) -> bool:
+    """False for calls of ``MOVEMENT`` that its rows decline."""
+    name = op_name(call)
+    if name == "strided_slice":
+        return slice_start(call) is not None
+    if name == "image.resize2d":
+        return is_nearest_resize(call)
+    if name == "concat":
+        return isinstance(call.args[0], relax.Tuple) and call.attrs.axis is not None
+    if name == "nn.pad":
+        known = str(call.attrs.pad_mode) == "constant" or pad_indices(call) is not None
+        return known and min(int(w) for w in call.attrs.pad_width) >= 0
+    return True
 
 
 MOVEMENT: dict[str, Callable[..., None]] = {

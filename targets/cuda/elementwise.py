@@ -1,30 +1,20 @@
-"""Element by element: quantize, dequantize, requantize, tables, sums and products of two tensors, float functions."""
+"""Element by element: requantize, tables, rows of tables, sums and products of two tensors."""
 
 from __future__ import annotations
 
-from qcompile.ops import Affine, Binary, Epilogue, Lookup, Requantize
-from qcompile.reference.arithmetic import out_scale, ratio
-from qcompile.targets.cuda.storage import Storage
-from qcompile.targets.cuda.text import Kernel, Operand, clipped, each_element, finish, lanes_of, literal, steps, to_code
+from collections.abc import Sequence
 
-FLOAT_UNARY = {
-    "sigmoid": "1.0f / (1.0f + expf(-{0}))",
-    "tanh": "tanhf({0})",
-    "exp": "expf({0})",
-    "sqrt": "sqrtf({0})",
-    "negative": "-{0}",
-    "abs": "fabsf({0})",
-    "erf": "erff({0})",
-    "nn.silu": "{0} / (1.0f + expf(-{0}))",
-}
-FLOAT_BINARY = {
+import numpy as np
+
+from qcompile.ops import Affine, Binary, Epilogue, Gather, Lookup, Requantize
+from qcompile.reference.arithmetic import out_scale, ratio
+from qcompile.targets.cuda.storage import TYPES, Storage
+from qcompile.targets.cuda.text import Kernel, Operand, axes, each_element, finish, lanes_of, literal, steps, to_code
+
+_FLOAT_BINARY = {
     "add": "sum({0}, {1})",
     "subtract": "sum({0}, -({1}))",
     "multiply": "product({0}, {1})",
-    "divide": "quotient({0}, {1})",
-    "power": "powf({0}, {1})",
-    "maximum": "fmaxf({0}, {1})",
-    "minimum": "fminf({0}, {1})",
 }
 
 
@@ -33,20 +23,6 @@ def one(value: str, x: Storage, out: Storage, *more: str) -> Kernel:
     lanes, operand = lanes_of(out), Operand("x", x)
     head, element = operand.read(out, lanes)
     return each_element([operand.parameter, *more], out, lanes, head, value.replace("{v}", element))
-
-
-def quantize(q: Affine, x: Storage, out: Storage) -> Kernel:
-    """float32 to codes: buffers x, y. NaN counts as 0."""
-    scale = literal(q.scale)
-    return one(f"to_code(number(quotient({{v}}, {scale})), {_bounds(q)})", x, out)
-
-
-def _bounds(q: Affine) -> str:
-    return f"{literal(q.qmin - q.zero_point)}, {literal(q.qmax - q.zero_point)}, {q.zero_point}"
-
-
-def dequantize(q: Affine, x: Storage, out: Storage) -> Kernel:
-    return one(f"product({steps('{v}', q)}, {literal(q.scale)})", x, out)
 
 
 def requantize(spec: Requantize, x: Storage, out: Storage) -> Kernel:
@@ -69,11 +45,6 @@ def binary(spec: Binary, a: Storage, b: Storage, out: Storage) -> Kernel:
     return _two(_combined(spec), a, b, out)
 
 
-def float_binary(op: str, a: Storage, b: Storage, out: Storage) -> Kernel:
-    """A row of ``FLOAT_BINARY``: buffers a, b, y."""
-    return _two(FLOAT_BINARY[op].format("{a}", "{b}"), a, b, out)
-
-
 def _two(value: str, a: Storage, b: Storage, out: Storage) -> Kernel:
     lanes = lanes_of(out)
     first, second = Operand("a", a), Operand("b", b)
@@ -85,7 +56,7 @@ def _two(value: str, a: Storage, b: Storage, out: Storage) -> Kernel:
 def _combined(spec: Binary) -> str:
     a, b, scale = spec.a, spec.b, out_scale(spec.epilogue)
     if a is None or b is None:
-        return finish(FLOAT_BINARY[spec.kind].format("{a}", "{b}"), spec.epilogue)
+        return finish(_FLOAT_BINARY[spec.kind].format("{a}", "{b}"), spec.epilogue)
     if spec.kind == "multiply":
         codes = f"real(({{a}} - {a.zero_point}) * ({{b}} - {b.zero_point}))"
         return finish(f"product({codes}, {literal(ratio(a.scale * b.scale, scale))})", spec.epilogue)
@@ -97,17 +68,40 @@ def _combined(spec: Binary) -> str:
 
 
 def clip(bounds: tuple[float, float], x: Storage, out: Storage) -> Kernel:
-    """Of floats, or of codes between codes: buffers x, y."""
-    if x.is_float:
-        return one(clipped("{v}", bounds), x, out)
+    """Of codes between codes: buffers x, y."""
     kind = Affine(1.0, 0, x.dtype)
     low, high = (int(min(max(bound, kind.qmin), kind.qmax)) for bound in bounds)
     return one(f"min(max(int({{v}}), {low}), {high})", x, out)
 
 
-def float_unary(op: str, x: Storage, out: Storage) -> Kernel:
-    """A row of ``FLOAT_UNARY``: buffers x, y."""
-    return one(FLOAT_UNARY[op].format("{v}"), x, out)
+def gather(spec: Gather, indices: Storage, out: Storage, constants: Sequence[np.ndarray]) -> Kernel:
+    """``ops.Gather``: buffers indices, then its constants, y. constants: as the kernel gets them."""
+    table, _, *rest = constants
+    adds = len(rest) > bool(spec.group)
+    names = ["table", "scale", *["groups"] * bool(spec.group), *["added", "added_scale"][: 2 * adds]]
+    parameters = [f"const {indices.type}* indices"]
+    parameters += [f"const {TYPES[str(c.dtype)]}* {name}" for name, c in zip(names, constants, strict=True)]
+    width, axis, lanes = table.shape[1], out.axis, lanes_of(out)
+    head = f"""const int row = ({out.at([*axes(out)[:-1], "0"])}) / {out.pitch};
+  const int at = static_cast<int>(floor_remainder<{indices.type}>(indices[row], {table.shape[0]}));"""
+    code = f"table[at * {width} + i{axis} + j]"
+    if spec.group:
+        code = f"{code} * groups[at * {width // spec.group} + (i{axis} + j) / {spec.group}]"
+    value = f"product({_real(code, table)}, scale[at])"
+    if adds:
+        count = rest[-1].size
+        added = _real(f"added[row % {count} * {width} + i{axis} + j]", rest[-2])
+        value = f"sum({value}, product({added}, added_scale[row % {count}]))"
+    return each_element(parameters, out, lanes, head, value)
+
+
+def _real(code: str, of: np.ndarray) -> str:
+    return code if of.dtype == np.float32 else f"real({code})"
+
+
+def widened(constant: np.ndarray) -> np.ndarray:
+    """float16 as float32: the same numbers, in what every architecture computes with."""
+    return np.ascontiguousarray(constant.astype(np.float32) if constant.dtype == np.float16 else constant)
 
 
 def epilogue_function(epilogue: Epilogue, out: Storage, residual: Storage | None) -> str:

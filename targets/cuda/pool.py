@@ -46,32 +46,6 @@ def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage) -> Kernel:
     return each_element([f"const {x.type}* x", "const float* multiplier"], out, lanes, head, value)
 
 
-def float_avg_pool3d(
-    window: Sequence[int],
-    strides: Sequence[int],
-    before: Sequence[int],
-    dilation: Sequence[int],
-    count_include_pad: bool,
-    x: Storage,
-    out: Storage,
-) -> Kernel:
-    """(N, C, D, H, W) of floats, as layers normalize over neighbouring channels: buffers x, y."""
-    loops, tests, index = [], [], ["i0", "i1"]
-    for a, (extent, k, s, p, d) in enumerate(zip(x.shape[2:], window, strides, before, dilation, strict=True), 2):
-        loops.append(f"for (int k{a} = 0; k{a} < {k}; ++k{a})")
-        index.append(f"i{a} * {s} - {p} + k{a} * {d}")
-        tests.append(f"{index[-1]} >= 0 && {index[-1]} < {extent}")
-    head = f"""float total = 0.0f;
-  int valid = 0;
-  {" ".join(loops)}
-    if ({" && ".join(tests)}) {{
-      total += x[{x.at([f"({i})" for i in index])}];
-      ++valid;
-    }}"""
-    count = str(prod(window)) if count_include_pad else "max(valid, 1)"
-    return each_element(["const float* x"], out, 1, head, f"quotient(total, real({count}))")
-
-
 def _over_window(window: Window, x: Storage, out: Storage, lanes: int, type: str, start: str, combine: str) -> str:
     """Statements that leave ``total[lanes]``, and ``valid``: taps inside of the image."""
     (kh, kw), (sh, sw), (top, left, _, _), (dh, dw) = window
@@ -127,11 +101,6 @@ def softmax(spec: Softmax, x: Storage, out: Storage) -> Kernel:
     inverse = literal(ratio(1.0, out_scale(spec.epilogue)))
     value = finish(f"product(real(e), quotient({inverse}, real(total)))", spec.epilogue)
     return _softmax(spec.axis, x, out, "int", _LEAST[x.dtype], "exp_table[most - v]", value, ["const int* exp_table"])
-
-
-def float_softmax(axis: int, x: Storage, out: Storage) -> Kernel:
-    """Buffers x, y."""
-    return _softmax(axis, x, out, "float", _LEAST["float32"], "expf(v - most)", "quotient(e, total)", [])
 
 
 def _softmax(

@@ -11,7 +11,7 @@ import numpy as np
 from qcompile.manifest import Launch
 
 DEVICE = Path(__file__).parent / "device"
-_HEADERS = ("machine.cuh", "arithmetic.cuh", "contract.cuh", "grouped.cuh", "depthwise.cuh")
+_HEADERS = ("machine.cuh", "arithmetic.cuh", "elements.cuh", "contract.cuh", "grouped.cuh", "depthwise.cuh")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from qcompile.errors import QCompileError
 from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
@@ -146,13 +145,3 @@ def test_normalization_over_channels_is_near_the_oracle():
     feeds, got = feeds_of(form), np.zeros((2, 7, 5, 5), np.float32)
     Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
     np.testing.assert_allclose(got, interpreter.run(form, feeds)["y"], rtol=1e-5)
-
-
-def test_a_layer_without_a_kernel_is_named():
-    def write(b, x):
-        return [b.emit(op.nn.layer_norm(x, weight(8), weight(8), axes=[-1]), "normed")]
-
-    with pytest.raises(
-        QCompileError, match="normed: there is no CUDA kernel of nn.layer_norm yet; build the model for a"
-    ):
-        lowered(write, x=(4, 8))

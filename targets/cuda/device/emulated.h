@@ -43,7 +43,7 @@ static struct Index {
 
 namespace emulation {
 
-constexpr int MOST_THREADS = 1024, STACK = 64 << 10, MOST_SHARED = 256 << 10, MOST_COPIES = 512;
+constexpr int MOST_THREADS = 1024, STACK = 64 << 10, MOST_SHARED = 256 << 10, MOST_COPIES = 512, MOST_ARGUMENTS = 32;
 enum State { READY, COLLECTIVE, BARRIER, DONE };
 
 struct Copy {
@@ -319,21 +319,37 @@ template <bool SIGNED> QC_DEVICE void multiply_8816(int& left, int& right, u32 x
   }
 }
 
+namespace emulation {
+
+// Calls a function of so many pointers: the first ``count``, of at most N.
+template <int N, class... P> struct Call {
+  static void of(void* function, void** a, int count, P... p) { of_rest(function, a, count, p..., a[sizeof...(P)]); }
+  static void of_rest(void* function, void** a, int count, P... p, void* next) {
+    if (sizeof...(P) + 1 == static_cast<size_t>(count))
+      reinterpret_cast<void (*)(P..., void*)>(function)(p..., next);
+    else
+      Call<N - 1, P..., void*>::of(function, a, count, p..., next);
+  }
+};
+template <class... P> struct Call<0, P...> {
+  static void of(void*, void**, int, P...) {}
+};
+
+}  // namespace emulation
+
 // Runs a kernel whose arguments are all pointers; null, or what went wrong.
 extern "C" const char* emulate(void* kernel, int count, void** arguments, int grid, int block, int shared, int backwards) {
   using namespace emulation;
   static void* function;
   static void** a;
-  static const auto call = [](auto... p) { reinterpret_cast<void (*)(decltype(p)...)>(function)(p...); };
-  static void (*const bodies[])() = {
-      [] {}, [] { call(a[0]); }, [] { call(a[0], a[1]); }, [] { call(a[0], a[1], a[2]); },
-      [] { call(a[0], a[1], a[2], a[3]); }, [] { call(a[0], a[1], a[2], a[3], a[4]); },
-      [] { call(a[0], a[1], a[2], a[3], a[4], a[5]); }, [] { call(a[0], a[1], a[2], a[3], a[4], a[5], a[6]); }};
+  static int given;
   failure = nullptr;
-  if (count < 1 || count > 7 || block > MOST_THREADS || shared > MOST_SHARED) return "too many arguments, threads, or bytes";
+  if (count < 1 || count > MOST_ARGUMENTS || block > MOST_THREADS || shared > MOST_SHARED)
+    return "too many arguments, threads, or bytes";
+  given = count;
+  body = [] { Call<MOST_ARGUMENTS>::of(function, a, given); };
   function = kernel;
   a = arguments;
-  body = bodies[count];
   shared_size = shared;
   start(block);
   const Watch watch;
