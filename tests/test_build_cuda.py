@@ -113,7 +113,10 @@ def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, t
             ["--target", "cuda", "--precision", "w8"],
             "cuda: there are no CUDA kernels of w8; give one of fp32, int8, w4a8, bf16, half, or",
         ),
-        (["--target", "cuda", "--trials", "5"], "--trials: cuda has no schedules yet; leave it out"),
+        (
+            ["--target", "cuda", "--trials", "5"],
+            "--trials: a build for cuda does not search; run 'qcompile tune' where there is a GPU",
+        ),
     ],
 )
 def test_what_gpus_do_not_have_is_refused_before_the_work(options, reason, tmp_path):

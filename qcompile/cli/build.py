@@ -23,9 +23,9 @@ from qcompile.cli.options import (
     input_shapes,
     names,
 )
-from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
+from qcompile.cli.planning import CalibrationWish, Method, timed, tune_plans, uniform_plan
 from qcompile.errors import QCompileError, nearest
-from qcompile.formats import FORMATS, GROUP, format_of
+from qcompile.formats import FORMATS, GROUP
 from qcompile.plan import QuantPlan
 from qcompile.report.files import check_place
 
@@ -118,7 +118,7 @@ def build(
         Path | None, typer.Option("--locked", metavar="MANIFEST", help="Use the schedules of this earlier build.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="First tune what the log lacks, with N measurements at most.")
+        int | None, typer.Option("--trials", min=1, help="First tune what the logs lack, with N measurements at most.")
     ] = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Folder for the module after each pass.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Summary for machines.")] = False,
@@ -171,6 +171,9 @@ def build(
             raise QCompileError(reason, node="--locked", remedy="give that build's plan.json by --plan")
         goal = objective.value if objective else None
         mixed = mixed_wish(max_drop, latency, size, goal, names(formats or []), eval_data, metric, table, workers or 1)
+        if trials is not None and table is not None and table.is_file():
+            reason = "the times in it are of the schedules that there were"
+            raise QCompileError(reason, node=str(table), remedy="leave --trials out, or the table")
     if table is not None:
         check_place(table)
     if report is not None:
@@ -182,8 +185,8 @@ def build(
     precision = row.format(precision)
     cpu = None if isinstance(row, CudaTarget) else row
     if isinstance(row, CudaTarget):
-        _check_gpu(row, precision, plan, {"--trials": trials, "--locked": locked, "--tuning-records": tuning_records})
-    records = [] if cpu is None else _check_schedules(tuning_records or [], locked, trials, cpu)
+        _check_gpu(row, precision, plan, trials)
+    records = _check_schedules(tuning_records or [], locked, trials, row)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []), dump_ir=dump_ir)
@@ -206,14 +209,12 @@ def build(
     if plan is not None:
         chosen = QuantPlan.load(plan)
     elif mixed is not None:
-        found = mixed_plan(imported, cpu_only(row), calibration, mixed, records, times)
+        found = mixed_plan(imported, cpu_only(row), calibration, mixed, records, trials, times)
         chosen = found.plan
-    elif not format_of(precision).codes:
-        chosen = qc.plan_uniform(imported, None, precision, cpu, calibration.exclude, group_size=calibration.group_size)
     else:
-        chosen = integer_plan(imported, cpu, calibration, times)
-    if trials is not None:
-        _tune(imported, chosen, cpu_only(row), records, trials, times)
+        chosen = uniform_plan(imported, cpu, calibration, times)
+    if trials is not None and found is None:
+        tune_plans(imported, [chosen], cpu_only(row), records, trials, times)
     with timed("compile", times, "compiling"):
         artifact = qc.build(
             imported,
@@ -237,16 +238,21 @@ def build(
         raise typer.Exit(1)
 
 
-def _check_gpu(row: CudaTarget, precision: str, plan: Path | None, schedules: Mapping[str, object]) -> None:
-    """Options that need what GPUs do not have yet."""
-    for option, value in schedules.items():
-        if value is not None:
-            raise QCompileError(f"{row.name} has no schedules yet", node=option, remedy="leave it out")
+def _check_gpu(row: CudaTarget, precision: str, plan: Path | None, trials: int | None) -> None:
+    """Options that need what GPUs do not have."""
+    if trials is not None:
+        raise QCompileError(
+            f"a build for {row.name} does not search",
+            node="--trials",
+            remedy="run 'qcompile tune' where there is a GPU",
+        )
     if plan is None:
         row.check(precision)
 
 
-def _check_schedules(records: list[str], locked: Path | None, trials: int | None, target: Target) -> list[str]:
+def _check_schedules(
+    records: list[str], locked: Path | None, trials: int | None, target: Target | CudaTarget
+) -> list[str]:
     """What ``--tuning-records`` names; what cannot be used is told before an hour of work."""
     from qcompile.tune.locked import LockedSchedules, load_manifest
     from qcompile.tune.lookup import DEFAULT_RECORDS, log_files, open_logs
@@ -260,23 +266,6 @@ def _check_schedules(records: list[str], locked: Path | None, trials: int | None
     named = records or [DEFAULT_RECORDS]
     with open_logs(log_files(named) if trials is None else logs_to_tune(named)[1:]):  # the first may yet be made
         return named
-
-
-def _tune(
-    model: Model, plan: QuantPlan, target: Target, records: list[str], trials: int, times: dict[str, float]
-) -> None:
-    from qcompile.tune.run import tune
-    from qcompile.tune.session import Budget
-    from qcompile.tune.tasks import tasks_of
-
-    with timed("tune", times, "tuning") as update:
-        tune(
-            tasks_of(model, plan, target),
-            target,
-            tuning_records=records,
-            budget=Budget(trials),
-            report=lambda states, _: update(f"{sum(state.trials for state in states)} trials"),
-        )
 
 
 def _summarize(

@@ -192,16 +192,19 @@ def _used_by(target: str | None) -> Callable[[Task], bool]:
     """Whether a build for a target could use the records of a task."""
     if target is None:
         return lambda task: True
-    from qcompile.targets.select import select_target
+    from qcompile.targets.cuda.rows import CudaTarget
+    from qcompile.targets.select import select_row
 
-    row = select_target(target)  # before the compiler is loaded
+    row = select_row(target)  # before the compiler is loaded
+    rows = row.each() if isinstance(row, CudaTarget) else (row,)
     from qcompile.targets.kernels.templates import instructions
     from qcompile.targets.kernels.workload import Workload
 
     def used(task: Task) -> bool:
         try:
-            return instructions(Workload.from_key(task.workload, task.batch), row) == task.instructions
-        except (ValueError, KeyError, TypeError, IndexError):
+            workload = Workload.from_key(task.workload, task.batch)
+            return any(instructions(workload, row) == task.instructions for row in rows)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return False
 
     return used

@@ -14,10 +14,11 @@ import typer
 from qcompile.cli.boards import RpcKey, RpcServer, RpcTracker, board_of
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import input_shapes, names
-from qcompile.cli.planning import CalibrationWish, Method, integer_plan, timed
+from qcompile.cli.planning import CalibrationWish, Method, timed, uniform_plan
 from qcompile.errors import QCompileError, nearest
 from qcompile.formats import FORMATS
 from qcompile.plan import QuantPlan
+from qcompile.targets.cuda.rows import CudaTarget
 
 if TYPE_CHECKING:
     from qcompile.model import Model
@@ -96,12 +97,13 @@ def tune(
       qcompile tune model.onnx --formats int8,fp32 --threads 2
       qcompile tune model.onnx --target neoverse-n1 --runner icount --trials 400
       qcompile tune model.onnx --target cortex-a76 --rpc 10.0.0.5:9090
+      qcompile tune model.onnx --target cuda:sm_90 --tuning-records gpu.db
       qcompile tune model.onnx --rpc-tracker 10.0.0.1:9190 --rpc-key epyc --tuning-records epyc.db
     """
     import qcompile as qc
     from qcompile.report.tuning import as_json as outcome_json
     from qcompile.report.tuning import progress_table, summary
-    from qcompile.targets.select import select_target
+    from qcompile.targets.select import select_row
     from qcompile.tune.lookup import DEFAULT_RECORDS
     from qcompile.tune.run import check_logs
     from qcompile.tune.run import tune as run
@@ -112,11 +114,13 @@ def tune(
     wanted = formats_of(formats)
     board = board_of(rpc, rpc_tracker, rpc_key)
     chosen_runner = runner_of(runner, board)
-    row = select_target(target).with_threads(threads)
+    row = select_row(target).with_threads(threads)
     records = names(tuning_records or []) or DEFAULT_RECORDS
     check_logs(records)
     only = names(tasks or [])
     listing = only == ("list",)
+    if isinstance(row, CudaTarget):
+        row = _one_gpu(row, chosen_runner, board, listing)
     times: dict[str, float] = {}
     with contextlib.nullcontext() if listing else _measurer(chosen_runner, row, board) as measurer:
         with timed("import", times, "importing the model"):
@@ -166,7 +170,7 @@ def formats_of(text: str) -> tuple[str, ...]:
 
 def _plans(
     model: Model,
-    target: Target,
+    target: Target | CudaTarget,
     formats: Sequence[str],
     plan: Path | None,
     data: Path | None,
@@ -176,20 +180,22 @@ def _plans(
     """One a format. Without data, calibration runs on noise: what is tuned are shapes and formats, not scales."""
     import qcompile as qc
 
-    plans = []
+    plans, cpu = [], None if isinstance(target, CudaTarget) else target
     for name in formats:
         if not FORMATS[name].codes:
-            plans.append(qc.plan_uniform(model, None, name, target, exclude))
+            plans.append(qc.plan_uniform(model, None, name, cpu, exclude))
         elif plan is not None:
             plans.append(QuantPlan.load(plan))
         else:
             samples = None if data is not None else 1
             wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False, name)
-            plans.append(integer_plan(model, target, wish, times))
+            plans.append(uniform_plan(model, cpu, wish, times))
     return plans
 
 
-def _states(tasks: Sequence[TuningTask], target: Target, records: Any, runner: Runner) -> list[TaskProgress]:
+def _states(
+    tasks: Sequence[TuningTask], target: Target | CudaTarget, records: Any, runner: Runner
+) -> list[TaskProgress]:
     """What the logs know of the tasks; nothing is created."""
     from qcompile.tune.log import TuningLog
     from qcompile.tune.record import INSTRUCTIONS, SECONDS
@@ -224,10 +230,37 @@ def runner_of(wish: Runner | None, board: Place | None) -> Runner:
     return runner
 
 
+def _one_gpu(target: CudaTarget, runner: Runner, board: Place | None, listing: bool) -> CudaTarget:
+    """The target for one architecture: the one that is named, or that of the GPU that measures."""
+    if runner is Runner.icount:
+        raise QCompileError("instructions are counted of ARM code only", node="--runner icount", remedy="leave it out")
+    if listing and len(target.architectures) > 1:
+        known = ", ".join(target.architectures)
+        raise QCompileError(f"each of {known} has tasks of its own", remedy=f"name one: --target cuda:{known[-5:]}")
+    if listing:
+        return target
+    from qcompile.rpc.places import Here
+    from qcompile.tune.gpu import gpu_at, row_for
+
+    try:
+        return row_for(target, gpu_at(board or Here()))
+    except QCompileError as error:
+        if board is not None or error.node is not None:
+            raise
+        remedy = "tune on a machine that has one, or over RPC: --rpc HOST:PORT"
+        raise QCompileError(error.reason, node="--runner local", remedy=remedy) from None
+
+
 @contextlib.contextmanager
-def _measurer(runner: Runner, target: Target, board: Place | None) -> Iterator[Measurer | None]:
-    """None for this machine, which begins only if there is something to measure."""
-    if runner is Runner.local:
+def _measurer(runner: Runner, target: Target | CudaTarget, board: Place | None) -> Iterator[Measurer | None]:
+    """None for this machine's CPU, which begins only if there is something to measure."""
+    if isinstance(target, CudaTarget):
+        from qcompile.rpc.places import Here
+        from qcompile.tune.gpu import GpuMeasurer
+
+        with GpuMeasurer(target, board or Here()) as timing:
+            yield timing
+    elif runner is Runner.local:
         from qcompile.tune.local import check_here
 
         check_here(target)

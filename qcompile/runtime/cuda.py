@@ -18,12 +18,11 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import KernelCall, Launch, Manifest, TensorInfo
 from qcompile.runtime import driver as drivers
 from qcompile.runtime.device_array import DeviceArray, is_on_device, seen
-from qcompile.runtime.driver import Driver
+from qcompile.runtime.driver import SHARED, Driver
 from qcompile.runtime.memory import map_file
 from qcompile.runtime.profile import Profile, split
 from qcompile.runtime.runner import Feed, check_array, check_names, checked_feed
 
-_SHARED = 48 << 10  # bytes a block that need no leave
 _ALIGNMENT = 16  # bytes: kernels read inputs and write outputs in words of up to so many
 _FEWEST_CALLS, _MOST_CALLS = 8, 1000  # of each kind, in a profile
 
@@ -45,7 +44,7 @@ class _Session:
         module = driver.load(image)
         self.functions = {launch.kernel: driver.function(module, launch.kernel) for launch in self.launches}
         for launch in self.launches:
-            if launch.shared > _SHARED:
+            if launch.shared > SHARED:
                 driver.allow_shared(self.functions[launch.kernel], launch.shared)
         self.stream = driver.stream()
         weights = map_file(artifact.path / WEIGHTS)

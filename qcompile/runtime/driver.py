@@ -12,6 +12,7 @@ from qcompile.errors import QCompileError
 LIBRARY = "libcuda.so.1"
 _NO_DEVICE, _DRIVER_TOO_OLD = 100, 803
 _MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
+SHARED = 48 << 10  # bytes of shared memory of a block that need no leave
 _MOST_SHARED = 8  # CUfunction_attribute
 _CAPTURE_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _BUFFER, _BUFFER_SIZE, _END = 1, 2, 0  # keys of cuLaunchKernel's ``extra``
@@ -82,6 +83,9 @@ class Driver:
         module = c_void_p()
         self._call("cuModuleLoadData", byref(module), c_char_p(image))
         return module.value
+
+    def unload(self, module: int) -> None:
+        self._call("cuModuleUnload", c_void_p(module))
 
     def function(self, module: int, name: str) -> int:
         function = c_void_p()

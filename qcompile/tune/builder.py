@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +42,12 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What became of some candidates. errors: index -> why it could not be built."""
+    """What became of some candidates. libraries: each has ``members`` and ``remove()``.
 
-    libraries: tuple[Built, ...]
+    errors: index -> why it could not be built.
+    """
+
+    libraries: tuple[Any, ...]
     errors: dict[int, str]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 
 from qcompile.errors import QCompileError
 from qcompile.runtime.counting import check_counting
 from qcompile.runtime.emulate import launcher
 from qcompile.runtime.executable import runner_for
 from qcompile.targets.target import Target
+from qcompile.tune.builder import build
 from qcompile.tune.counting import CountingJob, count, counting_harness
 from qcompile.tune.measure import Measurement
 from qcompile.tune.measurer import BUILD_SECONDS, STEP_SECONDS, Part, WorkerMeasurer, failures, feed
@@ -45,7 +47,7 @@ class CountingMeasurer(WorkerMeasurer):
         words = launcher(target.triple, target.features)
         self._command = (*words, str(runner_for(target.triple)))
         check_counting(words[0])
-        super().__init__(target, workers, patience, frame=counting_harness)
+        super().__init__(target, workers, patience, make=partial(build, frame=counting_harness))
         self.device, self.cores = f"QEMU {words[-1]}", 1
 
     def _prepare(self, part: Part, worker: Worker) -> dict[int, Measurement]:

@@ -51,6 +51,7 @@ class Measurer(Protocol):
 
     workers: how many batches are built at the same time; so many at least should be measured in one call.
     unit: of what is measured, one of ``record.UNITS``. exact: whether measuring again gives the same.
+    compilers: names and versions of what builds candidates, beside LLVM; for the records.
     """
 
     device: str
@@ -58,6 +59,7 @@ class Measurer(Protocol):
     workers: int
     unit: str
     exact: bool
+    compilers: tuple[tuple[str, str], ...]
 
     def measure_many(self, batches: Sequence[Batch]) -> Iterator[list[Measurement]]:
         """The measurements of each batch, in order; those of a batch when it has been measured."""

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +15,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 from qcompile.tune.arrays import Feed, feed_of
-from qcompile.tune.builder import Build, Built, Frame, build
-from qcompile.tune.harness import CANDIDATES, harness
+from qcompile.tune.builder import Build, build
+from qcompile.tune.harness import CANDIDATES
 from qcompile.tune.measure import Batch, Measurement
 from qcompile.tune.record import SECONDS
 from qcompile.tune.worker import Worker, WorkerDied
@@ -55,25 +56,27 @@ class WorkerMeasurer(ABC):
     """A ``qcompile.tune.measure.Measurer``, and a context manager: at its end all processes and files are gone.
 
     workers: processes that build; the machine's cores if None. patience: seconds for a step of a measurement beside
-    what a slow machine needs. environment: variables of the processes. frame: what is built around candidates.
+    what a slow machine needs. environment: variables of the processes. make: libraries of candidates, as
+    ``builder.build`` does.
 
     What builds candidates is here; a subclass sets ``device`` and ``cores``, and measures.
     """
 
     unit: str = SECONDS
     exact: bool = False
+    compilers: tuple[tuple[str, str], ...] = ()
     device: str
     cores: int
 
     def __init__(
         self,
-        target: Target,
+        target: Target | CudaTarget,
         workers: int | None,
         patience: float,
         environment: Mapping[str, str] = {},
-        frame: Frame = harness,
+        make: Callable[..., Build] = build,
     ) -> None:
-        self.target, self.patience, self._frame = target, patience, frame
+        self.target, self.patience, self._make = target, patience, make
         self.workers = workers or len(os.sched_getaffinity(0))
         self._temporary = tempfile.TemporaryDirectory(prefix="qcompile-tune-", ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
@@ -157,14 +160,12 @@ class WorkerMeasurer(ABC):
 
         def call(members: Sequence[int]) -> Build:
             stem = self._folder / f"candidates-{next(self._numbers)}"
-            return worker.call(
-                build, part.workload, part.knobs, members, self.target, stem, self._frame, timeout=BUILD_SECONDS
-            )
+            return worker.call(self._make, part.workload, part.knobs, members, self.target, stem, timeout=BUILD_SECONDS)
 
         try:
             return call(part.members)
         except WorkerDied:
-            libraries: list[Built] = []
+            libraries: list[Any] = []
             errors: dict[int, str] = {}
             for member in part.members:
                 try:

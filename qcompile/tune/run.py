@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qcompile.errors import QCompileError
-from qcompile.targets.select import select_target
+from qcompile.targets.cuda.rows import CudaTarget
+from qcompile.targets.select import select_row
 from qcompile.targets.target import Target
+from qcompile.tune.gpu import GpuMeasurer
 from qcompile.tune.local import LocalMeasurer
 from qcompile.tune.locations import default_log, shipped_logs
 from qcompile.tune.log import TuningLog
@@ -22,7 +24,7 @@ Records = str | Path | Sequence[str | Path]
 
 def tune(
     tasks: Sequence[TuningTask],
-    target: str | Target = "native",
+    target: str | Target | CudaTarget = "native",
     *,
     tuning_records: Records = DEFAULT_RECORDS,
     budget: Budget = NO_LIMIT,
@@ -32,14 +34,15 @@ def tune(
 ) -> Outcome:
     """Searches schedules for ``tasks`` and writes every trial to a log; ``build`` then finds them there.
 
-    tasks: of ``tasks_of(model, plan, target)``, made for the same target and number of threads.
+    tasks: of ``tasks_of(model, plan, target)``, made for the same target and number of threads; of a GPU's, one
+    architecture.
     tuning_records: log that is written, created if it is not there, and others that are read; "default" is the user's
     own log with those that come with the package. again: search also what the log calls finished.
     measurer: what builds and times candidates; this machine if None.
 
     Raises ``QCompileError`` if the log cannot be written, or this machine cannot run the target's code.
     """
-    row = select_target(target) if isinstance(target, str) else target
+    row = select_row(target) if isinstance(target, str) else target
     path, *others = logs_to_tune(tuning_records)
     with TuningLog.open(path) as log:
         read = [TuningLog.open(other, read_only=True) for other in others]
@@ -49,7 +52,7 @@ def tune(
             return search(states, None, log, budget, report)
         if measurer is not None:
             return search(states, measurer, log, budget, report)
-        with LocalMeasurer(row) as here:
+        with GpuMeasurer(row) if isinstance(row, CudaTarget) else LocalMeasurer(row) as here:
             return search(states, here, log, budget, report)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
@@ -39,7 +40,7 @@ class KnobSearch:
     def __init__(
         self,
         workload: Workload,
-        target: Target,
+        target: Target | CudaTarget,
         seeds: Sequence[Any] = (),
         tried: Mapping[Any, float | None] = {},
         patience: int = 2,

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from qcompile.artifact import installed_version
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.template import knobs_json, knobs_of
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
@@ -98,7 +99,7 @@ Report = Callable[[Sequence[TaskProgress], float], None]  # states, seconds sinc
 
 def open_tasks(
     tasks: Sequence[TuningTask],
-    target: Target,
+    target: Target | CudaTarget,
     log: TuningLog | None,
     *,
     again: bool = False,
@@ -121,14 +122,17 @@ def open_tasks(
         seed = schedules(workload).knobs
         patience = 2 if cost * len(task.layers) > LARGE * whole else 1
         search = KnobSearch(workload, target, [] if seed is None else [seed], tried, patience)
-        known = not again and log is not None and _is_finished(log, key)
+        known = not again and log is not None and _is_finished(log, key, workload, target)
         states.append(TaskProgress(task, key, search, len(tried), known, cost))
     return states
 
 
-def _is_finished(log: TuningLog, key: Task) -> bool:
-    """Whether the log has searched the task, or the same layer at another batch: a batch is an outer loop."""
-    batches = [key.batch, *(record.batch for record in log.other_batches(*astuple(key)))]
+def _is_finished(log: TuningLog, key: Task, workload: Workload, target: Target | CudaTarget) -> bool:
+    """Whether the log has searched the task, or the same layer at another batch, if that is an outer loop alone."""
+    extents = TEMPLATES[workload.operator].extents
+    others = (record.batch for record in log.other_batches(*astuple(key)))
+    mine = extents(workload, target)
+    batches = [key.batch, *(b for b in others if extents(Workload.from_key(key.workload, b), target) == mine)]
     searches = [log.search(*astuple(replace(key, batch=batch))) for batch in batches]
     return any(found.finished for found in searches if found)
 
@@ -149,7 +153,7 @@ def search(
     spent = sum(state.before for state in states) if budget.resume else 0
     exact = measurer is not None and measurer.exact
     footprint = 0 if exact else min(sum(state.task.weight_bytes for state in states), FOOTPRINT)
-    tools = _tools()
+    tools = _tools(measurer.compilers if measurer else ())
     stopped = "finished"
     report(states, 0.0)
     while chosen := _next(states, measurer.workers if measurer else 1):
@@ -173,7 +177,7 @@ def search(
     return Outcome(tuple(states), time.perf_counter() - begin, stopped)
 
 
-def predicted_cost(workload: Workload, target: Target, unit: str = SECONDS) -> float:
+def predicted_cost(workload: Workload, target: Target | CudaTarget, unit: str = SECONDS) -> float:
     """One call with the default schedule, by the prior; an instruction a cycle."""
     template = TEMPLATES[workload.operator]
     cycles = template.cycles(workload, target, template.default(workload, target))
@@ -245,9 +249,9 @@ def _search(state: TaskProgress) -> Search:
     return Search(key.workload, key.batch, key.instructions, key.template, trials, done, now(), key.unit)
 
 
-def _tools() -> tuple[tuple[str, str], ...]:
+def _tools(compilers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     import tvm
 
-    llvm = str(tvm.target.codegen.llvm_version_major())
     packages = (("qcompile", "qcompile"), ("tvm", "apache-tvm"))
-    return ("llvm", llvm), *((name, installed_version(package)) for name, package in packages)
+    versions = [(name, installed_version(package)) for name, package in packages]
+    return tuple(sorted([*(compilers or [("llvm", str(tvm.target.codegen.llvm_version_major()))]), *versions]))

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from qcompile.errors import QCompileError, nearest
 from qcompile.layers import schedules_of
 from qcompile.model import Model
+from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.lower_layers import LowerLayers
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.passes.store_activations import StoreActivations
 from qcompile.plan import QuantPlan
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
 
@@ -30,12 +32,18 @@ class TuningTask:
         return self.workload.weight_bytes * len(self.layers)
 
 
-def tasks_of(model: Model, plan: QuantPlan, target: Target) -> list[TuningTask]:
-    """The tasks of ``model`` built by ``plan``, in order of execution. Layers without knobs have none."""
+def tasks_of(model: Model, plan: QuantPlan, target: Target | CudaTarget) -> list[TuningTask]:
+    """The tasks of ``model`` built by ``plan``, in order of execution. Layers without knobs have none.
+
+    target: a CPU's, or a GPU's of one architecture.
+    """
     integer = run_passes(model.module, form_passes(plan, model.layers))
-    lowered = run_passes(integer, [StoreActivations(target), LowerLayers(target)])
+    if isinstance(target, CudaTarget):
+        schedules = [note.schedule for note in lower_cuda(integer, target=target)[1] if note.schedule]
+    else:
+        schedules = list(schedules_of(run_passes(integer, [StoreActivations(target), LowerLayers(target)])))
     layers: dict[Workload, list[str]] = defaultdict(list)
-    for schedule in schedules_of(lowered):
+    for schedule in schedules:
         layers[Workload.from_key(schedule.workload, schedule.batch)].append(schedule.layer)
     return [TuningTask(workload, tuple(names)) for workload, names in layers.items()]
 

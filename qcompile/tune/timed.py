@@ -7,15 +7,17 @@ end it gets one more chance alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from qcompile.errors import QCompileError
 from qcompile.rpc import machine
 from qcompile.rpc.machine import Machine
 from qcompile.rpc.places import Place
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.target import Target
-from qcompile.tune.builder import Build, Built
+from qcompile.tune.builder import Build, build
 from qcompile.tune.measure import Measurement
 from qcompile.tune.measurer import BUILD_SECONDS, STEP_SECONDS, Part, WorkerMeasurer, failures, feed
 from qcompile.tune.timing import Job, measure
@@ -27,16 +29,24 @@ _SLOWEST = 1e8  # multiply-accumulates a second: what a step takes beside ``STEP
 class TimingMeasurer(WorkerMeasurer):
     """Measures seconds at a ``place``.
 
+    make: as ``WorkerMeasurer`` has it. timing: measures what it built, as ``timing.measure`` does.
+
     Raises ``QCompileError`` if it cannot be reached, or the machine there cannot run the target's code.
     """
 
     def __init__(
-        self, target: Target, place: Place, workers: int | None = None, patience: float = STEP_SECONDS
+        self,
+        target: Target | CudaTarget,
+        place: Place,
+        workers: int | None = None,
+        patience: float = STEP_SECONDS,
+        make: Callable[..., Build] = build,
+        timing: Callable[[Place, Job, Sequence[int]], dict[int, Measurement]] = measure,
     ) -> None:
         # Threads stay on cores of their own: what the scheduler would do on a machine that is otherwise idle.
         environment = {"TVM_NUM_THREADS": str(max(target.threads, os.cpu_count() or 1)), "TVM_BIND_THREADS": "1"}
-        super().__init__(target, workers, patience, environment)
-        self.place = place
+        super().__init__(target, workers, patience, environment, make)
+        self.place, self._timing = place, timing
         self._runner = Worker(self._folder, environment)
         try:
             found = self._machine()
@@ -60,12 +70,12 @@ class TimingMeasurer(WorkerMeasurer):
             library.remove()
         return results
 
-    def _timed(self, part: Part, library: Built) -> dict[int, Measurement]:
+    def _timed(self, part: Part, library: Any) -> dict[int, Measurement]:
         step = self.patience + _seconds(part.workload)
         job = Job(part.workload, library, feed(part.workload), part.footprint, step * (len(library.members) + 3))
 
         def call(members: Sequence[int]) -> dict[int, Measurement]:
-            return self._runner.call(measure, self.place, job, members, timeout=step + self.place.wait)
+            return self._runner.call(self._timing, self.place, job, members, timeout=step + self.place.wait)
 
         results: dict[int, Measurement] = {}
         together, alone, lost = list(library.members), [], 0

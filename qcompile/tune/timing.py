@@ -18,12 +18,12 @@ from qcompile.rpc.machine import load
 from qcompile.rpc.places import Place, use_threads
 from qcompile.targets.kernels.workload import Workload
 from qcompile.tune.arrays import Feed, difference
-from qcompile.tune.builder import Built, reason
+from qcompile.tune.builder import reason
 from qcompile.tune.harness import MAIN, SPREAD, Layout, elements, padded
 from qcompile.tune.measure import Measurement
 from qcompile.tune.worker import WorkerDied, report
 
-_HOPELESS = 3.0  # times the fastest: not looked at again
+HOPELESS = 3.0  # times the fastest: not looked at again
 _FIRST = 3  # rounds of the first look
 _RUNS, _SECONDS = 10, 0.012  # of each candidate in the second look, at least
 _BATCH_SECONDS, _BATCH_RUNS = 1.0, 4  # slow kernels run less often, but this often
@@ -36,10 +36,13 @@ _POISON = 0xA5
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """footprint: bytes of weights that lie between two runs of a layer. limit: seconds until a server gives up."""
+    """built: of a builder. footprint: bytes of weights that lie between two runs of a layer.
+
+    limit: seconds until a server gives up.
+    """
 
     workload: Workload
-    built: Built
+    built: Any
     feed: Feed
     footprint: int
     limit: float
@@ -137,7 +140,7 @@ class _Bench:
         for slot, times in self._look(self.good, _FIRST, 1).items():
             self.seconds[slot] = times
         best = min(min(self.seconds[slot]) for slot in self.good)
-        slots = [slot for slot in self.good if min(self.seconds[slot]) <= _HOPELESS * best]
+        slots = [slot for slot in self.good if min(self.seconds[slot]) <= HOPELESS * best]
         for slot in slots:
             del self.seconds[slot][:]
         self._rotate(slots, self.footprint)
@@ -157,7 +160,7 @@ class _Bench:
             for slot, more in self._look(slots, min(_ROUNDS, rounds - start), repeat).items():
                 times[slot] += more
         for slot in slots:
-            self.seconds.setdefault(slot, []).extend(_reduced(times[slot]))
+            self.seconds.setdefault(slot, []).extend(reduced(times[slot]))
 
     def _noisy(self, slots: list[int]) -> bool:
         """Whether neighbours disturbed one of those that may be the best."""
@@ -188,7 +191,7 @@ class _Bench:
         return {slot: each[:, i].tolist() for i, slot in enumerate(slots)}
 
 
-def _reduced(times: list[float]) -> list[float]:
+def reduced(times: list[float]) -> list[float]:
     """At most ``_TIMINGS``: the median of each stretch."""
     if len(times) <= _TIMINGS:
         return times

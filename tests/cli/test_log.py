@@ -256,7 +256,7 @@ def test_prune(cli):
         (
             ["show", "log.db", "--target", "x86-vni"],
             "no target 'x86-vni'; did you mean 'x86-vnni'? (one of: native, x86, arm, x86-vnni, x86-avxvnni, "
-            "x86-avx512, x86-avx2, arm-i8mm, arm-dotprod, arm-neon, cortex-a53, cortex-a72, ... 20 in all)",
+            "x86-avx512, x86-avx2, arm-i8mm, arm-dotprod, arm-neon, cortex-a53, cortex-a72, ... 21 in all)",
         ),
         (["merge", "log.db"], "Missing option '-o' / '--out' / '--output'; see 'qcompile log merge --help'"),
         (["merge", "-o", "new.db"], "Missing argument 'LOG...'; see 'qcompile log merge --help'"),

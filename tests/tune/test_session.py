@@ -36,6 +36,7 @@ class Machine:
     cores: int = 4
     unit: str = SECONDS
     exact: bool = False
+    compilers: tuple = ()
     batches: list[Batch] = field(default_factory=list)
 
     def measure_many(self, batches: Sequence[Batch]):

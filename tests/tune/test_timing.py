@@ -82,7 +82,7 @@ def test_noise_of_slow_candidates_does_not_matter():
 
 
 def test_many_timings_are_reduced_to_medians_of_neighbours():
-    assert timing._reduced([3.0, 1.0]) == [3.0, 1.0]
+    assert timing.reduced([3.0, 1.0]) == [3.0, 1.0]
     times = [float(i // 10) for i in range(320)]
     times[5] = 1000.0
-    assert timing._reduced(times) == [float(i) for i in range(32)]
+    assert timing.reduced(times) == [float(i) for i in range(32)]
