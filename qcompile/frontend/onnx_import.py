@@ -17,6 +17,7 @@ from qcompile.frontend.context import NodeContext, Result, Value
 from qcompile.frontend.dynamic_quantization import float_products
 from qcompile.frontend.emit import Emitter
 from qcompile.frontend.fold import evaluate
+from qcompile.frontend.function_bodies import function_body
 from qcompile.frontend.input_shapes import resolve_inputs
 from qcompile.frontend.load import load_graph, read_graph
 from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, MICROSOFT, Node, OnnxGraph
@@ -118,8 +119,13 @@ class _Importer:
             if folded is not None:
                 self.values.update(zip(node.outputs, folded, strict=True))
                 return
-        converter = _converter(node)
         wanted = tuple(name in self._read for name in node.outputs)
+        if _by_definition(node, wanted):
+            body = function_body(node, [_type(v) for v in inputs], self.graph.opset)
+            if body is not None:
+                self._inline(body)
+                return
+        converter = _converter(node)
         self.emit.begin(node)
         ctx = NodeContext(node, inputs, wanted, self.graph.opset, self.emit, self._expr)
         try:
@@ -146,12 +152,33 @@ class _Importer:
                 remedy="export the model without control flow",
             )
         branch = read_graph(node.get("then_branch" if condition.any() else "else_branch"), where=node.name)
-        self.values.update(branch.constants)
-        self._read |= {name for inner in branch.nodes for name in inner.inputs} | set(branch.outputs)
-        for inner in branch.nodes:
-            self._convert(inner)
+        self._inline(branch)
         for name, result in zip(node.outputs, branch.outputs, strict=True):
             self.values[name] = self._value(result, node.label)
+
+    def _inline(self, graph: OnnxGraph) -> None:
+        """The nodes of a subgraph, between tensors of the graph around it."""
+        self.values.update(graph.constants)
+        self._read |= {name for inner in graph.nodes for name in inner.inputs} | set(graph.outputs)
+        for inner in graph.nodes:
+            self._convert(inner)
+
+
+def _by_definition(node: Node, wanted: Sequence[bool]) -> bool:
+    """Whether the standard's definition of an operator is to be imported in its place, if there is one."""
+    if node.domain not in DEFAULT_DOMAINS:
+        return False
+    if node.op_type == "LayerNormalization":
+        return any(wanted[1:])
+    return node.op_type not in CONVERTERS and (node.op_type == "Attention" or tvm_converter(node) is None)
+
+
+def _type(value: Value | None) -> tuple[str, tuple[int, ...]] | None:
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape
+    return str(value.ty.dtype), tuple(int(d) for d in value.ty.shape.values)
 
 
 def _converter(node: Node) -> Callable[[NodeContext], Result]:
