@@ -63,7 +63,7 @@ class _Inserter:
         self.codes: dict[relax.Var, relax.Expr] = {}
         self.rounded: dict[tuple[relax.Expr, str], relax.Var] = {}  # tensor, type -> its values rounded to that
         self.constants: dict[relax.Var, dict[relax.Expr, relax.Expr]] = {}  # member -> its quantized constants
-        self.biases: dict[relax.Var, relax.Var] = {}  # anchor of a layer without a bias -> one that the plan adds
+        self.biases: dict[relax.Var, relax.Expr] = {}  # anchor of a layer without a bias -> one that the plan adds
         made = [var.name for var, _ in self.main.bindings]
         for name in plan.layers:
             if name not in made:
@@ -223,12 +223,24 @@ class _Inserter:
             raise QCompileError(reason, node=chain.name, remedy="make the layer fp32")
         if "float" not in row.weights:
             self._constant(chain.anchor, chain.weight, self._codes(chain, chain.weight, weight_axis(chain), name), name)
+            self._shifted_bias(chain)
             return
         tables = {"bias": chain.bias} if chain.kind == "gather" and chain.bias is not None else {}
         for member, (what, old) in zip(chain.members, {"weight": chain.weight, **tables}.items(), strict=False):
             narrow = relax.const(array(old).astype(row.weights))
             new = self.builder.emit(relax.op.astype(narrow, "float32"), f"{chain.name}.{what}")
             self.constants.setdefault(member, {})[old] = new
+
+    def _shifted_bias(self, chain: Chain) -> None:
+        """The bias of a layer that adds floats, with what the plan adds to it."""
+        shift = self._shift(chain)
+        if not shift:
+            return
+        bias = relax.const((bias_vector(chain) + np.array(shift, np.float32)).reshape(weight_channels(chain)))
+        if chain.bias is None:
+            self.biases[chain.anchor] = bias
+        else:
+            self.constants.setdefault(chain.members[1], {})[chain.bias] = bias
 
     def _codes(self, chain: Chain, constant: relax.Expr, axis: int, name: str) -> QuantizedConstant:
         """A weight or a table in the codes that the plan says, with a scale for each slice of ``axis``."""

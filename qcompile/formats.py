@@ -38,6 +38,11 @@ class Format:
         return self.activations == "uint8"
 
     @property
+    def integer_weights(self) -> bool:
+        """Whether its weights are codes, which may be rounded either way, or floats."""
+        return self.weights in ("int8", "int4")
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes of one element that the layer reads."""
         return int(ITEM_BYTES[self.activations])

@@ -25,9 +25,11 @@ from qcompile.passes.quantized import QuantizedConstant, constant_of
 from qcompile.passes.weights import INT32_MAX, bias_scales, bias_vector, groups_of_scales, largest_sum
 from qcompile.plan import QuantPlan, TensorPlan
 
+_FLOAT = TensorPlan((1.0,), (0,), "float32", why="bias correction")  # of a layer that adds floats
+
 
 def correct_biases(model: Model, stats: TensorStats, plan: QuantPlan) -> QuantPlan:
-    """``plan`` with the correction of each layer of codes in "<layer>.bias", in place of one that it may have.
+    """``plan`` with the correction of each layer of integer weights in "<layer>.bias", in place of what was there.
 
     Layers that cannot be corrected stay as they are; the log "qcompile.passes" says why.
     """
@@ -38,17 +40,18 @@ def correct_biases(model: Model, stats: TensorStats, plan: QuantPlan) -> QuantPl
         layer = plan.layers.get(chain.name)
         if chain.kind not in WEIGHTED or f"{chain.name}.weight" not in plan.tensors:
             continue
-        if layer is None or not format_of(layer.format).codes:
+        if layer is None or not format_of(layer.format).integer_weights:
             continue
         weight = constant_of(quantized.get(f"{chain.name}.weight"))
         shift = _correction(chain, weight, stats)
         if not isinstance(shift, str):
-            shift = _fitting(chain, weight, shift, plan)
+            shift = _fitting(chain, weight, shift, plan) if layer.codes else shift.astype(np.float32)
         if isinstance(shift, str):
             refused("correct_biases", f"{chain.name}: {shift}")
         elif shift.any():
             name = f"{chain.name}.bias"
-            tensors[name] = replace(tensors.get(name) or _no_bias(chain, plan), shift=tuple(map(float, shift)))
+            bias = tensors.get(name) or (_no_bias(chain, plan) if layer.codes else _FLOAT)
+            tensors[name] = replace(bias, shift=tuple(map(float, shift)))
     return replace(plan, tensors=tensors)
 
 

@@ -19,7 +19,8 @@ from qcompile.calibrate.executor import Executor, default_executor, scaled_execu
 from qcompile.calibrate.layer_inputs import LayerInputs, layer_inputs
 from qcompile.calibrate.methods import PERCENTILE
 from qcompile.calibrate.stats import TensorStats
-from qcompile.formats import FORMATS, GROUP
+from qcompile.errors import QCompileError
+from qcompile.formats import GROUP, format_of
 from qcompile.model import Model
 from qcompile.passes.chain import WEIGHTED, find_chains
 from qcompile.plan import QuantPlan
@@ -33,11 +34,11 @@ BY_ERROR = "error"  # how ranges are chosen
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What is done for accuracy, in this order.
+    """What is done for accuracy, in this order; what is not about codes goes for every format of integer weights.
 
     equalize: channels are brought to similar magnitudes (``qcompile.calibrate.equalize``).
-    ranges: how the range of a tensor is chosen: by the error that it leaves in what layers compute ("error", see
-    ``narrow_ranges``), or by a method of ``qcompile.calibrate.methods``.
+    ranges: how the range of a tensor of codes is chosen: by the error that it leaves in what layers compute ("error",
+    see ``narrow_ranges``), or by a method of ``qcompile.calibrate.methods``.
     rounding: codes of weights learn from data (``learn_rounding``).
     bias_correction: biases make up for what shifts the means of layers (``correct_biases``).
     """
@@ -65,7 +66,8 @@ def quantize(
 ) -> QuantPlan:
     """A plan of ``model`` in one precision, by these steps; the model is compiled once and run over the data.
 
-    data: as for ``calibrate``; read several times, so what can be read only once is kept in memory.
+    data: as for ``calibrate``; read several times, so what can be read only once is kept in memory. None for formats
+    that compute on floats: then nothing is learnt, and weights have their nearest codes.
     steps: None for the default of each. progress: called with a few words on what is going on. executor: as for
     ``calibrate``. Others as for ``plan_uniform``.
     """
@@ -90,6 +92,18 @@ def quantize_formats(
 ) -> tuple[Model, dict[str, QuantPlan]]:
     """The plans of several precisions, and the model that all are of: one equalization, one compilation."""
     steps = steps or Steps()
+    rows = {name: format_of(name) for name in precisions}
+    codes, learning = any(row.codes for row in rows.values()), any(row.integer_weights for row in rows.values())
+    method = "minmax" if steps.ranges == BY_ERROR else steps.ranges
+
+    def planned(model: Model, stats: TensorStats | None, name: str) -> QuantPlan:
+        ends = (target, exclude, integer_inputs, integer_outputs)
+        return plan_uniform(model, stats, name, *ends, method, percent, group_size, bias_correction=False)
+
+    if data is None and codes:
+        raise QCompileError(f"{', '.join(precisions)} without calibration data", remedy="give samples of real inputs")
+    if data is None or not learning:
+        return model, {name: planned(model, None, name) for name in precisions}
     feeds = data if isinstance(data, CalibrationData) else calibration_data(data, model.inputs, num_samples)
     if not isinstance(data, (str, Path, list, tuple, dict, CalibrationData)):
         feeds = calibration_data(list(feeds), model.inputs)
@@ -102,28 +116,22 @@ def quantize_formats(
 
     if steps.equalize and not model.channel_scales:
         progress("magnitudes of channels")
-        grouped = all(FORMATS[name].grouped for name in precisions)
-        scales = learn_channel_scales(model, feeds, run, group_size if grouped else 0)
+        grouped = all(row.grouped for row in rows.values())
+        scales = learn_channel_scales(model, feeds, run, group_size if grouped else 0, codes)
         run, model = scaled_executor(run, model, scales), scaled(model, scales)
-    method = "minmax" if steps.ranges == BY_ERROR else steps.ranges
     stats = calibrate(model, feeds, method, executor=run, progress=count("ranges"))
     inputs: dict[str, LayerInputs] = {}
-    if (steps.rounding or steps.ranges == BY_ERROR) and any(FORMATS[name].codes for name in precisions):
+    if steps.rounding or (steps.ranges == BY_ERROR and codes):
         progress("inputs of layers")
         chains = [chain for chain in find_chains(graph.read(model.module)) if chain.kind in WEIGHTED]
-        inputs = layer_inputs(chains, run, feeds, stats.samples)
+        inputs = layer_inputs(chains, run, feeds, -(-stats.samples // feeds.batch))
     plans = {}
-    for name in precisions:
-
-        def planned(stats: TensorStats, name: str = name) -> QuantPlan:
-            ends = (target, exclude, integer_inputs, integer_outputs)
-            return plan_uniform(model, stats, name, *ends, method, percent, group_size, bias_correction=False)
-
-        plan = planned(stats)
-        if steps.ranges == BY_ERROR and FORMATS[name].codes:
-            plan = replace(planned(narrow_ranges(model, stats, inputs, plan)), method=BY_ERROR)
-        if steps.rounding and FORMATS[name].codes:
+    for name, row in rows.items():
+        plan = planned(model, stats, name)
+        if steps.ranges == BY_ERROR and row.codes:
+            plan = replace(planned(model, narrow_ranges(model, stats, inputs, plan), name), method=BY_ERROR)
+        if steps.rounding and row.integer_weights:
             plan = learn_rounding(model, inputs, plan, steps.bias_correction, count("codes of layers"))
-        corrects = steps.bias_correction and FORMATS[name].codes
+        corrects = steps.bias_correction and row.integer_weights
         plans[name] = correct_biases(model, stats, plan) if corrects else plan
     return model, plans

@@ -10,7 +10,9 @@ import numpy as np
 from qcompile import graph
 from qcompile.calibrate.layer_inputs import LayerInputs, from_rows, weight_rows, why_no_rows
 from qcompile.calibrate.learn_codes import error, learn_codes, moments
+from qcompile.formats import format_of
 from qcompile.model import Model
+from qcompile.ops import Affine
 from qcompile.passes.base import array, refused, shape_of
 from qcompile.passes.chain import WEIGHTED, Chain, find_chains
 from qcompile.passes.group_weights import QMAX, QMIN, of_rows, quantize_groups
@@ -47,12 +49,15 @@ def learn_rounding(
     for chain in find_chains(graph.read(model.module)):
         name = f"{chain.name}.weight"
         layer = plan.layers.get(chain.name)
-        if chain.kind not in WEIGHTED or name not in tensors or layer is None or not layer.codes:
+        if chain.kind not in WEIGHTED or layer is None or not format_of(layer.format).integer_weights:
+            continue
+        if name not in tensors:
             continue
         reason = why_no_rows(chain)
         if reason is None and chain.name not in inputs:
             reason = f"no rows of {chain.inputs[0].name}"
-        moves = reason or _moves(chain, inputs[chain.name], tensors, centered)
+        q = tensors[chain.inputs[0].name].affine if layer.codes else None
+        moves = reason or _moves(chain, inputs[chain.name], tensors[name], q, centered)
         if isinstance(moves, str):
             refused("learn_rounding", f"{chain.name}: {moves}")
         elif moves.any():
@@ -62,10 +67,11 @@ def learn_rounding(
     return replace(plan, tensors=tensors)
 
 
-def _moves(chain: Chain, inputs: LayerInputs, tensors: Mapping[str, TensorPlan], centered: bool) -> np.ndarray | str:
-    """What to add to each nearest code, int8 of the weight's shape; or why nothing."""
-    q, plan = tensors[chain.inputs[0].name].affine, tensors[f"{chain.name}.weight"]
-    coded = dequantize(quantize(inputs.rows, q), q)
+def _moves(chain: Chain, inputs: LayerInputs, plan: TensorPlan, q: Affine | None, centered: bool) -> np.ndarray | str:
+    """What to add to each nearest code, int8 of the weight's shape; or why nothing. q: of what the layer reads, if that
+    is codes.
+    """
+    coded = inputs.rows if q is None else dequantize(quantize(inputs.rows, q), q)
     held = inputs.sample % HELD_BACK == HELD_BACK - 1
     if not held.any() or held.all():
         return "too few samples to hold some back"
@@ -79,6 +85,8 @@ def _moves(chain: Chain, inputs: LayerInputs, tensors: Mapping[str, TensorPlan],
     if not after < before:
         return "on samples held back the nearest codes leave less error"
     moves = from_rows(chain, learnt)
+    if q is None:
+        return moves
     scale, axis = np.array(plan.scale, np.float32), weight_axis(chain)
     if plan.group:
         quantized = quantize_groups(weight, scale, _group_scale(plan, weight.shape[axis]), plan.group, axis, moves)

@@ -77,10 +77,11 @@ def plan_uniform(
 
     if not FORMATS[precision].codes:
         tensors, layers = weight_only_plans(structure, precision, excluded, group_size)
-        ends = _given_ends(structure, given)
-        return QuantPlan(
-            {**tensors, **ends}, layers, given.integer_inputs, given.integer_outputs, method, model.channel_scales
-        )
+        tensors.update(_given_ends(structure, given))
+        ends = (given.integer_inputs, given.integer_outputs)
+        plan = QuantPlan(tensors, layers, *ends, method, model.channel_scales)
+        corrects = bias_correction and FORMATS[precision].integer_weights and stats is not None
+        return correct_biases(model, stats, plan) if corrects else plan
 
     refused = {**_too_coarse(structure, stats), **_without_range(structure, stats), **excluded}
     formats = choose_formats(structure, refused, integer_inputs, integer_outputs)

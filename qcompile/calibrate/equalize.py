@@ -63,9 +63,11 @@ def equalize(model: Model, data: Any, num_samples: int | None = None, executor: 
 
 
 def learn_channel_scales(
-    model: Model, data: Iterable[dict[str, np.ndarray]], run: Executor, group: int = 0
+    model: Model, data: Iterable[dict[str, np.ndarray]], run: Executor, group: int = 0, codes: bool = True
 ) -> dict[str, tuple[float, ...]]:
     """``channel_scales`` by magnitudes on some samples, judged on others; there should be 8 or more, 64 are used.
+
+    group, codes: see ``channel_scales``.
 
     A channel that is scaled up by what it was on few samples is clipped where it is larger; only samples that its
     magnitude was not taken from show that.
@@ -79,7 +81,8 @@ def learn_channel_scales(
     known = calibrate(model, others, "minmax", executor=run)
     layers = [layer for found in groups for _, layer in found.readers]
     inputs = layer_inputs(layers, run, held, len(held))
-    return channel_scales(model, known.merge(calibrate(model, held, "minmax", executor=run)), known, inputs, group)
+    stats = known.merge(calibrate(model, held, "minmax", executor=run))
+    return channel_scales(model, stats, known, inputs, group, codes)
 
 
 def channel_scales(
@@ -88,22 +91,24 @@ def channel_scales(
     known: TensorStats | None = None,
     inputs: Mapping[str, LayerInputs] | None = None,
     group: int = 0,
+    codes: bool = True,
 ) -> dict[str, tuple[float, ...]]:
     """Group name -> its positive float32 numbers, for the groups that gain by it.
 
     stats: of all samples, which the numbers are made of. known: of those by which numbers are tried; None for all.
     inputs: rows of what layers read on others; of layers that have none, errors are what the formulas say.
-    group: of int4 weights that share a scale; 0 for int8 weights.
+    group: of int4 weights that share a scale; 0 for int8 weights. codes: whether layers read codes, or floats, of which
+    nothing is lost: then weights alone count (as in AWQ: Lin et al., Activation-aware Weight Quantization, 2023).
     """
     result = {}
     for found in find_groups(graph.read(model.module)):
-        readings = _readings(found, known or stats, inputs or {}, group)
+        readings = _readings(found, known or stats, inputs or {}, group, codes)
         if not readings:
             refused("channel_scales", f"{found.name}: no statistics of its channels")
             continue
-        exponent = _exponent(found, readings, _passed_on(found, known or stats))
+        exponent = _exponent(found, readings, _passed_on(found, known or stats) if codes else [])
         if exponent:
-            wanted = _equal(found, [*_readings(found, stats, {}, group), *_passed_on(found, stats)])
+            wanted = _equal(found, [*_readings(found, stats, {}, group, codes), *_passed_on(found, stats)])
             result[found.name] = tuple(map(float, (wanted**exponent).astype(np.float32)))
     return result
 
@@ -112,7 +117,7 @@ def channel_scales(
 class _Reading:
     """A layer that reads channels of a group. index: for each of them which number, -1 for none.
 
-    group: of int4 weights.
+    group: of int4 weights. codes: whether it reads codes.
     """
 
     layer: Chain
@@ -120,6 +125,7 @@ class _Reading:
     known: ChannelStats
     inputs: LayerInputs | None
     group: int
+    codes: bool
 
     @property
     def squares(self) -> np.ndarray:
@@ -130,7 +136,9 @@ class _Reading:
         return np.square(weight).sum(axis=(0, 2))
 
 
-def _readings(found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs], group: int) -> list[_Reading]:
+def _readings(
+    found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs], group: int, codes: bool
+) -> list[_Reading]:
     """The readers of a group whose channels are known."""
     result = []
     for var, layer in found.readers:
@@ -145,7 +153,8 @@ def _readings(found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs
             some = slice(None, None, -(-rows.rows.shape[1] // ROWS))
             rows = LayerInputs(rows.rows[:, some], rows.sample[some])
         part = fitting_group(layer, group) if group else 0
-        result.append(_Reading(layer, index, known, rows, part if part and group_refusal(layer, part) is None else 0))
+        part = part if part and group_refusal(layer, part) is None else 0
+        result.append(_Reading(layer, index, known, rows, part, codes))
     return result
 
 
@@ -185,6 +194,8 @@ def _exponent(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]
     """Of ``_equal``: the one of the least error, 0 for no change."""
     wanted = _equal(group, [*found, *passed])
     errors = np.log(np.stack([_errors(found, passed, wanted**exponent) for exponent in EXPONENTS]))
+    if not errors.size:
+        return 0.0
     change = (errors - errors[0]).mean(axis=1)
     best = 0
     for i in range(1, len(EXPONENTS)):  # each leaves less room for larger values, so it has to gain over the last
@@ -216,13 +227,15 @@ def _step(known: ChannelStats, scale: np.ndarray) -> float:
 def _error(reading: _Reading, numbers: np.ndarray) -> np.ndarray:
     """The mean squared error of what a layer computes on each sample, summed over its outputs."""
     known, scale = reading.known, np.append(numbers, 1.0)[reading.index]
-    if reading.inputs is None:
+    if not reading.codes:
+        error = np.zeros(1)
+    elif reading.inputs is None:
         error = np.array([_step(known, scale) ** 2 / 12 * float((reading.squares / scale**2).sum())])
     else:
         error = _measured(reading, reading.inputs, scale)
     weight = _by_input(reading.layer)
     if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
-        return error
+        return error if reading.codes else error[:0]
     weight = weight / scale[None, :, None]
     levels, group, axes = (QMAX, reading.group, (2,)) if reading.group else (127, weight.shape[1], (2, 3))
     parts = weight.reshape(len(weight), -1, group, weight.shape[2])

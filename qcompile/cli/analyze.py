@@ -22,7 +22,7 @@ from qcompile.cli.options import (
     names,
 )
 from qcompile.cli.planning import CalibrationWish, Method, format_plans, timed
-from qcompile.formats import GROUP
+from qcompile.formats import GROUP, format_of
 from qcompile.report.files import check_place, write_whole
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def analyze(
     import qcompile as qc
     from qcompile.analyze.analyze import analyze as run
     from qcompile.analyze.data import evaluation_data
-    from qcompile.calibrate import random_data
+    from qcompile.calibrate import RANDOM_DATA_WARNING, random_data
     from qcompile.report.page import check_report, write_report
     from qcompile.targets.select import select_target
 
@@ -117,6 +117,8 @@ def analyze(
     )
     scaled, plans = format_plans(imported, row, names(formats or []) or ("int8",), wish, times)
     source = eval_data or calib_data or list(random_data(imported.inputs))
+    if isinstance(source, list) and not any(format_of(name).codes for name in plans):
+        remark(RANDOM_DATA_WARNING)  # which those who make codes have said already
     data = evaluation_data(source, imported.inputs, num_samples)
     start = time.perf_counter()
     with _progress(_count(source, num_samples, data.batch)) as progress:

@@ -32,7 +32,6 @@ from qcompile.report.files import check_place
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
     from qcompile.mixed.mixed import MixedPlan
-    from qcompile.model import Model
     from qcompile.targets.cuda.rows import CudaTarget
     from qcompile.targets.target import Target
 

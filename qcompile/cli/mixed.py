@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from qcompile.cli.budgets import nbytes, seconds
 from qcompile.cli.console import remark
-from qcompile.cli.planning import CalibrationWish, format_plans, timed
+from qcompile.cli.planning import CalibrationWish, format_plans, timed, tune_plans
 from qcompile.errors import QCompileError
 from qcompile.formats import FORMATS
+from qcompile.plan import QuantPlan
 from qcompile.report.files import write_whole
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from qcompile.mixed.goal import Goal
     from qcompile.mixed.mixed import MixedPlan
     from qcompile.model import Model
-    from qcompile.plan import QuantPlan
     from qcompile.targets.target import Target
 
 MIXED = "mixed"
@@ -64,9 +64,13 @@ def mixed_plan(
     calibration: CalibrationWish,
     wish: MixedWish,
     records: Sequence[str],
+    trials: int | None,
     times: dict[str, float],
 ) -> MixedPlan:
-    """The plan, and what it was measured at; the table of sensitivities is read from ``wish.table`` or left there."""
+    """The plan, and what it was measured at; the table of sensitivities is read from ``wish.table`` or left there.
+
+    trials: measurements of schedules, of layers in every format, before anything is timed; None for no tuning.
+    """
     import qcompile as qc
     from qcompile.mixed.mixed import halves_and_guard
     from qcompile.scaled import model_for
@@ -90,6 +94,8 @@ def mixed_plan(
         model = model_for(model, next(iter(table.plans.values())))
     else:
         model, plans = format_plans(model, target, wish.formats, calibration, times)
+        if trials is not None:
+            tune_plans(model, [QuantPlan(), *plans.values()], target, records, trials, times)
     with timed("mixed", times, "mixed precision") as update:
         found = qc.plan_mixed(
             model,

@@ -1,10 +1,10 @@
-"""From the options about calibration to a plan: what ``build`` and ``tune`` share."""
+"""From the options about calibration to a plan, and its layers' schedules: what commands share."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qcompile.cli.console import remark, step
 from qcompile.errors import QCompileError
-from qcompile.formats import GROUP
+from qcompile.formats import GROUP, format_of
 
 if TYPE_CHECKING:
     from qcompile.calibrate import CalibrationData
@@ -47,8 +47,8 @@ class CalibrationWish:
     bias_correction: bool = True
 
 
-def integer_plan(model: Model, target: Target | None, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
-    """By the scales that a pre-quantized model brings, unless there is data to find others.
+def uniform_plan(model: Model, target: Target | None, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
+    """Of ``wish.precision``; by the scales that a pre-quantized model brings, unless there is data to find others.
 
     Raises
     ------
@@ -57,9 +57,10 @@ def integer_plan(model: Model, target: Target | None, wish: CalibrationWish, tim
     import qcompile as qc
     from qcompile.assign.imported import brings_scales
 
-    inputs = _float_names(model.inputs) if wish.integer_io else []
-    outputs = _float_names(model.outputs) if wish.integer_io else []
-    if wish.data is None and brings_scales(model):
+    row = format_of(wish.precision)
+    inputs = _float_names(model.inputs) if wish.integer_io and row.codes else []
+    outputs = _float_names(model.outputs) if wish.integer_io and row.codes else []
+    if wish.data is None and row.codes and brings_scales(model):
         if wish.precision != "int8":
             reason = f"a pre-quantized model keeps its int8 weights; {wish.precision} needs data"
             raise QCompileError(reason, remedy="give --calib-data")
@@ -67,7 +68,7 @@ def integer_plan(model: Model, target: Target | None, wish: CalibrationWish, tim
             return qc.plan_imported(model, wish.exclude, inputs, outputs)
     _, plans = _learnt(model, target, (wish.precision,), wish, times, inputs, outputs)
     plan = plans[wish.precision]
-    if wish.precision != "int8":
+    if wish.precision != "int8" and row.codes:
         _tell_fallbacks(plan)
     return plan
 
@@ -79,8 +80,6 @@ def format_plans(
 
     Raises QCompileError if nothing but fp32 is named.
     """
-    from qcompile.formats import format_of
-
     wanted = [name for name in dict.fromkeys(formats) if format_of(name).name != "fp32"]
     if not wanted:
         raise QCompileError("nothing to compare fp32 with", node="--formats", remedy="give another format: int8")
@@ -101,17 +100,43 @@ def _learnt(
     from qcompile.calibrate.methods import PERCENTILE
 
     learns = wish.data is not None
-    steps = qc.Steps(wish.equalize and learns, wish.method, wish.rounding and learns, wish.bias_correction)
+    steps = qc.Steps(wish.equalize and learns, wish.method, wish.rounding and learns, wish.bias_correction and learns)
     percent = PERCENTILE if wish.percentile is None else wish.percentile
-    data = calibration_feeds(model, wish)
+    rows = [format_of(name) for name in precisions]
+    data = calibration_feeds(model, wish) if learns or any(row.codes for row in rows) else None
+    if data is None and any(row.integer_weights for row in rows):
+        remark("note: without --calib-data weights take their nearest codes")
     with timed("calibrate", times, "calibrating") as update:
         ends = (wish.exclude, inputs, outputs)
         learnt = qc.quantize_formats(
             model, data, precisions, target, *ends, steps, percent, wish.group_size, progress=update
         )
-    for note in data.notes:
+    for note in data.notes if data is not None else ():
         remark(f"note: {note}")
     return learnt
+
+
+def tune_plans(
+    model: Model,
+    plans: Iterable[QuantPlan],
+    target: Target,
+    records: Sequence[str],
+    trials: int,
+    times: dict[str, float],
+) -> None:
+    """Measures schedules of the layers of all these plans, as far as the logs lack them."""
+    from qcompile.tune.run import tune
+    from qcompile.tune.session import Budget
+    from qcompile.tune.tasks import merged, tasks_of
+
+    with timed("tune", times, "tuning") as update:
+        tune(
+            merged(tasks_of(model, plan, target) for plan in plans),
+            target,
+            tuning_records=list(records),
+            budget=Budget(trials),
+            report=lambda states, _: update(f"{sum(state.trials for state in states)} trials"),
+        )
 
 
 def _tell_fallbacks(plan: QuantPlan) -> None:

@@ -15,7 +15,9 @@ from qcompile.errors import QCompileError
 from qcompile.passes.base import array
 from qcompile.passes.chain import find_chains
 from qcompile.passes.insert_qdq import insert_qdq
+from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.plan import QuantPlan
+from qcompile.reference.interpreter import run as oracle
 from tests.passes.float_modules import const, module, run, values
 from tests.passes.quantized_modules import model_of, stats_of
 
@@ -121,8 +123,31 @@ def test_a_shift_that_does_not_fit():
         insert_qdq(broken)(model.module)
 
 
-def test_weights_under_float_activations_stay_as_they_are():
-    model, _, stats = calibrated(two_layers)
-    plan = qc.plan_uniform(model, stats, "w8")
-    assert any(layer.format == "w8" for layer in plan.layers.values())
-    assert correct_biases(model, stats, plan) == plan
+@pytest.mark.parametrize("write", [depthwise, two_layers])
+def test_weights_under_float_activations(write):
+    model, data, stats = calibrated(write)
+    plan = qc.plan_uniform(model, stats, "w8", bias_correction=False)
+    corrected = correct_biases(model, stats, plan)
+    assert corrected == qc.plan_uniform(model, stats, "w8") and correct_biases(model, stats, corrected) == corrected
+    assert mean_error(model, corrected, data) < 0.05 * mean_error(model, plan, data)
+    assert qc.plan_uniform(model, stats, "fp16") == qc.plan_uniform(model, None, "fp16")
+
+
+def test_biases_that_are_there_are_moved():
+    """One that the model has, and one of a matrix product."""
+
+    def write(b, x):
+        y = b.emit(op.add(b.emit(op.matmul(x, const(values(32, 16))), "m"), const(values(16, seed=1))), "y")
+        return [b.emit(op.matmul(y, const(values(16, 8, seed=2))), "z")]
+
+    model = model_of(module(write, x=(1, 32)))
+    data = [{"x": values(1, 32, seed=i, low=0.0, high=2.0)} for i in range(8)]
+    plan = qc.plan_uniform(model, qc.calibrate(model, data), "w4", group_size=8)
+    assert {name for name, tensor in plan.tensors.items() if tensor.shift} == {"y.bias", "z.bias"}
+    floating, built, form = (
+        oracle(m, data[0])["z"]
+        for m in (model.module, insert_qdq(plan)(model.module), run_passes(model.module, form_passes(plan)))
+    )
+    np.testing.assert_allclose(built, form, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(qc.load(qc.build(model, plan).path).run(data[0])["z"], form, rtol=1e-4, atol=1e-5)
+    assert 0 < np.abs(built - floating).max() < 1

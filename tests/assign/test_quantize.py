@@ -67,6 +67,29 @@ def test_plans_of_several_formats_are_of_one_model(made):
     assert equal.channel_scales and equal.channel_scales == dict(plans["int8"].channel_scales)
     assert plans["int8"] == qc.quantize(model, list(images()), executor=run)
     assert {layer.format for layer in plans["w8"].layers.values()} <= {"w8", "fp32"}
+    assert plans["w8"].channel_scales == equal.channel_scales
+
+
+@pytest.mark.parametrize("precision", ["w4", "w8"])
+def test_weights_under_float_activations_take_the_same_steps(made, precision):
+    model, run = made
+    nearest = qc.quantize(model, None, precision, group_size=16)
+    assert nearest == qc.plan_uniform(model, None, precision, group_size=16)
+    bare, whole = (
+        qc.quantize(model, list(images()), precision, group_size=16, steps=steps, executor=run)
+        for steps in (BARE, qc.Steps())
+    )
+    assert bare == nearest and whole.layers == nearest.layers
+    assert any(t.shift for t in whole.tensors.values())
+    assert qc.QuantPlan.from_json(whole.to_json()) == whole
+
+
+def test_formats_without_codes_or_integer_weights_need_no_data(made):
+    model, _ = made
+    same, plans = qc.quantize_formats(model, None, ("bf16", "fp16", "w8"))
+    assert same is model and {plan.layers["z"].format for plan in plans.values()} == {"bf16", "fp16", "w8"}
+    with pytest.raises(qc.QCompileError, match="int8 without calibration data; give samples of real inputs"):
+        qc.quantize(model, None, "int8")
 
 
 def test_the_executor_of_the_float_model_does_for_the_equalized_one(made):

@@ -62,9 +62,10 @@ def error(model, plan, data) -> float:
     return float(np.sqrt(np.mean(np.square(off))))
 
 
-def test_int4_is_much_closer_to_float():
-    model, nearest, plan = learnt(perceptron, (1, 8, FEATURES), "w4a8")
-    assert plan.layers["z"].format == "w4a8" and all(plan.tensors[f"{name}.weight"].moves for name in "yz")
+@pytest.mark.parametrize("precision", ["w4a8", "w4", "w8"])
+def test_fewer_bits_are_much_closer_to_float(precision):
+    model, nearest, plan = learnt(perceptron, (1, 8, FEATURES), precision)
+    assert plan.layers["z"].format == precision and all(plan.tensors[f"{name}.weight"].moves for name in "yz")
     assert not any(tensor.moves for tensor in nearest.tensors.values())
     others = samples(1, 8, FEATURES, count=24)[16:]
     assert error(model, plan, others) < 0.6 * error(model, nearest, others)

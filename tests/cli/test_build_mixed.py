@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
+from qcompile.analyze import costs as analysis
 from qcompile.artifact import open_artifact
 from qcompile.cli.app import main
+from qcompile.tune.log import TuningLog
 from tests.building import cnn
 
 
@@ -25,8 +27,8 @@ def folder(tmp_path_factory):
     return place
 
 
-def build(folder, *options) -> int:
-    fixed = ["--calib-data", folder / "c.npz", "--precision", "mixed", "--tuning-records", "none", "--formats", "int8"]
+def build(folder, *options, records="none") -> int:
+    fixed = ["--calib-data", folder / "c.npz", "--precision", "mixed", "--tuning-records", records, "--formats", "int8"]
     with pytest.raises(SystemExit) as exit:
         main([str(argument) for argument in ("build", folder / "model.onnx", *fixed, *options)])
     return exit.value.code
@@ -67,6 +69,19 @@ def test_a_table_outlives_a_budget_that_nothing_keeps(folder, tmp_path, capsys):
     assert table.exists() and "best reachable" in capsys.readouterr().err
 
 
+def test_what_is_tuned_is_tuned_before_it_is_timed(folder, tmp_path, capsys, monkeypatch):
+    """Layers of every format, so that their times, and what they are chosen by, are those of the build."""
+    log, times = tmp_path / "log.db", []
+    layers = analysis.time_layers
+    monkeypatch.setattr(analysis, "time_layers", lambda *args: times.append(log.exists()) or layers(*args))
+    options = ("--trials", "24", "--max-drop", "1", "--json", "-o", tmp_path / "out")
+    assert build(folder, "--eval-data", folder / "e.npz", *options, records=log) == 0
+    assert times == [True]
+    with TuningLog.open(log, read_only=True) as kept:
+        assert len({record.instructions for record in kept.records()}) > 1  # of int8 and of float32
+    assert "tuned" in json.loads(capsys.readouterr().out)["schedules"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -81,12 +96,15 @@ def test_a_table_outlives_a_budget_that_nothing_keeps(folder, tmp_path, capsys):
         (("--max-drop", "1", "--eval-data", "none.npz"), "none.npz"),
         (("--max-drop", "1%", "--plan", "plan.json"), "--plan and --precision mixed contradict each other"),
         (("--max-drop", "1%", "--locked", "out"), "--locked: an earlier build's schedules are those of its plan"),
+        (("--max-drop", "1", "--trials", "3", "--table", "t.json"), "t.json: the times in it are of the schedules"),
         (("--workers", "2", "--precision", "int8"), "--workers: it is for mixed precision"),
         (("--max-drop", "1%", "--precision", "int8"), "--max-drop: it is for mixed precision"),
         (("--precision", "int7"), "unknown precision 'int7'; did you mean 'int8'"),
     ],
 )
-def test_misuse_is_one_line(folder, tmp_path, capsys, options, message):
+def test_misuse_is_one_line(folder, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.json").write_text("{}")
     assert build(folder, *options, "-o", tmp_path / "out") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message in error
