@@ -17,7 +17,7 @@ from qcompile.passes import lower_cuda_functions as functions
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
 from qcompile.passes.lower_cuda_movement import MOVEMENT, concat, moves_by_kernel
 from qcompile.passes.lower_weighted import as_convolution
-from qcompile.targets.cuda import elementwise, movement, pool
+from qcompile.targets.cuda import elementwise, movement, pool, row_layers
 from qcompile.targets.cuda.architectures import architecture
 from qcompile.targets.cuda.contract import Shape, contract, contract_floats, conv_shape, has_own_groups
 from qcompile.targets.cuda.depthwise import depthwise
@@ -266,9 +266,9 @@ COMPOSITES: dict[type, Callable[..., None]] = {
     ops.Lookup: _unary("lookup", elementwise.lookup),
     ops.Requantize: _unary("requantize", elementwise.requantize),
     ops.AvgPool2d: _unary("avg_pool2d", pool.avg_pool2d),
-    ops.Mean: _unary("mean", pool.mean),
+    ops.Mean: _unary("mean", row_layers.mean),
     ops.ResizeLinear: _unary("resize_linear", pool.resize_linear),
-    ops.Softmax: _unary("softmax", pool.softmax),
+    ops.Softmax: _unary("softmax", row_layers.softmax),
     ops.Gather: _gather,
     ops.ChannelShuffle: _unary("channel_shuffle", lambda spec, *s: movement.channel_shuffle(spec.groups, *s)),
 }

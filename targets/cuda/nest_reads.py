@@ -75,7 +75,8 @@ class Packing:
         """The element of lane j, if there is such a word; "" if not."""
         lane = f"i{self.out.axis}"
         others = [i for a, i in enumerate(indices) if a != x.axis]
-        aligned = x.channels == self.out.channels and x.pitch % self.lanes == 0
+        whole = x.channels % self.lanes == 0 or x.pitch >= self.out.pitch  # words end where a row does, or before
+        aligned = x.channels == self.out.channels and x.pitch % self.lanes == 0 and whole
         if self.lanes == 1 or not aligned or indices[x.axis] != lane or any(_moves(i, lane) for i in others):
             return ""
         pack = f"Pack<{x.type}, {self.lanes}>"

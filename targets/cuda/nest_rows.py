@@ -12,7 +12,7 @@ alone, so a sum of floats is the same bits wherever it runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -103,9 +103,12 @@ def each_kernel(nest: Nest, reads: Reads, out: Storage) -> Kernel:
     extents = [*(out.shape[a] for a in others), groups]
     lines = decoded([*(f"i{a}" for a in others), "g"], extents, "i")
     names = [f"c{axis}" if a == axis else f"i{a}" if out.shape[a] > 1 else "0" for a in range(len(out.shape))]
-    guard = f"if (c{axis} + j >= {out.channels}) continue;" if out.pitch > out.channels else ""
+    padded = out.pitch > out.channels
+    last = f"if (c{axis} >= {out.channels}) return;" if padded else ""
+    guard = f"if (c{axis} + j >= {out.channels}) continue;" if padded and out.channels % lanes else ""
     body = f"""{" ".join(lines)}
   const int c{axis} = g{f" * {lanes}" if lanes > 1 else ""};
+  {last}
   {" ".join(reads.packing.lines)}
   Pack<{out.type}, {lanes}> result = {{}};
   QC_UNROLL
@@ -155,8 +158,8 @@ class _Loop:
   }}"""
 
 
-def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage) -> Kernel:
-    """``nest`` and the reductions before it, some threads for each row."""
+def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage, done: Callable[[str], str] | None = None) -> Kernel:
+    """``nest`` and the reductions before it, some threads for each row. done: what is stored of a value."""
     names = index_names(out)
     extent = dict(zip(names, out.shape, strict=True))
     reductions = [*found.reductions, *([(nest, tuple(names[: len(nest.axes)]))] if nest.reduced else [])]
@@ -171,6 +174,7 @@ def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage) -> Kernel:
     by = threads if near else side
     scope = Scope()
     value = reads.results[nest.buffer] if nest.reduced else reads.value(nest, names[: len(nest.axes)], scope)
+    value = done(value) if done else stored(value, out)
     steps = "\n  ".join(loop.text(threads, stride, first) for loop in loops)
     text = f"""QC_KERNEL({threads * side}) {NAME}({signature([*reads.parameters, f"{out.type}* y"])}) {{
   QC_SHARED(memory);
@@ -181,7 +185,7 @@ def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage) -> Kernel:
   if (at >= {rows}) return;
   for (int e = lane; e < {elements}; e += {threads}) {{
     {" ".join(decoded(inside, [extent[name] for name in inside], "e"))}{scope.block("    ")}
-    y[{out.at(names)}] = {stored(value, out)};
+    y[{out.at(names)}] = {value};
   }}
 }}
 """

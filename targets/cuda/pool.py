@@ -1,27 +1,17 @@
-"""Poolings, means, softmax, bilinear resize: what reduces or interpolates."""
+"""Poolings and bilinear resize: what reduces windows, or interpolates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
-from qcompile.ops import AvgPool2d, Mean, ResizeLinear, Softmax
+from qcompile.ops import AvgPool2d, ResizeLinear
 from qcompile.reference.arithmetic import out_scale, ratio
 from qcompile.reference.pooling import RESIZE_BITS
+from qcompile.targets.cuda.row_layers import window_sums
 from qcompile.targets.cuda.storage import Storage
-from qcompile.targets.cuda.text import (
-    NAME,
-    THREADS,
-    Kernel,
-    Operand,
-    axes,
-    each_element,
-    finish,
-    lanes_of,
-    literal,
-    signature,
-)
+from qcompile.targets.cuda.text import Kernel, Operand, each_element, finish, lanes_of, literal
 
+_SHARED = 32  # elements of a window from which on threads share its work
 _LEAST = {"uint8": "0", "int8": "-128", "float32": "-QC_INFINITY"}
 Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], tuple[int, int]]
 
@@ -35,6 +25,8 @@ def max_pool2d(window: Window, x: Storage, out: Storage) -> Kernel:
 
 def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage) -> Kernel:
     """``ops.AvgPool2d``: buffers x, [multiplier], y."""
+    if prod(spec.window) >= _SHARED and _all_inside(spec, x, out):
+        return window_sums(spec, x, out)
     lanes, window = lanes_of(out, x), (spec.window, spec.strides, spec.padding, spec.dilation)
     count = str(prod(spec.window)) if spec.count_include_pad else "valid"
     if spec.x is None:
@@ -44,6 +36,18 @@ def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage) -> Kernel:
     head = _over_window(window, x, out, lanes, "int", "0", "total[j] += v;")
     value = finish(f"product(real(total[j] - valid * {spec.x.zero_point}), multiplier[{count}])", spec.epilogue)
     return each_element([f"const {x.type}* x", "const float* multiplier"], out, lanes, head, value)
+
+
+def _all_inside(spec: AvgPool2d, x: Storage, out: Storage) -> bool:
+    """Whether no window reaches beyond the image."""
+    sizes = zip(spec.window, spec.strides, spec.dilation, strict=True)
+    last = [(extent - 1) * s + (k - 1) * d for extent, (k, s, d) in zip(_image(out), sizes, strict=True)]
+    return not any(spec.padding) and all(a < extent for a, extent in zip(last, _image(x), strict=True))
+
+
+def _image(x: Storage) -> tuple[int, int]:
+    """Height and width; a sequence has one row."""
+    return (x.shape[2], x.shape[3]) if len(x.shape) == 4 else (1, x.shape[2])
 
 
 def _over_window(window: Window, x: Storage, out: Storage, lanes: int, type: str, start: str, combine: str) -> str:
@@ -68,86 +72,6 @@ def _over_window(window: Window, x: Storage, out: Storage, lanes: int, type: str
         {combine}
       }}
     }}"""
-
-
-def mean(spec: Mean, x: Storage, out: Storage) -> Kernel:
-    """``ops.Mean``: buffers x, y."""
-    reduced = {a % len(x.shape) for a in spec.axes}
-    kept = iter(axes(out))
-    index = []
-    for a in range(len(x.shape)):
-        if a in reduced:
-            index.append(f"a{a}")
-            if spec.keepdims:
-                next(kept)
-        else:
-            index.append(next(kept))
-    loops = "\n  ".join(f"for (int a{a} = 0; a{a} < {x.shape[a]}; ++a{a})" for a in sorted(reduced))
-    count = prod(x.shape[a] for a in reduced)
-    type = "float" if spec.x is None else "int"
-    if spec.x is None:
-        value = finish(f"quotient(total, {literal(count)})", spec.epilogue)
-    else:
-        factor = literal(ratio(spec.x.scale, count * out_scale(spec.epilogue)))
-        value = finish(f"product(real(total - {count * spec.x.zero_point}), {factor})", spec.epilogue)
-    head = f"{type} total = 0;\n  {loops} total += x[{x.at(index)}];"
-    if out.pitch > out.channels:
-        head = f"{type} total = 0;\n  if (i{out.axis} < {out.channels})\n  {loops} total += x[{x.at(index)}];"
-    return each_element([f"const {x.type}* x"], out, 1, head, value)
-
-
-def softmax(spec: Softmax, x: Storage, out: Storage) -> Kernel:
-    """``ops.Softmax``: buffers x, exp_table, y."""
-    inverse = literal(ratio(1.0, out_scale(spec.epilogue)))
-    value = finish(f"product(real(e), quotient({inverse}, real(total)))", spec.epilogue)
-    return _softmax(spec.axis, x, out, "int", _LEAST[x.dtype], "exp_table[most - v]", value, ["const int* exp_table"])
-
-
-def _softmax(
-    axis: int, x: Storage, out: Storage, type: str, least: str, exponential: str, value: str, more: Sequence[str]
-) -> Kernel:
-    """A block of threads for each row: the largest element, then the sum, each in a tree in shared memory."""
-    axis %= len(x.shape)
-    extent, rows = x.shape[axis], prod(x.shape) // max(x.shape[axis], 1)
-    index: list[str] = []
-    declared, inner = [], 1
-    for a in reversed(range(len(x.shape))):
-        if a == axis:
-            index.insert(0, "k")
-            continue
-        declared.append(f"const int i{a} = blockIdx.x / {inner} % {x.shape[a]};")
-        index.insert(0, f"i{a}")
-        inner *= x.shape[a]
-    threads = next(t for t in (32, 64, 128, THREADS) if t >= min(extent, THREADS))
-    each = f"for (int k = threadIdx.x; k < {extent}; k += {threads})"
-    tree = (
-        f"for (int half = {threads // 2}; half; half /= 2) {{ barrier(); if (threadIdx.x < half) parts[threadIdx.x] = "
-    )
-    parameters = signature([f"const {x.type}* x", *more, f"{out.type}* y"])
-    text = f"""QC_KERNEL({threads}) {NAME}({parameters}) {{
-  QC_SHARED(memory);
-  {type}* const parts = reinterpret_cast<{type}*>(memory);
-  {" ".join(declared)}
-  {type} part = {least};
-  {each} part = max(part, {type}(x[{x.at(index)}]));
-  parts[threadIdx.x] = part;
-  {tree}max(parts[threadIdx.x], parts[threadIdx.x + half]); }}
-  barrier();
-  const {type} most = parts[0];
-  barrier();
-  part = 0;
-  {each} {{ const {type} v = x[{x.at(index)}]; part += {exponential}; }}
-  parts[threadIdx.x] = part;
-  {tree}parts[threadIdx.x] + parts[threadIdx.x + half]; }}
-  barrier();
-  const {type} total = parts[0];
-  {each} {{
-    const {type} v = x[{x.at(index)}], e = {exponential};
-    y[{out.at(index)}] = {value};
-  }}
-}}
-"""
-    return Kernel(text, rows, threads, 4 * threads)
 
 
 def resize_linear(spec: ResizeLinear, x: Storage, out: Storage) -> Kernel:

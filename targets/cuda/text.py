@@ -44,7 +44,7 @@ class Operand:
     def packs(self, out: Storage, lanes: int) -> bool:
         """Whether the elements beside ``lanes`` of the result's lie side by side, too."""
         s = self.storage
-        return s.axis == out.axis and s.shape[s.axis] == out.shape[out.axis] and s.pitch % lanes == 0
+        return s.axis == out.axis and s.channels == out.channels and s.pitch % lanes == 0 and s.pitch >= out.pitch
 
     def read(self, out: Storage, lanes: int, index: Sequence[str] | None = None) -> tuple[str, str]:
         """(statements before the loop over lanes j, element j). index: of the first lane; that of the result if None.

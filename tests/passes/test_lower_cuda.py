@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from qcompile import graph
+from qcompile.passes.base import shape_of
 from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
@@ -145,3 +147,34 @@ def test_normalization_over_channels_is_near_the_oracle():
     feeds, got = feeds_of(form), np.zeros((2, 7, 5, 5), np.float32)
     Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
     np.testing.assert_allclose(got, interpreter.run(form, feeds)["y"], rtol=1e-5)
+
+
+def test_floats_are_not_read_behind_their_rows():
+    """40 floats a pixel become 40 codes in rows of 48."""
+
+    def write(b, x):
+        return [conv(b, b.emit(op.permute_dims(x, [0, 3, 1, 2]), "p"), 8)]
+
+    form = integer_of(module(write, x=(1, 3, 3, 40)))
+    program, _ = lower_cuda(form)
+    feeds, got = feeds_of(form), np.zeros((1, 8, 3, 3), np.float32)
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
+    np.testing.assert_array_equal(got, interpreter.run(form, feeds)["y"])
+
+
+@pytest.mark.parametrize("window", [(7, 7), (2, 2)])
+def test_few_pooled_pixels_are_made_by_many_threads(window):
+    def write(b, x):
+        c = conv(b, x, 20, "c")
+        pooled = b.emit(op.nn.avg_pool2d(c, window, strides=window), "p")
+        return [conv(b, pooled, 8, "d"), b.emit(op.mean(c, [2, 3]), "m")]
+
+    form = integer_of(module(write, x=(1, 4, 14, 14)))
+    program, notes = lower_cuda(form)
+    shared = {note.op: note.note for note in notes}
+    assert shared["mean"] == "32 rows x 32 threads"
+    assert shared["avg_pool2d"] == ("32 rows x 8 threads" if window == (7, 7) else "")
+    feeds, got = feeds_of(form), [np.zeros(shape_of(o), np.float32) for o in graph.read(form).outputs]
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), got)
+    for value, want in zip(got, interpreter.run(form, feeds).values(), strict=True):
+        np.testing.assert_array_equal(value, want)
