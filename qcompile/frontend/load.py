@@ -38,13 +38,14 @@ def load_graph(source: str | Path | onnx.ModelProto) -> OnnxGraph:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model, convert_version=True)
     graph = read_graph(model.graph, folder, name)
+    graph.inputs = [_input(value, name) for value in model.graph.input if value.name not in graph.constants]
     graph.opsets, graph.source = opsets, name
     graph.source_bytes = size or sum(value.nbytes for value in graph.constants.values())
     return graph
 
 
 def read_graph(proto: onnx.GraphProto, folder: str = "", where: str = "") -> OnnxGraph:
-    """The graph (or subgraph) of a message; Constant nodes become constants."""
+    """The graph (or subgraph) of a message, without its inputs; Constant nodes become constants."""
     constants = {t.name: _array(t, folder, where) for t in proto.initializer}
     for sparse in proto.sparse_initializer:
         constants[sparse.values.name] = _dense(sparse, folder, where)
@@ -55,8 +56,7 @@ def read_graph(proto: onnx.GraphProto, folder: str = "", where: str = "") -> Onn
             constants[node.outputs[0]] = _constant(node)
         else:
             nodes.append(node)
-    inputs = [_input(value, where) for value in proto.input if value.name not in constants]
-    return OnnxGraph(inputs, [value.name for value in proto.output], nodes, constants, {})
+    return OnnxGraph([], [value.name for value in proto.output], nodes, constants, {})
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, int]:

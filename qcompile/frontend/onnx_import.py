@@ -14,13 +14,14 @@ from tvm import relax
 from qcompile.errors import QCompileError
 from qcompile.frontend import op_conv, op_math, op_quantized, op_recurrent, op_reduce, op_resize, op_shape
 from qcompile.frontend.context import NodeContext, Result, Value
+from qcompile.frontend.control_flow import write_out
 from qcompile.frontend.dynamic_quantization import float_products
 from qcompile.frontend.emit import Emitter
 from qcompile.frontend.fold import evaluate
 from qcompile.frontend.function_bodies import function_body
 from qcompile.frontend.input_shapes import resolve_inputs
-from qcompile.frontend.load import load_graph, read_graph
-from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, MICROSOFT, Node, OnnxGraph
+from qcompile.frontend.load import load_graph
+from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, MICROSOFT, Node, OnnxGraph, subgraph_reads
 from qcompile.frontend.op_tvm import MICROSOFT_OPERATORS, tvm_converter
 from qcompile.frontend.output_names import name_after_outputs, rename_plan
 from qcompile.frontend.strip_quantization import strip_quantization
@@ -74,13 +75,17 @@ class _Importer:
         self.emit = Emitter(params, tensors | {s.name for s in specs})
         self.values: dict[str, Value] = dict(graph.constants)
         self.values.update((s.name, p) for s, p in zip(specs, params, strict=True))
-        self._read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+        self._read = _read_in(graph)
         self._constants: dict[int, tuple[np.ndarray, relax.Expr]] = {}
+
+    @property
+    def opset(self) -> int:
+        return self.graph.opset
 
     def model(self, notes: tuple[str, ...]) -> Model:
         for node in self.graph.nodes:
-            self._convert(node)
-        outputs = [self._expr(self._value(name, f"output {name}")) for name in self.graph.outputs]
+            self.convert(node)
+        outputs = [self._expr(self.value(name, f"output {name}")) for name in self.graph.outputs]
         specs = tuple(
             TensorSpec(name, tuple(int(d) for d in value.ty.shape.values), str(value.ty.dtype))
             for name, value in zip(self.graph.outputs, outputs, strict=True)
@@ -95,7 +100,7 @@ class _Importer:
             notes=notes,
         )
 
-    def _value(self, name: str, where: str) -> Value:
+    def value(self, name: str, where: str) -> Value:
         if name not in self.values:
             raise QCompileError(
                 f"nothing computes its input {name!r}", node=where, remedy="mend or re-export the model"
@@ -109,25 +114,24 @@ class _Importer:
             self._constants[id(value)] = (value, relax.const(np.asarray(value, order="C"), str(value.dtype)))
         return self._constants[id(value)][1]
 
-    def _convert(self, node: Node) -> None:
-        inputs = tuple(self._value(name, node.label) if name else None for name in node.inputs)
-        if node.op_type == "If" and node.domain in DEFAULT_DOMAINS:
-            self._inline_if(node, inputs[0])
+    def convert(self, node: Node) -> None:
+        inputs = tuple(self.value(name, node.label) if name else None for name in node.inputs)
+        if write_out(node, self):
             return
         if all(v is None or isinstance(v, np.ndarray) for v in inputs):
-            folded = evaluate(node, inputs, self.graph.opset)
+            folded = evaluate(node, inputs, self.opset)
             if folded is not None:
                 self.values.update(zip(node.outputs, folded, strict=True))
                 return
         wanted = tuple(name in self._read for name in node.outputs)
         if _by_definition(node, wanted):
-            body = function_body(node, [_type(v) for v in inputs], self.graph.opset)
+            body = function_body(node, [_type(v) for v in inputs], self.opset)
             if body is not None:
-                self._inline(body)
+                self.inline(body)
                 return
         converter = _converter(node)
         self.emit.begin(node)
-        ctx = NodeContext(node, inputs, wanted, self.graph.opset, self.emit, self._expr)
+        ctx = NodeContext(node, inputs, wanted, self.opset, self.emit, self._expr)
         try:
             result = converter(ctx)
             results = result if isinstance(result, list) else [result]
@@ -143,25 +147,18 @@ class _Importer:
                 remedy="check its attributes and input shapes, or cut the model before this node",
             ) from error
 
-    def _inline_if(self, node: Node, condition: Value | None) -> None:
-        """The branch that a constant condition takes, in place of the node."""
-        if not isinstance(condition, np.ndarray):
-            raise QCompileError(
-                "its condition is computed from the data",
-                node=node.label,
-                remedy="export the model without control flow",
-            )
-        branch = read_graph(node.get("then_branch" if condition.any() else "else_branch"), where=node.name)
-        self._inline(branch)
-        for name, result in zip(node.outputs, branch.outputs, strict=True):
-            self.values[name] = self._value(result, node.label)
-
-    def _inline(self, graph: OnnxGraph) -> None:
+    def inline(self, graph: OnnxGraph) -> None:
         """The nodes of a subgraph, between tensors of the graph around it."""
         self.values.update(graph.constants)
-        self._read |= {name for inner in graph.nodes for name in inner.inputs} | set(graph.outputs)
+        self._read |= _read_in(graph)
         for inner in graph.nodes:
-            self._convert(inner)
+            self.convert(inner)
+
+
+def _read_in(graph: OnnxGraph) -> set[str]:
+    """What nodes of a graph, branches among them, and those who asked for it read."""
+    inputs = {name for node in graph.nodes for name in node.inputs}
+    return inputs.union(graph.outputs, *(subgraph_reads(node) for node in graph.nodes))
 
 
 def _by_definition(node: Node, wanted: Sequence[bool]) -> bool:
@@ -194,7 +191,7 @@ def _converter(node: Node) -> Callable[[NodeContext], Result]:
             node=node.label,
             remedy="qcompile needs static shapes: cut the model before this node",
         )
-    if node.op_type in ("Loop", "Scan", "SequenceMap"):
+    if node.op_type == "SequenceMap":
         raise QCompileError(
             "control flow is not supported", node=node.label, remedy="export the model with the loop unrolled"
         )

@@ -144,7 +144,8 @@ def test_control_flow():
     choose = node("If", "c", name="choose", then_branch=branch("Relu"), else_branch=branch("Neg"))
     proto = model([choose], {"x": (3,), "c": ()}, dtypes={"c": np.bool_})
     assert message(proto) == (
-        "choose (If): its condition is computed from the data; export the model without control flow"
+        "choose (If): its condition (c) is computed from the data; "
+        "export the model without control flow, or make what decides about it a constant"
     )
 
 

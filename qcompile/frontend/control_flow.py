@@ -1,0 +1,210 @@
+"""Control flow whose course shapes and constants decide: the branch of an If, the steps of a Loop or Scan written out.
+
+::
+
+    Loop(3, True, s, body: s -> s + x)   ->   s1 = s + x; s2 = s1 + x; s3 = s2 + x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from qcompile.errors import QCompileError
+from qcompile.frontend.context import Value
+from qcompile.frontend.load import read_graph
+from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, Node, OnnxGraph
+
+_MOST_NODES = 5000  # of all steps together: more take minutes to build
+_UNKNOWN = "export the model without control flow, or make what decides about it a constant"
+
+
+class Importer(Protocol):
+    """What is imported so far, and how to go on."""
+
+    values: dict[str, Value]
+
+    @property
+    def opset(self) -> int: ...
+    def value(self, name: str, where: str) -> Value: ...
+    def inline(self, graph: OnnxGraph) -> None: ...
+
+
+def write_out(node: Node, importer: Importer) -> bool:
+    """Imports what ``node`` comes to, if it is control flow; whether it was.
+
+    Raises ``QCompileError`` where the data decides, or steps are too many.
+    """
+    kinds = {"If": _if, "Loop": _loop, "Scan": _scan}
+    if node.domain not in DEFAULT_DOMAINS or node.op_type not in kinds:
+        return False
+    kinds[node.op_type](node, importer)
+    return True
+
+
+def _if(node: Node, importer: Importer) -> None:
+    condition = _constant(node, importer, 0, "condition")
+    branch = read_graph(node.get("then_branch" if condition.any() else "else_branch"), where=node.name)
+    importer.inline(branch)
+    _define(node.outputs, [importer.value(name, node.label) for name in branch.outputs], importer)
+
+
+def _loop(node: Node, importer: Importer) -> None:
+    body = _Body.of(node)
+    most = int(_constant(node, importer, 0, "number of steps").item()) if node.input(0) else None
+    goes_on = not node.input(1) or bool(_constant(node, importer, 1, "condition").item())
+    state = [importer.value(name, node.label) for name in node.inputs[2:]]
+    pieces: list[list[str]] = []
+    step = 0
+    while goes_on and (most is None or step < most):
+        body.check_size(max(most or 0, step + 1))
+        results = body.step(step, [np.asarray(step, np.int64), np.asarray(True), *state], importer)
+        condition = importer.value(results[0], node.label)
+        if not isinstance(condition, np.ndarray):
+            raise QCompileError("whether it goes on is computed from the data", node=node.label, remedy=_UNKNOWN)
+        goes_on = bool(condition.item())
+        state = [importer.value(name, node.label) for name in results[1 : 1 + len(state)]]
+        pieces.append(results[1 + len(state) :])
+        step += 1
+    _define(node.outputs[: len(state)], state, importer)
+    _stack(node, node.outputs[len(state) :], pieces, (), (), importer)
+
+
+def _scan(node: Node, importer: Importer) -> None:
+    if importer.opset < 9:
+        raise QCompileError("Scan of opset 8 is not supported", node=node.label, remedy="export with a newer opset")
+    body, count = _Body.of(node), int(node.get("num_scan_inputs"))
+    state = [importer.value(name, node.label) for name in node.inputs[:-count]]
+    scanned = node.inputs[-count:]
+    axes = list(node.get("scan_input_axes") or [0] * count)
+    backwards = list(node.get("scan_input_directions") or [0] * count)
+    steps = _extent(importer.value(scanned[0], node.label), axes[0])
+    body.check_size(steps)
+    pieces: list[list[str]] = []
+    for step in range(steps):
+        elements = []
+        for source, axis, back in zip(scanned, axes, backwards, strict=True):
+            at, element = f"{body.prefix}{step}~at~{back}", f"{body.prefix}{step}~of~{source}~{axis}~{back}"
+            importer.values[at] = np.asarray(steps - 1 - step if back else step, np.int64)
+            gather = Node("Gather", (source, at), (element,), node.name, {"axis": axis})
+            importer.inline(_only(gather, element))
+            elements.append(importer.value(element, node.label))
+        results = body.step(step, [*state, *elements], importer)
+        state = [importer.value(name, node.label) for name in results[: len(state)]]
+        pieces.append(results[len(state) :])
+    _define(node.outputs[: len(state)], state, importer)
+    axes, backwards = (list(node.get(f"scan_output_{which}") or []) for which in ("axes", "directions"))
+    _stack(node, node.outputs[len(state) :], pieces, axes, backwards, importer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The graph of one step; names of its tensors are made the step's own."""
+
+    node: Node
+    graph: OnnxGraph
+    inputs: tuple[str, ...]
+    prefix: str
+
+    @staticmethod
+    def of(node: Node) -> _Body:
+        proto: onnx.GraphProto = node.get("body")
+        graph = read_graph(proto, where=node.name)
+        inputs = tuple(value.name for value in proto.input)
+        return _Body(node, graph, inputs, f"{next(name for name in node.outputs if name)}~")
+
+    def check_size(self, steps: int) -> None:
+        count = len(self.graph.nodes)
+        if steps * count > _MOST_NODES:
+            raise QCompileError(
+                f"its {steps} steps of {count} operators are too many to write out",
+                node=self.node.label,
+                remedy="give a shorter input (--input-shapes), or export the model without control flow",
+            )
+
+    def step(self, number: int, arguments: Sequence[Value], importer: Importer) -> list[str]:
+        """Imports one step; the names of its results."""
+        made = {name for inner in self.graph.nodes for name in inner.outputs if name}
+        names = {name: f"{self.prefix}{number}~{name}" for name in (*made, *self.inputs)}
+        names |= {name: f"{self.prefix}{name}" for name in self.graph.constants}
+        _define([names[name] for name in self.inputs], arguments, importer)
+        nodes = [_renamed(inner, names) for inner in self.graph.nodes]
+        constants = {names[name]: value for name, value in self.graph.constants.items()}
+        results = [names.get(name, name) for name in self.graph.outputs]
+        importer.inline(replace(self.graph, outputs=results, nodes=nodes, constants=constants))
+        return results
+
+
+def _renamed(node: Node, names: Mapping[str, str]) -> Node:
+    attributes = {
+        key: _renamed_graph(value, names) if isinstance(value, onnx.GraphProto) else value
+        for key, value in node.attributes.items()
+    }
+    inputs, outputs = (tuple(names.get(n, n) for n in some) for some in (node.inputs, node.outputs))
+    return replace(node, inputs=inputs, outputs=outputs, attributes=attributes)
+
+
+def _renamed_graph(proto: onnx.GraphProto, names: Mapping[str, str]) -> onnx.GraphProto:
+    """A branch or body inside a step, which reads tensors of the step; names are unique in all of a model."""
+    copy = onnx.GraphProto()
+    copy.CopyFrom(proto)
+    for node in copy.node:
+        for some in (node.input, node.output):
+            some[:] = [names.get(name, name) for name in some]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                attribute.g.CopyFrom(_renamed_graph(attribute.g, names))
+    for output in copy.output:
+        output.name = names.get(output.name, output.name)
+    return copy
+
+
+def _stack(
+    node: Node,
+    outputs: Sequence[str],
+    pieces: Sequence[Sequence[str]],
+    axes: Sequence[int],
+    backwards: Sequence[int],
+    importer: Importer,
+) -> None:
+    """The results of all steps side by side, along a new axis."""
+    for index, output in enumerate(outputs):
+        if not output:
+            continue
+        if not pieces:
+            raise QCompileError("it has no steps", node=node.label, remedy="mend or re-export the model")
+        axis, parts = axes[index] if axes else 0, []
+        for number, results in enumerate(pieces):
+            part, at = f"{output}~{number}~part", f"{output}~axis"
+            importer.values[at] = np.asarray([axis], np.int64)
+            by_input = importer.opset >= 13
+            inputs, attributes = ((results[index], at), {}) if by_input else ((results[index],), {"axes": [axis]})
+            importer.inline(_only(Node("Unsqueeze", inputs, (part,), node.name, attributes), part))
+            parts.append(part)
+        ordered = tuple(parts[::-1] if backwards and backwards[index] else parts)
+        importer.inline(_only(Node("Concat", ordered, (output,), node.name, {"axis": axis}), output))
+
+
+def _only(node: Node, output: str) -> OnnxGraph:
+    return OnnxGraph([], [output], [node], {}, {})
+
+
+def _define(names: Sequence[str], values: Sequence[Value], importer: Importer) -> None:
+    importer.values.update({name: value for name, value in zip(names, values, strict=True) if name})
+
+
+def _constant(node: Node, importer: Importer, index: int, what: str) -> np.ndarray:
+    value: Any = importer.value(node.input(index), node.label)
+    if not isinstance(value, np.ndarray):
+        raise QCompileError(
+            f"its {what} ({node.input(index)}) is computed from the data", node=node.label, remedy=_UNKNOWN
+        )
+    return value
+
+
+def _extent(value: Any, axis: int) -> int:
+    return value.shape[axis] if isinstance(value, np.ndarray) else int(value.ty.shape.values[axis])
