@@ -30,7 +30,8 @@ from qcompile.passes.legalize_cuda import legalize_cuda
 from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS, has_row
 from qcompile.passes.lower_layers import KernelNote, is_tensor
 from qcompile.passes.plan_memory import Lifetime, plan_memory
-from qcompile.targets.cuda import movement
+from qcompile.targets.cuda import launch_time, movement
+from qcompile.targets.cuda.architectures import architecture
 from qcompile.targets.cuda.program import Program
 from qcompile.targets.cuda.rows import ROWS, CudaTarget
 from qcompile.targets.cuda.storage import NARROW, Storage, channels_last, plain, rows_last
@@ -138,6 +139,13 @@ def legalized(module: IRModule) -> IRModule:
     return legalize_cuda(module, OPERATORS, has_row)
 
 
+def predict_launches(module: IRModule, target: CudaTarget) -> list[tuple[KernelNote, float]]:
+    """The launches of a module in integer form, and the seconds that each is predicted to take; default schedules."""
+    lowering = CudaLowering(legalized(module), target, Kernels(), Constants(), default_schedules)
+    lowering.run()
+    return list(zip(lowering.notes, lowering.seconds(), strict=True))
+
+
 class CudaLowering:
     """One run, for one architecture: where each tensor of ``main`` lies."""
 
@@ -186,6 +194,11 @@ class CudaLowering:
             for call, note in zip(self._calls, self.notes, strict=True)
         )
         return Program(self._kernels.text, launches, np.zeros(0, np.uint8), total + _SLACK)
+
+    def seconds(self) -> list[float]:
+        """Of each launch, predicted, in the order of ``notes``."""
+        gpu = architecture(self.target.architecture)
+        return [launch_time.seconds(c.launch, sum(b.size for b in c.buffers), gpu) for c in self._calls]
 
     def _lower(self, var: relax.Var, value: relax.Expr) -> None:
         spec = called_spec(self.module, value)

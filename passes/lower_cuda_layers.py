@@ -133,10 +133,11 @@ def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
     spec, shape, x, out = layer.spec, layer.shape, layer.x, layer.out
     bias, *rest = layer.others
     residual = (rows_last if out.axis > 1 else channels_last)(out.shape, added_as(x.dtype)) if rest else None
+    gpu = architecture(lowering.target.architecture)
     if x.is_narrow and (not isinstance(spec, ops.Conv2d) or _own_groups(spec, layer.weight)):
-        kernel, constants = contract_floats(spec, shape, layer.weight, array(bias), x, out, residual)
+        kernel, constants = contract_floats(spec, shape, layer.weight, array(bias), x, out, residual, arch=gpu)
     else:
-        kernel, packed = float_product(spec, shape, layer.weight, x, out, residual)
+        kernel, packed = float_product(spec, shape, layer.weight, x, out, residual, gpu)
         constants = (packed, array(bias))
     residuals = [lowering.place(r, residual) for r in rest]
     kind = NARROW.get(x.dtype, "f32")

@@ -89,9 +89,17 @@ class Target:
             mattr=(*self.mattr, *(f"+{llvm[f]}" for f in new)),
         )
 
+    @property
+    def choice(self) -> tuple[str, ...]:
+        """The formats that mixed precision chooses among unless others are named, besides fp32."""
+        return ("int8", "w4a8", "bf16")
+
     def format(self, word: str) -> str:
         """The format that is meant by a name of one: itself, see ``CudaTarget.words``."""
         return word
+
+    def check(self, name: str, node: str = "") -> None:
+        """Nothing: a CPU computes every format, those that it has no instructions for in float32 on rounded numbers."""
 
     def with_threads(self, threads: int) -> Target:
         return replace(self, threads=threads)

@@ -17,6 +17,7 @@ from qcompile.analyze.configurations import Wish
 from qcompile.analyze.costs import measured_costs, predicted_costs
 from qcompile.analyze.data import EvaluationData, Sample, evaluation_data
 from qcompile.analyze.detect import choose_metric
+from qcompile.analyze.gpu_costs import gpu_costs
 from qcompile.analyze.kept import closing, kept_simulation, simulation_folder
 from qcompile.analyze.measure import Groups, measure, measure_with, prepare, release
 from qcompile.analyze.run import executor_of, measure_all
@@ -28,7 +29,8 @@ from qcompile.model import Model
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulate import simulate
 from qcompile.simulate.simulation import Simulation
-from qcompile.targets.select import can_run, select_target
+from qcompile.targets.cuda.rows import CudaTarget
+from qcompile.targets.select import can_run, select_row
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import DEFAULT_RECORDS
 
@@ -37,7 +39,7 @@ def analyze(
     model: Model,
     plans: Mapping[str, QuantPlan] | QuantPlan,
     data: Any,
-    target: str | Target = "native",
+    target: str | Target | CudaTarget = "native",
     *,
     metric: str | Callable[..., Any] | None = None,
     num_samples: int | None = None,
@@ -62,7 +64,8 @@ def analyze(
     data: samples, as ``calibration_data`` takes them, read once; arrays that are no inputs are labels for the metric.
     target, threads, tuning_records: as for ``build``.
     measure_seconds: time every layer in each format, and casts, on this machine. For a target that it cannot run, for
-    several threads, and if False, times are those of ``layer_costs``: from tuning logs, or predicted.
+    several threads, and if False, times are those of ``layer_costs``: from tuning logs, or predicted; for a GPU, which
+    losses are simulated of on this machine's CPU, predicted (``gpu_costs``).
     metric: "kl", "mse" (relative squared error), "sqnr", "cosine", "top1", "perplexity" (the last two need labels),
     "module:function" or a function, see ``make_metric``; None: "kl" for models that choose between classes, else "mse".
     groups: layers that take one format together; those that ``find_ties`` finds if None.
@@ -79,7 +82,7 @@ def analyze(
     """
     plans = {"int8": plans} if isinstance(plans, QuantPlan) else dict(plans)
     formats = tuple(name for name in plans if name != FLOAT)
-    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    row = (select_row(target) if isinstance(target, str) else target).with_threads(threads)
     chosen = choose_metric(model, metric)
     structure = Structure(graph.read(model.module))
     ties = find_ties(structure, plans) if groups is None else list(groups)
@@ -108,7 +111,9 @@ def analyze(
         finally:
             release()
         losses = Losses(chosen, simulation, wish, sums)
-        if measure_seconds and threads == 1 and can_run(row):
+        if isinstance(row, CudaTarget):
+            costs = gpu_costs(model, {name: plans[name] for name in formats}, structure, row)
+        elif measure_seconds and threads == 1 and can_run(row):
             costs = measured_costs(simulation, first.feed)
         else:
             others = {name: plans[name] for name in formats}

@@ -20,6 +20,7 @@ from qcompile.assign.totals import totals, uniform_formats
 from qcompile.model import Model
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulation import Simulation
+from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.target import Target
 
 
@@ -75,7 +76,7 @@ def tabulate(
     ties: Sequence[Tie],
     losses: Losses,
     costs: Costs,
-    target: Target,
+    target: Target | CudaTarget,
     samples: int,
 ) -> SensitivityTable:
     planned = {name: plan for name, plan in plans.items() if name != FLOAT}

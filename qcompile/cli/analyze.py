@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qcompile.cli.console import remark, show, show_json
+from qcompile.cli.mixed import chosen_formats
 from qcompile.cli.options import (
     OUT,
     BiasCorrection,
@@ -92,12 +93,13 @@ def analyze(
     from qcompile.analyze.data import evaluation_data
     from qcompile.calibrate import RANDOM_DATA_WARNING, random_data
     from qcompile.report.page import check_report, write_report
-    from qcompile.targets.select import select_target
+    from qcompile.targets.select import select_row
 
     if report is not None:
         check_report(report, out)
     check_place(out)
-    row = select_target(target)
+    row = select_row(target)
+    chosen = chosen_formats(row, names(formats or [])) or ("int8",)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []))
@@ -115,7 +117,7 @@ def analyze(
         rounding=rounding,
         bias_correction=bias_correction,
     )
-    scaled, plans = format_plans(imported, row, names(formats or []) or ("int8",), wish, times)
+    scaled, plans = format_plans(imported, row, chosen, wish, times)
     source = eval_data or calib_data or list(random_data(imported.inputs))
     if isinstance(source, list) and not any(format_of(name).codes for name in plans):
         remark(RANDOM_DATA_WARNING)  # which those who make codes have said already

@@ -12,7 +12,7 @@ import typer
 
 from qcompile.cli.assign import Objective
 from qcompile.cli.console import remark, show, show_json
-from qcompile.cli.mixed import CHOICE, MIXED, mixed_plan, mixed_wish
+from qcompile.cli.mixed import MIXED, chosen_formats, mixed_plan, mixed_wish
 from qcompile.cli.options import (
     OUT,
     BiasCorrection,
@@ -87,7 +87,7 @@ def build(
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--formats", metavar="a,b", help=f"Mixed: to choose among, besides fp32 ({','.join(CHOICE)})."),
+        typer.Option("--formats", metavar="a,b", help="Mixed: to choose among, besides fp32; default: by target."),
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="Mixed: sensitivities to use; if it is not there, left there.")
@@ -183,8 +183,10 @@ def build(
     row = select_row(target).with_threads(threads)
     precision = row.format(precision)
     cpu = None if isinstance(row, CudaTarget) else row
+    if mixed is not None:
+        chosen_formats(row, mixed.formats)
     if isinstance(row, CudaTarget):
-        _check_gpu(row, precision, plan, trials)
+        _check_gpu(row, precision if mixed is None else "fp32", plan, trials)
     records = _check_schedules(tuning_records or [], locked, trials, row)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
@@ -208,7 +210,7 @@ def build(
     if plan is not None:
         chosen = QuantPlan.load(plan)
     elif mixed is not None:
-        found = mixed_plan(imported, cpu_only(row), calibration, mixed, records, trials, times)
+        found = mixed_plan(imported, row, calibration, mixed, records, trials, times)
         chosen = found.plan
     else:
         chosen = uniform_plan(imported, cpu, calibration, times)

@@ -12,7 +12,7 @@ from qcompile.cli.budgets import nbytes, seconds
 from qcompile.cli.console import remark
 from qcompile.cli.planning import CalibrationWish, format_plans, timed, tune_plans
 from qcompile.errors import QCompileError
-from qcompile.formats import FORMATS
+from qcompile.formats import format_of
 from qcompile.plan import QuantPlan
 from qcompile.report.files import write_whole
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from qcompile.mixed.goal import Goal
     from qcompile.mixed.mixed import MixedPlan
     from qcompile.model import Model
+    from qcompile.targets.cuda.rows import CudaTarget
     from qcompile.targets.target import Target
 
 MIXED = "mixed"
-CHOICE = tuple(name for name in ("int8", "w4a8", "bf16") if name in FORMATS)  # what is chosen among, besides fp32
 _TIMED = 0.5  # seconds of calls of a build whose latency is limited
 
 
@@ -55,12 +55,12 @@ def mixed_wish(
 
     allowed = drop(max_drop) if max_drop is not None else None
     goal = Goal(allowed, seconds(latency), nbytes(size), objective)
-    return MixedWish(goal, formats or CHOICE, data, metric, table, workers)
+    return MixedWish(goal, formats, data, metric, table, workers)
 
 
 def mixed_plan(
     model: Model,
-    target: Target,
+    target: Target | CudaTarget,
     calibration: CalibrationWish,
     wish: MixedWish,
     records: Sequence[str],
@@ -74,6 +74,7 @@ def mixed_plan(
     import qcompile as qc
     from qcompile.mixed.mixed import halves_and_guard
     from qcompile.scaled import model_for
+    from qcompile.targets.select import cpu_only
 
     if calibration.integer_io:
         reason = "formats are measured with float inputs and outputs"
@@ -93,9 +94,10 @@ def mixed_plan(
         remark(f"note: sensitivities from {wish.table}, of {', '.join(row.name for row in table.formats)}")
         model = model_for(model, next(iter(table.plans.values())))
     else:
-        model, plans = format_plans(model, target, wish.formats, calibration, times)
+        formats = chosen_formats(target, wish.formats) or target.choice
+        model, plans = format_plans(model, target, formats, calibration, times)
         if trials is not None:
-            tune_plans(model, [QuantPlan(), *plans.values()], target, records, trials, times)
+            tune_plans(model, [QuantPlan(), *plans.values()], cpu_only(target), records, trials, times)
     with timed("mixed", times, "mixed precision") as update:
         found = qc.plan_mixed(
             model,
@@ -117,7 +119,15 @@ def mixed_plan(
     return found
 
 
-def _latency(model: Model, target: Target, records: Sequence[str]) -> Callable[[QuantPlan], float | None]:
+def chosen_formats(target: Target | CudaTarget, words: Sequence[str]) -> tuple[str, ...]:
+    """The formats that are meant by what a user names. Raises QCompileError for one that the target lacks."""
+    names = tuple(dict.fromkeys(target.format(format_of(word).name) for word in words))
+    for name in names:
+        target.check(name)
+    return names
+
+
+def _latency(model: Model, target: Target | CudaTarget, records: Sequence[str]) -> Callable[[QuantPlan], float | None]:
     """Seconds of one call of a build of a plan, the median; None where the target's code cannot run."""
 
     def measured(plan: QuantPlan) -> float | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qcompile.calibrate import CalibrationData
     from qcompile.model import Model, TensorSpec
     from qcompile.plan import QuantPlan
+    from qcompile.targets.cuda.rows import CudaTarget
     from qcompile.targets.target import Target
 
 
@@ -74,7 +75,11 @@ def uniform_plan(model: Model, target: Target | None, wish: CalibrationWish, tim
 
 
 def format_plans(
-    model: Model, target: Target, formats: Sequence[str], wish: CalibrationWish, times: dict[str, float]
+    model: Model,
+    target: Target | CudaTarget,
+    formats: Sequence[str],
+    wish: CalibrationWish,
+    times: dict[str, float],
 ) -> tuple[Model, dict[str, QuantPlan]]:
     """The plan of each format but fp32, of one calibration, and the model that they are of (equalized, if asked for).
 
@@ -83,7 +88,9 @@ def format_plans(
     wanted = [name for name in dict.fromkeys(formats) if format_of(name).name != "fp32"]
     if not wanted:
         raise QCompileError("nothing to compare fp32 with", node="--formats", remedy="give another format: int8")
-    return _learnt(model, target, wanted, wish, times)
+    from qcompile.targets.target import Target as Cpu
+
+    return _learnt(model, target if isinstance(target, Cpu) else None, wanted, wish, times)
 
 
 def _learnt(

@@ -23,7 +23,8 @@ from qcompile.mixed.trials import Trial, Trials, by_layer
 from qcompile.model import Model
 from qcompile.plan import QuantPlan
 from qcompile.simulate.simulate import simulate
-from qcompile.targets.select import select_target
+from qcompile.targets.cuda.rows import CudaTarget
+from qcompile.targets.select import select_row
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import DEFAULT_RECORDS
 
@@ -87,7 +88,7 @@ def plan_mixed(
     plans: Mapping[str, QuantPlan],
     data: Any,
     goal: Goal,
-    target: str | Target = "native",
+    target: str | Target | CudaTarget = "native",
     *,
     guard: str | Callable[..., Any] | None = None,
     metric: str | Callable[..., Any] | None = None,
@@ -127,7 +128,7 @@ def plan_mixed(
     QCompileError: if no choice of formats keeps the budgets of latency and size; it says what is reachable. A plan that
     drops too much is no error: see ``MixedPlan.unmet``.
     """
-    row = (select_target(target) if isinstance(target, str) else target).with_threads(threads)
+    row = (select_row(target) if isinstance(target, str) else target).with_threads(threads)
     halves, guarded = halves_and_guard(model, data, goal, guard)
     measured = choose_metric(model, table.metric if metric is None and table is not None else metric)
     halves.data.check_rows(model.outputs, guarded.metric.own or measured.own)
@@ -181,7 +182,7 @@ def halves_and_guard(
     return halves, guarded
 
 
-def _check_table(table: SensitivityTable, model: Model, target: Target) -> None:
+def _check_table(table: SensitivityTable, model: Model, target: Target | CudaTarget) -> None:
     if table.model_sha256 and model.source_sha256 and table.model_sha256 != model.source_sha256:
         raise QCompileError("the table is of another model", node=table.model, remedy="analyze this model")
     if (table.target, table.threads) != (target.name, target.threads):

@@ -22,7 +22,8 @@ from qcompile.simulate.kernels import read_kernels
 from qcompile.simulate.lowering import lowering_passes, storages_of
 from qcompile.simulate.simulation import DESCRIPTION, LIBRARY, WEIGHTS, Description, Simulation
 from qcompile.simulate.variant import Space
-from qcompile.targets.select import can_run, select_target
+from qcompile.targets.cuda.rows import CudaTarget
+from qcompile.targets.select import can_run, select_row, select_target
 from qcompile.targets.target import Target
 from qcompile.tune.lookup import LoggedSchedules, open_logs
 
@@ -30,22 +31,22 @@ from qcompile.tune.lookup import LoggedSchedules, open_logs
 def simulate(
     model: Model,
     plans: Mapping[str, QuantPlan] | QuantPlan,
-    target: str | Target = "native",
+    target: str | Target | CudaTarget = "native",
     out: str | Path | None = None,
     tuning_records: str | Path | Sequence[str | Path] = "none",
 ) -> Simulation:
     """Compiles every layer in every format; which one is taken is said with each forward pass.
 
     plans: by format, the plan with every layer in it that can be; or the one for "int8".
-    target: whose kernels are used; for one that this machine cannot run, those of the native one, which give the same
-    bits.
+    target: whose kernels are used; for one that this machine cannot run, and a GPU, those of the native one, which give
+    the same bits.
     out: folder for the library, its constants and description, for ``Simulation(folder)`` in other processes; a
     temporary one, gone with the simulation, if None.
     tuning_records: the logs that schedules are taken from, as for ``build``; layers then take the time that they take
     in a build.
     """
-    row = select_target(target) if isinstance(target, str) else target
-    row = row if can_run(row) else select_target("native")
+    wanted = select_row(target) if isinstance(target, str) else target
+    row = wanted if isinstance(wanted, Target) and can_run(wanted) else select_target("native")
     space = Space.of(model, {"int8": plans} if isinstance(plans, QuantPlan) else plans)
     form = simulation_form(model, space)
     with open_logs(tuning_records) as logs:

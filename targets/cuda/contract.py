@@ -14,11 +14,13 @@ from qcompile.targets.cuda.architectures import Architecture, architecture
 from qcompile.targets.cuda.elementwise import epilogue_function
 from qcompile.targets.cuda.storage import NARROW, Storage
 from qcompile.targets.cuda.text import NAME, Kernel, signature
-from qcompile.targets.cuda.tile_time import choose_tile
+from qcompile.targets.cuda.tile_time import choose_tile, cycles
 from qcompile.targets.cuda.tiles import STEP, Problem, Tile
 
 SM_80 = architecture("sm_80")
 _INT4_REGISTERS = 48  # that a thread takes more where it makes bytes of int4 weights
+_INT4_CYCLES = 3  # of a multiprocessor beside each product of 16 x 8 x 32: 128 sums are scaled, 64 a cycle; codes made
+_PLAIN = 12  # times what Tensor Cores take, without them: by the instructions of ``multiply_bf16``
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,17 +209,18 @@ class _Product:
     weights: np.ndarray
     channels: int
     groups: int
-    blocks: int
+    problem: Problem
     tile: Tile
-    piece: int
     launch: str
+    cycles: float
 
     def padded(self, values: np.ndarray) -> np.ndarray:
         return padded(values, self.channels, self.groups)
 
     def kernel(self, text: str, name: str) -> Kernel:
         note = f"{name} {self.tile}"
-        return Kernel(text, self.blocks, self.tile.threads, self.tile.shared_bytes, note)
+        blocks, tile = self.problem.blocks(self.tile), self.tile
+        return Kernel(text, blocks, tile.threads, tile.shared_bytes, note, self.cycles)
 
 
 def _product(
@@ -246,18 +249,23 @@ def _product(
         "SLICES": tile.slices,
         "GROUP": 0,
     }
-    blocks, launch = problem.blocks(tile), tile.launch(problem.piece, arch)
-    return _Product(constants, packed, channels, groups, blocks, tile, problem.piece, launch)
+    taken = cycles(problem, tile, arch) * (_PLAIN if x.dtype in arch.emulated else 1)
+    launch = tile.launch(problem.piece, arch)
+    return _Product(constants, packed, channels, groups, problem, tile, launch, taken)
 
 
 def _grouped(product: _Product, group_scale: np.ndarray, group: int, arch: Architecture) -> _Product:
     """With int4 weights. Parts of groups that are multiplied at once count as groups, all with the same scale."""
-    launch = product.tile.launch(product.piece, arch, _INT4_REGISTERS)
+    problem = product.problem
+    launch = product.tile.launch(problem.piece, arch, _INT4_REGISTERS)
+    products = problem.groups * problem.pixels * problem.channels * problem.length / 4096
+    taken = product.cycles + products * _INT4_CYCLES / arch.processors
     size, (outputs, groups) = gcd(group, 32), group_scale.shape
     scales = np.zeros((outputs, product.constants["K"] // size), np.uint8)
     scales[:, : groups * group // size] = np.repeat(group_scale, group // size, axis=1)
     packed = pack_groups(product.weights, scales, product.groups)
-    return replace(product, constants={**product.constants, "GROUP": size}, weights=packed, launch=launch)
+    constants = {**product.constants, "GROUP": size}
+    return replace(product, constants=constants, weights=packed, launch=launch, cycles=taken)
 
 
 def constants_text(numbers: dict[str, int], flags: dict[str, bool]) -> str:

@@ -69,7 +69,8 @@ def depthwise(
         padded(multiplier.astype(np.float32), x.pitch),
     )
     grid = -(-threads_of(shape, x.pitch, strip) // strip.threads)
-    return Kernel(text, grid, strip.threads, note=f"dp4a {strip.pixels} pixels"), arrays
+    cycles = strip_cycles(shape, x.pitch, strip, arch)
+    return Kernel(text, grid, strip.threads, note=f"dp4a {strip.pixels} pixels", cycles=cycles), arrays
 
 
 def threads_of(shape: Shape, pitch: int, strip: Strip) -> int:

@@ -6,16 +6,26 @@ them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from qcompile.ops import Conv2d, Dense
-from qcompile.targets.cuda.contract import Shape
+from qcompile.targets.cuda.architectures import Architecture
+from qcompile.targets.cuda.contract import SM_80, Shape
+from qcompile.targets.cuda.launch_time import cycles_of
 from qcompile.targets.cuda.storage import Storage
 from qcompile.targets.cuda.text import Kernel, axes, each_element, finish
 
 
 def float_product(
-    spec: Conv2d | Dense, shape: Shape, weight: np.ndarray, x: Storage, out: Storage, residual: Storage | None
+    spec: Conv2d | Dense,
+    shape: Shape,
+    weight: np.ndarray,
+    x: Storage,
+    out: Storage,
+    residual: Storage | None,
+    arch: Architecture = SM_80,
 ) -> tuple[Kernel, np.ndarray]:
     """The kernel and its weights: buffers x, weights, bias, residual (if there is one), y.
 
@@ -43,4 +53,5 @@ def float_product(
     parameters = [f"const {x.type}* x", "const float* w", "const float* bias", *added]
     value = out.stored(finish("total + bias[o]", spec.epilogue, other))
     kernel = each_element(parameters, out, 1, head, value)
+    kernel = replace(kernel, cycles=cycles_of(shape.pixels * outputs, inputs * kh * kw, arch))
     return kernel, np.ascontiguousarray(weight.transpose(2, 3, 1, 0), np.float32)

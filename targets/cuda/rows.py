@@ -39,6 +39,16 @@ class CudaTarget:
         """The format that is meant by a name of one."""
         return dict(self.words).get(word, word)
 
+    @property
+    def choice(self) -> tuple[str, ...]:
+        """The formats that mixed precision chooses among unless others are named, besides fp32."""
+        return tuple(name for name in _CHOICE if not self._older(name))
+
+    def _older(self, name: str) -> list[str]:
+        """The architectures that have no kernels of a format that is in ``formats``."""
+        least = dict(self.formats)[name]
+        return [arch for arch in self.architectures if _number(arch) < _number(least)]
+
     def check(self, name: str, node: str = "") -> None:
         """Raises ``QCompileError`` unless every architecture has kernels of a format; node: the layer that has it."""
         least = dict(self.formats).get(name)
@@ -46,9 +56,7 @@ class CudaTarget:
             known = ", ".join(name for name, _ in self.formats)
             reason, remedy = f"there are no CUDA kernels of {name}", f"give one of {known}, or build for a CPU target"
             raise QCompileError(reason, node=node or self.name, remedy=remedy)
-        number = _number(least)
-        older = [arch for arch in self.architectures if _number(arch) < number]
-        if older:
+        if older := self._older(name):
             newer = [arch for arch in self.architectures if arch not in older] or [least]
             reason = f"{name} needs the Tensor Cores of {least} or newer, and this build is for {', '.join(older)}"
             remedy = f"give --target cuda:{','.join(newer)}, or another format"
@@ -74,6 +82,8 @@ class CudaTarget:
         """A row for each architecture alone."""
         return tuple(self.narrowed(arch) for arch in self.architectures)
 
+
+_CHOICE = ("int8", "w4a8", "half")
 
 ROWS: tuple[CudaTarget, ...] = (
     CudaTarget(

@@ -21,6 +21,7 @@ class Kernel:
 
     text: its source, ``NAME`` for its name; all its parameters are pointers, the last one's is the result.
     grid, block: blocks, and threads of each. shared: bytes of shared memory a block. note: of its shape, for reports.
+    cycles: that what it computes takes, predicted, on the architecture that it was made for; 0 if next to nothing.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Kernel:
     block: int = THREADS
     shared: int = 0
     note: str = ""
+    cycles: float = 0
 
 
 @dataclass(frozen=True, slots=True)
