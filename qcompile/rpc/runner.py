@@ -13,13 +13,13 @@ import numpy as np
 
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
-from qcompile.manifest import Manifest, TensorInfo
 from qcompile.rpc.places import Place, use_threads
+from qcompile.runtime.described import Described
 from qcompile.runtime.memory import SLACK, map_file
 from qcompile.runtime.runner import Feed, checked_feed
 
 
-class RemoteRunner:
+class RemoteRunner(Described):
     """Has the inputs, outputs and ``run`` of a ``Runner``, and is a context manager: at its end the machine is free.
 
     Raises ``QCompileError`` if the artifact is damaged, the machine cannot be reached, is of another architecture or
@@ -28,7 +28,7 @@ class RemoteRunner:
 
     def __init__(self, path: str | Path, place: Place, *, verify: bool = True):
         artifact = open_artifact(path, verify)
-        self.manifest: Manifest = artifact.manifest
+        self.manifest = artifact.manifest
         self._session: Any = None
         self._main: Any = None
         self._arguments: list[Any] = []
@@ -45,14 +45,6 @@ class RemoteRunner:
         self._arguments.clear()
         self._main = self._session = None  # the server goes on with the next client when nothing refers to it
         self._stack.close()
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.outputs
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Runs the model on arrays by input name; returns arrays by output name.

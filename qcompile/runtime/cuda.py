@@ -17,6 +17,7 @@ from qcompile.artifact import WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
 from qcompile.manifest import KernelCall, Launch, Manifest, TensorInfo
 from qcompile.runtime import driver as drivers
+from qcompile.runtime.described import Described
 from qcompile.runtime.device_array import DeviceArray, is_on_device, seen
 from qcompile.runtime.driver import SHARED, Driver
 from qcompile.runtime.memory import map_file
@@ -99,24 +100,13 @@ class _Memory:
         weakref.finalize(self, _free, session.driver, session.context, self.pointer)
 
 
-class CudaRunner:
+class CudaRunner(Described):
     """A loaded model. ``run`` may be called from several threads; the calls take turns."""
 
     def __init__(self, path: str | Path, *, verify: bool = True, device: int = 0):
         self._session = _Session(path, verify, device)
+        self.manifest = self._session.manifest
         self._own = self.bind()
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._session.manifest
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.outputs
 
     @property
     def device_name(self) -> str:

@@ -17,8 +17,9 @@ import numpy as np
 
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError
-from qcompile.manifest import Manifest, TensorInfo
+from qcompile.manifest import TensorInfo
 from qcompile.runtime.counting import Executed, counting, read_counts, read_sections
+from qcompile.runtime.described import Described
 from qcompile.runtime.executable import DESCRIPTION, description_of, runner_for
 from qcompile.runtime.runner import Feed, checked_feed
 
@@ -113,13 +114,13 @@ def count_sections(
         return results, [sum(i.times for i in section) for section in read_sections(log.name)]
 
 
-class Emulator:
+class Emulator(Described):
     """An artifact of any machine, ready to be run; has the inputs, outputs and ``run`` of a ``Runner``."""
 
     def __init__(self, path: str | Path, *, verify: bool = True):
         """Raises ``QCompileError`` if the artifact is damaged, or QEMU or the runner cannot be had."""
         artifact = open_artifact(path, verify)
-        self.manifest: Manifest = artifact.manifest
+        self.manifest = artifact.manifest
         if self.manifest.launches:
             raise QCompileError("GPUs are not emulated here", node=str(path), remedy="run it on a machine that has one")
         triple = self.manifest.triple
@@ -129,14 +130,6 @@ class Emulator:
         (place / DESCRIPTION).write_text(description_of(self.manifest), encoding="utf-8")
         for name in (LIBRARY, WEIGHTS):
             (place / name).symlink_to((artifact.path / name).resolve())
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.outputs
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Runs the model on arrays by input name; returns arrays by output name.

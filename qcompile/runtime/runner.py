@@ -11,7 +11,8 @@ import numpy as np
 
 from qcompile.artifact import LIBRARY, WEIGHTS, open_artifact
 from qcompile.errors import QCompileError, nearest
-from qcompile.manifest import Manifest, TensorInfo
+from qcompile.manifest import TensorInfo
+from qcompile.runtime.described import Described
 from qcompile.runtime.device_array import Seen
 from qcompile.runtime.features import check_cpu
 from qcompile.runtime.library import load_library, use_threads
@@ -42,14 +43,14 @@ class Binding:
             runner._call(self._arguments)
 
 
-class Runner:
+class Runner(Described):
     """A loaded model. ``run`` may be called from several threads; the calls take turns."""
 
     def __init__(self, path: str | Path, *, verify: bool = True):
         import tvm_ffi
 
         artifact = open_artifact(path, verify)
-        self.manifest: Manifest = artifact.manifest
+        self.manifest = artifact.manifest
         check_cpu(self.manifest.triple, self.manifest.features, self.manifest.target, str(path))
         self._library = load_library(artifact.path / LIBRARY)
         self._entry = self._library["main"]
@@ -61,14 +62,6 @@ class Runner:
         self._own = self.bind()
         self._inputs = [(t.name, self._own.inputs[t.name], np.dtype(t.dtype), t.shape) for t in self.manifest.inputs]
         self._outputs = list(self._own.outputs.items())
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        return self.manifest.outputs
 
     def run(self, feed: Feed, *, copy: bool = True) -> dict[str, np.ndarray]:
         """Runs the model on arrays by input name; returns arrays by output name.
