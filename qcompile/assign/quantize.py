@@ -50,29 +50,10 @@ class Steps:
 
 
 def quantize(
-    model: Model,
-    data: Any,
-    precision: str = "int8",
-    target: Target | None = None,
-    exclude: Sequence[str] = (),
-    integer_inputs: Sequence[str] = (),
-    integer_outputs: Sequence[str] = (),
-    steps: Steps | None = None,
-    percent: float = PERCENTILE,
-    group_size: int = GROUP,
-    num_samples: int | None = None,
-    progress: Callable[[str], None] = lambda what: None,
-    executor: Executor | None = None,
+    model: Model, data: Any, precision: str = "int8", target: Target | None = None, **options: Any
 ) -> QuantPlan:
-    """A plan of ``model`` in one precision, by these steps; the model is compiled once and run over the data.
-
-    data: as for ``calibrate``; read several times, so what can be read only once is kept in memory. None for formats
-    that compute on floats: then nothing is learnt, and weights have their nearest codes.
-    steps: None for the default of each. progress: called with a few words on what is going on. executor: as for
-    ``calibrate``. Others as for ``plan_uniform``.
-    """
-    wish = (target, exclude, integer_inputs, integer_outputs, steps, percent, group_size, num_samples, progress)
-    return quantize_formats(model, data, (precision,), *wish, executor)[1][precision]
+    """A plan of ``model`` in one precision; options are those of ``quantize_formats``."""
+    return quantize_formats(model, data, (precision,), target, **options)[1][precision]
 
 
 def quantize_formats(
@@ -90,7 +71,13 @@ def quantize_formats(
     progress: Callable[[str], None] = lambda what: None,
     executor: Executor | None = None,
 ) -> tuple[Model, dict[str, QuantPlan]]:
-    """The plans of several precisions, and the model that all are of: one equalization, one compilation."""
+    """The plans of several precisions, and the model that all are of: one equalization, one compilation.
+
+    data: as for ``calibrate``; read several times, so what can be read only once is kept in memory. None for formats
+    that compute on floats: then nothing is learnt, and weights have their nearest codes.
+    steps: None for the default of each. progress: called with a few words on what is going on. executor: as for
+    ``calibrate``. Others as for ``plan_uniform``.
+    """
     steps = steps or Steps()
     rows = {name: format_of(name) for name in precisions}
     codes, learning = any(row.codes for row in rows.values()), any(row.integer_weights for row in rows.values())

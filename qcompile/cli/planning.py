@@ -114,10 +114,8 @@ def _learnt(
     if data is None and any(row.integer_weights for row in rows):
         remark("note: without --calib-data weights take their nearest codes")
     with timed("calibrate", times, "calibrating") as update:
-        ends = (wish.exclude, inputs, outputs)
-        learnt = qc.quantize_formats(
-            model, data, precisions, target, *ends, steps, percent, wish.group_size, progress=update
-        )
+        how = (wish.exclude, inputs, outputs, steps, percent, wish.group_size)
+        learnt = qc.quantize_formats(model, data, precisions, target, *how, progress=update)
     for note in data.notes if data is not None else ():
         remark(f"note: {note}")
     return learnt
