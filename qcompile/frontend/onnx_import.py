@@ -12,7 +12,17 @@ import onnx
 from tvm import relax
 
 from qcompile.errors import QCompileError
-from qcompile.frontend import op_conv, op_math, op_quantized, op_recurrent, op_reduce, op_resize, op_shape
+from qcompile.frontend import (
+    op_conv,
+    op_math,
+    op_norm,
+    op_quantized,
+    op_recurrent,
+    op_reduce,
+    op_resize,
+    op_shape,
+    op_signal,
+)
 from qcompile.frontend.context import NodeContext, Result, Value
 from qcompile.frontend.control_flow import write_out
 from qcompile.frontend.dynamic_quantization import float_products
@@ -31,11 +41,13 @@ from qcompile.plan import QuantPlan
 CONVERTERS: dict[str, Callable[[NodeContext], Result]] = {
     **op_conv.CONVERTERS,
     **op_math.CONVERTERS,
+    **op_norm.CONVERTERS,
     **op_shape.CONVERTERS,
     **op_reduce.CONVERTERS,
     **op_resize.CONVERTERS,
     **op_quantized.CONVERTERS,
     **op_recurrent.CONVERTERS,
+    **op_signal.CONVERTERS,
 }
 DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 

@@ -1,4 +1,4 @@
-"""Elementwise operators, matrix products, normalisation and softmax."""
+"""Elementwise operators, matrix products and softmax."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ def variadic(op: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Callable[[No
 def mean(ctx: NodeContext) -> Result:
     total = variadic(relax.op.add)(ctx)
     return relax.op.multiply(total, ctx.scalar(1 / len(ctx.inputs))) if len(ctx.inputs) > 1 else total
+
+
+def power(ctx: NodeContext) -> Result:
+    """Of the base's type, whatever the exponent's; TVM knows powers of floats of one type only."""
+    base, exponent = ctx.value(0), ctx.value(1)
+    dtype = ctx.dtype(0)
+    inner = dtype if ctx.is_float() else "float64"
+    if isinstance(exponent, np.ndarray):
+        exponent = exponent.astype(inner)
+    elif ctx.dtype(1) != inner:
+        exponent = relax.op.astype(exponent, inner)
+    base = ctx.as_expr(base) if inner == dtype else relax.op.astype(ctx.as_expr(base), inner)
+    y = relax.op.power(base, ctx.as_expr(exponent))
+    return y if inner == dtype else relax.op.astype(y, dtype)
+
+
+def is_inf(ctx: NodeContext) -> Result:
+    x = ctx.tensor(0)
+    wanted = [bound for bound, sign in ((inf, "positive"), (-inf, "negative")) if ctx.get(f"detect_{sign}", 1)]
+    ends = [relax.op.equal(x, ctx.scalar(bound)) for bound in wanted]
+    return reduce(relax.op.logical_or, ends) if ends else np.zeros(ctx.shape(), bool)
 
 
 def clip(ctx: NodeContext) -> Result:
@@ -149,42 +170,6 @@ def einsum(ctx: NodeContext) -> Result:
     return relax.op.einsum(tuple(ctx.tensor(i) for i in range(len(shapes))), equation)
 
 
-def batch_norm(ctx: NodeContext) -> Result:
-    """``x * f + g`` with constants of shape (1, C, 1, ...), computed in double precision."""
-    if ctx.get("training_mode", 0) or any(ctx.wanted[1:]):
-        raise ctx.fail("batch normalisation in training mode is not supported", "export the model for inference")
-    if not ctx.get("spatial", 1):
-        raise ctx.unsupported("batch normalisation with statistics for each pixel")
-    gamma, beta, mean_, var = (ctx.constant(i, "parameter").astype(np.float64) for i in range(1, 5))
-    factor = gamma / np.sqrt(var + ctx.get("epsilon", 1e-5))
-    shape = (1, -1, *[1] * (len(ctx.shape()) - 2)) if len(ctx.shape()) > 1 else (-1,)
-    f, g = (v.reshape(shape).astype(ctx.dtype()) for v in (factor, beta - mean_ * factor))
-    return relax.op.add(relax.op.multiply(ctx.tensor(0), ctx.as_expr(f)), ctx.as_expr(g))
-
-
-def instance_norm(ctx: NodeContext) -> Result:
-    x, rank = ctx.tensor(0), len(ctx.shape())
-    axes, shape = list(range(2, rank)), (1, -1, *[1] * (rank - 2))
-    gamma, beta = (ctx.constant(i, "parameter").reshape(shape) for i in (1, 2))
-    centred = ctx.emit.emit(relax.op.subtract(x, relax.op.mean(x, axes, keepdims=True)))
-    var = relax.op.mean(relax.op.multiply(centred, centred), axes, keepdims=True)
-    root = relax.op.sqrt(relax.op.add(var, ctx.scalar(ctx.get("epsilon", 1e-5))))
-    return relax.op.add(relax.op.multiply(relax.op.divide(centred, root), ctx.as_expr(gamma)), ctx.as_expr(beta))
-
-
-def layer_norm(ctx: NodeContext) -> Result:
-    if any(ctx.wanted[1:]):
-        raise ctx.unsupported("the output of mean or deviation")
-    axis, shape = ctx.axis(-1), ctx.shape()[ctx.axis(-1) :]
-    gamma = ctx.constant(1, "scale")
-    beta = ctx.constant(2, "bias") if ctx.has(2) else np.zeros((), gamma.dtype)
-    gamma, beta = (np.ascontiguousarray(np.broadcast_to(v, shape)) for v in (gamma, beta))
-    axes = list(range(axis, len(ctx.shape())))
-    return relax.op.nn.layer_norm(
-        ctx.tensor(0), ctx.as_expr(gamma), ctx.as_expr(beta), axes, epsilon=ctx.get("epsilon", 1e-5)
-    )
-
-
 CONVERTERS = {
     "Add": binary(relax.op.add),
     "Sub": binary(relax.op.subtract),
@@ -206,6 +191,8 @@ CONVERTERS = {
     "Floor": unary(relax.op.floor),
     "Ceil": unary(relax.op.ceil),
     "Round": unary(relax.op.round),
+    "Pow": power,
+    "IsInf": is_inf,
     "Clip": clip,
     "LeakyRelu": leaky_relu,
     "PRelu": prelu,
@@ -218,7 +205,4 @@ CONVERTERS = {
     "LogSoftmax": log_softmax,
     "Gemm": gemm,
     "Einsum": einsum,
-    "BatchNormalization": batch_norm,
-    "InstanceNormalization": instance_norm,
-    "LayerNormalization": layer_norm,
 }

@@ -188,6 +188,19 @@ def gather_nd(ctx: NodeContext) -> Result:
     return relax.op.gather_nd(ctx.tensor(0), wrapped, batch)
 
 
+def reverse_sequence(ctx: NodeContext) -> Result:
+    """The first elements of each sample along the time axis, backwards; how many is constant for each."""
+    shape, batch, time = ctx.shape(), ctx.get("batch_axis", 1), ctx.get("time_axis", 0)
+    lengths = ctx.constant(1, "lengths")
+    if (lengths == shape[time]).all():
+        return relax.op.flip(ctx.tensor(0), time)
+    steps = np.arange(shape[time])[:, None]
+    at = np.where(steps < lengths, lengths - 1 - steps, steps).astype(np.int64)  # (time, batch)
+    at = at if time < batch else at.T
+    at = at.reshape([n if axis in (batch, time) else 1 for axis, n in enumerate(shape)])
+    return relax.op.gather_elements(ctx.tensor(0), ctx.as_expr(np.ascontiguousarray(np.broadcast_to(at, shape))), time)
+
+
 def pad(ctx: NodeContext) -> Result:
     rank, shape = len(ctx.shape()), ctx.shape()
     mode = ctx.get("mode", "constant")
@@ -276,6 +289,7 @@ CONVERTERS = {
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "ReverseSequence": reverse_sequence,
     "Pad": pad,
     "Cast": cast,
     "CastLike": cast_like,

@@ -56,6 +56,27 @@ def test_integer_arithmetic():
     check(proto, {"a": np.array([-7, 7, 5, -1]), "b": np.array([2, -2, 3, 4])})
 
 
+@pytest.mark.parametrize("base", [np.float32, np.int64])
+@pytest.mark.parametrize("exponent", [np.float32, np.int32])
+@pytest.mark.parametrize("constant", [True, False])
+def test_power_has_the_type_of_its_base(base, exponent, constant):
+    values = {"b": np.array([3, 2, 5], base), "e": np.array([2, 3, 0], exponent)}
+    fixed = {"e": values.pop("e")} if constant else {}
+    dtypes = {name: value.dtype.type for name, value in values.items()} | {"y": base}
+    check(model([node("Pow", "b e")], {name: (3,) for name in values}, constants=fixed, dtypes=dtypes), values)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"detect_negative": 0}, {"detect_positive": 0}])
+def test_infinities(attributes):
+    x = np.array([1, np.inf, -np.inf, np.nan], np.float32)
+    check(model([node("IsInf", "x", **attributes)], {"x": (4,)}, dtypes={"y": np.bool_}, opset=13), {"x": x})
+
+
+@pytest.mark.parametrize("attributes", [{}, {"p": 1, "axis": 1}])
+def test_normalized_vectors(attributes):
+    check(model([node("LpNormalization", "x", **attributes)], {"x": (2, 3, 5)}))
+
+
 @pytest.mark.parametrize("low", [None, -0.5])
 @pytest.mark.parametrize("high", [None, 0.7])
 def test_clip_is_one_operator(low, high):

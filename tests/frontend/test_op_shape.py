@@ -127,6 +127,15 @@ def test_depth_to_space(mode):
     check(one("SpaceToDepth", (2, 3, 4, 6), blocksize=2))
 
 
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 3, 4]])
+@pytest.mark.parametrize(("batch", "time"), [(1, 0), (0, 1)])
+def test_reverse_sequence(lengths, batch, time):
+    shape = [2, 2, 5]
+    shape[batch], shape[time] = 3, 4
+    constants = {"n": np.array(lengths)}
+    check(model([node("ReverseSequence", "x n", batch_axis=batch, time_axis=time)], {"x": shape}, constants=constants))
+
+
 def test_casts_and_where():
     nodes = [
         node("Cast", "x", "i", to=7),
