@@ -85,7 +85,7 @@ def load(session: Any, library: Path) -> Any:
     try:
         return session.load_module(library.name)
     except RuntimeError:
-        ours, theirs = (_architecture(read) for read in (library.read_bytes, lambda: session.download(_EXECUTABLE)))
+        ours, theirs = _architecture(library.read_bytes), architecture_of(session)
         if theirs in ("", ours):
             raise
         raise QCompileError(
@@ -93,6 +93,11 @@ def load(session: Any, library: Path) -> Any:
         ) from None
     finally:
         session.remove(library.name)
+
+
+def architecture_of(session: Any) -> str:
+    """Of the machine behind a session, "x86_64"; "" where that cannot be told."""
+    return _architecture(lambda: session.download(_EXECUTABLE))
 
 
 def machine_of(cpuinfo: str) -> Machine:

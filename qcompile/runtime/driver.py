@@ -41,7 +41,7 @@ class Driver:
 
     def __init__(self, library: ctypes.CDLL):
         self._cuda = library
-        result = library.cuInit(c_uint(0))
+        result = self._result("cuInit", (c_uint(0),))
         if result == _NO_DEVICE:
             raise QCompileError("this machine has an NVIDIA driver, but no GPU that it can use", remedy=_REMEDY)
         self._check("cuInit", result)
@@ -80,8 +80,8 @@ class Driver:
 
     def load(self, image: bytes) -> int:
         """A module: of a cubin, or of PTX, which the driver compiles."""
-        module = c_void_p()
-        self._call("cuModuleLoadData", byref(module), c_char_p(image))
+        module, held = c_void_p(), ctypes.create_string_buffer(image, len(image))
+        self._call("cuModuleLoadData", byref(module), held)
         return module.value
 
     def unload(self, module: int) -> None:
@@ -89,7 +89,7 @@ class Driver:
 
     def function(self, module: int, name: str) -> int:
         function = c_void_p()
-        self._call("cuModuleGetFunction", byref(function), c_void_p(module), c_char_p(name.encode()))
+        self._call("cuModuleGetFunction", byref(function), c_void_p(module), ctypes.create_string_buffer(name.encode()))
         return function.value
 
     def allow_shared(self, function: int, size: int) -> None:
@@ -167,13 +167,19 @@ class Driver:
         return value.value
 
     def _call(self, name: str, *arguments: object) -> None:
-        self._check(name, getattr(self._cuda, name)(*arguments))
+        self._check(name, self._result(name, arguments))
+
+    def _result(self, name: str, arguments: Sequence[object]) -> int:
+        return getattr(self._cuda, name)(*arguments)
+
+    def _error_name(self, result: int) -> str:
+        text = c_char_p()
+        self._cuda.cuGetErrorName(c_int(result), byref(text))
+        return text.value.decode() if text.value else ""
 
     def _check(self, name: str, result: int) -> None:
         if not result:
             return
-        text = c_char_p()
-        self._cuda.cuGetErrorName(c_int(result), byref(text))
-        what = text.value.decode() if text.value else f"error {result}"
+        what = self._error_name(result) or f"error {result}"
         remedy = "update the driver" if result == _DRIVER_TOO_OLD else None
         raise QCompileError(f"the CUDA driver failed: {name} said {what}", remedy=remedy)
