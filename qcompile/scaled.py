@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from qcompile.errors import QCompileError
@@ -17,6 +17,13 @@ def scaled(model: Model, scales: Mapping[str, tuple[float, ...]]) -> Model:
     if not scales:
         return model
     return replace(model, module=run_passes(model.module, [equalize_channels(scales)]), channel_scales=dict(scales))
+
+
+def model_for_all(model: Model, plans: Iterable[QuantPlan]) -> Model:
+    """The one model that several plans are for."""
+    for plan in sorted(plans, key=lambda plan: not plan.channel_scales):
+        model = model_for(model, plan)
+    return model
 
 
 def model_for(model: Model, plan: QuantPlan) -> Model:

@@ -27,6 +27,7 @@ from qcompile.assign.table import FLOAT, SensitivityTable
 from qcompile.assign.ties import Tie, find_ties
 from qcompile.model import Model
 from qcompile.plan import QuantPlan
+from qcompile.scaled import model_for_all
 from qcompile.simulate.simulate import simulate
 from qcompile.simulate.simulation import Simulation
 from qcompile.targets.cuda.rows import CudaTarget
@@ -60,6 +61,7 @@ def analyze(
 
     Parameters
     ----------
+    model: as it was imported, or with the plans' channel scales.
     plans: by format, the plan with every layer in it that can be; or the one for "int8".
     data: samples, as ``calibration_data`` takes them, read once; arrays that are no inputs are labels for the metric.
     target, threads, tuning_records: as for ``build``.
@@ -81,6 +83,7 @@ def analyze(
     progress: called with the number of samples done.
     """
     plans = {"int8": plans} if isinstance(plans, QuantPlan) else dict(plans)
+    model = model_for_all(model, plans.values())
     formats = tuple(name for name in plans if name != FLOAT)
     row = (select_row(target) if isinstance(target, str) else target).with_threads(threads)
     chosen = choose_metric(model, metric)

@@ -17,6 +17,7 @@ from qcompile.model import Model
 from qcompile.passes.pipeline import run_passes
 from qcompile.passes.runtime_calls import check_runtime_calls
 from qcompile.plan import QuantPlan
+from qcompile.scaled import model_for_all
 from qcompile.simulate.form import simulation_form
 from qcompile.simulate.kernels import read_kernels
 from qcompile.simulate.lowering import lowering_passes, storages_of
@@ -37,6 +38,7 @@ def simulate(
 ) -> Simulation:
     """Compiles every layer in every format; which one is taken is said with each forward pass.
 
+    model: as it was imported, or with the plans' channel scales.
     plans: by format, the plan with every layer in it that can be; or the one for "int8".
     target: whose kernels are used; for one that this machine cannot run, and a GPU, those of the native one, which give
     the same bits.
@@ -47,7 +49,9 @@ def simulate(
     """
     wanted = select_row(target) if isinstance(target, str) else target
     row = wanted if isinstance(wanted, Target) and can_run(wanted) else select_target("native")
-    space = Space.of(model, {"int8": plans} if isinstance(plans, QuantPlan) else plans)
+    plans = {"int8": plans} if isinstance(plans, QuantPlan) else plans
+    model = model_for_all(model, plans.values())
+    space = Space.of(model, plans)
     form = simulation_form(model, space)
     with open_logs(tuning_records) as logs:
         lowered = run_passes(form.module, lowering_passes(row, LoggedSchedules(logs, row), form.variants))

@@ -7,11 +7,16 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from tvm import relax
 
 import qcompile as qc
 from qcompile.analyze.debug import debug
 from qcompile.calibrate import random_data
 from tests.building import cnn
+from tests.passes.float_modules import const, module, values
+from tests.passes.quantized_modules import model_of
+
+op = relax.op
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,28 @@ def test_every_integer_layer_worst_first(planned):
     first = next(row for row in rows if row.layer == "r0")
     assert first.node == "relu0" or first.node == "conv0"
     assert (first.sqnr_alone, first.largest_alone) == (first.sqnr_upto, first.largest_upto)
+
+
+def test_a_plan_with_scales_of_channels_is_of_the_model_as_imported():
+    """As the command gets them; its codes are of other numbers than the model's own."""
+
+    def write(b, x):
+        size = 10.0 ** np.linspace(-1, 1, 16).reshape(-1, 1, 1, 1)
+        first = b.emit(op.nn.conv2d(x, const(values(16, 3, 3, 3) * size), padding=1), "a")
+        weight = const(values(4, 16, 1, 1) / size.reshape(1, -1, 1, 1))
+        return [b.emit(op.nn.conv2d(b.emit(op.nn.relu(first), "y"), weight), "z")]
+
+    model = model_of(module(write, x=(1, 3, 10, 10)))
+    feeds = list(random_data(model.inputs, 12))
+    equal, plans = qc.quantize_formats(model, feeds, ("int8",))
+    assert plans["int8"].channel_scales
+    rows = debug(model, plans["int8"], feeds)
+    assert rows == debug(equal, plans["int8"], feeds) and rows[0].sqnr_upto > 30
+    tables = [
+        qc.analyze(each, plans, feeds, measure_seconds=False, tuning_records="none", probes=1)
+        for each in (model, equal)
+    ]
+    assert tables[0] == tables[1]
 
 
 def test_a_range_that_is_too_narrow_shows(planned):
