@@ -25,8 +25,10 @@ from qcompile.manifest import Launch, ScheduleInfo
 from qcompile.passes.assign_storage import called_spec, narrow_tensors
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
 from qcompile.passes.cuda_storage import images
+from qcompile.passes.cuda_waiting import NESTS, Waiting
 from qcompile.passes.layer_names import layer_name
 from qcompile.passes.legalize_cuda import legalize_cuda
+from qcompile.passes.lower_cuda_functions import compute
 from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS, has_row
 from qcompile.passes.lower_layers import KernelNote, is_tensor
 from qcompile.passes.plan_memory import Lifetime, plan_memory
@@ -155,12 +157,13 @@ class CudaLowering:
         self.module, self.target, self.schedules = module, target, schedules
         self.notes: list[KernelNote] = []
         self.main = graph.read(module)
-        self.definitions, self._users = self.main.definitions(), self.main.users()
+        self.definitions, self.users = self.main.definitions(), self.main.users()
         self.outputs = {o for o in self.main.outputs if isinstance(o, relax.Var)}
         self._images = images(module) - self._matrices()
+        self.waiting: dict[relax.Expr, Waiting] = {}  # what is not stored yet, and may never be
         self.parts: dict[relax.Expr, list[tuple[Buffer, Storage]]] = {}  # of tuples
         specs = {var: called_spec(module, value) for var, value in self.main.bindings}
-        self.narrow = narrow_tensors(self.main, specs, NARROW, ())  # the type that each such tensor lies in
+        self.narrow = narrow_tensors(self.main, specs, NARROW, NESTS)  # the type that each such tensor lies in
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
         self._calls: list[_Call] = []
         self._kernels, self._constants = kernels, constants
@@ -239,7 +242,9 @@ class CudaLowering:
         shape, dtype = shape_of(tensor), dtype_of(tensor)
         if tensor in self.outputs and dtype not in ("uint8", "int8"):
             return plain(shape, dtype)
-        return (channels_last if tensor in self._images else rows_last)(shape, dtype)
+        lies = channels_last if tensor in self._images else rows_last
+        narrow = lies(shape, self.narrow.get(tensor, dtype))
+        return narrow if narrow.pitch == narrow.channels else lies(shape, dtype)  # what pads floats must not be NaN
 
     def _matrices(self) -> set[relax.Expr]:
         """Tensors whose last axis is what matrix products sum over or make."""
@@ -253,6 +258,8 @@ class CudaLowering:
         """The buffer of a tensor or constant in ``storage``; moved there if it is not yet."""
         if isinstance(tensor, GenericConst):
             return self.constant(storage.store(array(tensor).reshape(storage.shape)))
+        if tensor in self.waiting:
+            compute(self, tensor, self.waiting.pop(tensor), storage)
         places = self._places[tensor]
         for known, buffer in places.items():
             if known.same_memory(storage):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst, TupleType
 
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
+from qcompile.passes.cuda_waiting import Waiting, waits
+from qcompile.passes.layer_names import layer_name
 from qcompile.targets.cuda import sort
 from qcompile.targets.cuda.nest_kernels import steps_of
 from qcompile.targets.cuda.nests import Nest, read_nests, shape_of_buffer
@@ -20,43 +24,94 @@ if TYPE_CHECKING:
 
 
 def call_tir(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    """Loop nests lie as their neighbours do; what is anything else is computed by one block, on plain tensors."""
-    function, args = lowering.module[call.args[0]], list(call.args[1].fields)
     name = re.sub(r"\W", "_", call.args[0].name_hint).rstrip("0123456789")
-    reads, writes = list(function.params[: len(args)]), list(function.params[len(args) :])
-    nests = read_nests(function)
-    if nests is None:
-        _serially(lowering, var, function, args, name)
-        return
-    storages = dict(zip(reads, (_home(lowering, arg) for arg in args), strict=True))
-    storages |= {
-        b: lowering.home(var) if len(writes) == 1 else plain(shape_of_buffer(b), str(b.ty.dtype)) for b in writes
-    }
-    numbers = [(buffer, _number(arg)) for buffer, arg in zip(reads, args, strict=True)]
-    constants = [Nest(b, (None,) * len(shape_of_buffer(b)), n) for b, n in numbers if n is not None]
-    steps, between = steps_of([*constants, *nests], storages, writes)
-    buffers = {b: lowering.new_buffer(s) for b, s in [*between.items(), *((b, storages[b]) for b in writes)]}
-    for buffer, arg in zip(reads, args, strict=True):
-        if any(buffer in step.reads for step in steps):
-            buffers[buffer] = lowering.place(arg, storages[buffer])
+    made = Waiting(lowering.module[call.args[0]], tuple(call.args[1].fields), name)
+    if not waits(lowering, var, made):
+        compute(lowering, var, made)
+
+
+def compute(lowering: CudaLowering, var: relax.Var, made: Waiting, wanted: Storage | None = None) -> None:
+    """Loop nests lie as their neighbours do; what is anything else is computed by one block, on plain tensors.
+
+    wanted: the storage that a reader wants.
+    """
+    layer, lowering.layer = lowering.layer, layer_name(var.name, {})
+    read = _expanded(lowering, made, {made.function})
+    if read is None:
+        _serially(lowering, var, made)
+    else:
+        _in_steps(lowering, var, made, *read, wanted)
+    lowering.layer = layer
+
+
+def _in_steps(
+    lowering: CudaLowering,
+    var: relax.Var,
+    made: Waiting,
+    nests: list[Nest],
+    args: dict[Any, relax.Expr],
+    wanted: Storage | None,
+) -> None:
+    """args: of buffers, what they are."""
+    writes = list(made.function.params[len(made.args) :])
+    storages = {b: _home(lowering, arg) for b, arg in args.items()}
+    storages |= {b: plain(shape_of_buffer(b), str(b.ty.dtype)) for b in writes}
+    if len(writes) == 1:
+        home = lowering.home(var)
+        fits = wanted is not None and (wanted.shape, wanted.dtype) == (home.shape, home.dtype)
+        storages[writes[0]] = wanted if fits else home
+    steps, between = steps_of(nests, storages, writes)
+    read = {b for step in steps for b in step.reads if b in args}
+    buffers = {b: lowering.place(args[b], storages[b]) for b in read}
+    buffers |= {b: lowering.new_buffer(s) for b, s in [*between.items(), *((b, storages[b]) for b in writes)]}
     for step in steps:
         if (storages | between)[step.makes].numel:
             makes = var.name if step.makes in writes else f"{var.name}~{step.makes.name}"
-            lowering.write(step.kernel, [buffers[b] for b in step.reads], buffers[step.makes], makes, name)
+            lowering.write(step.kernel, [buffers[b] for b in step.reads], buffers[step.makes], makes, made.name)
     _bind(lowering, var, [(buffers[b], storages[b]) for b in writes])
 
 
-def _serially(
-    lowering: CudaLowering, var: relax.Var, function: tirx.PrimFunc, args: list[relax.Expr], name: str
-) -> None:
+def _expanded(
+    lowering: CudaLowering, made: Waiting, taken: set[tirx.PrimFunc]
+) -> tuple[list[Nest], dict[Any, relax.Expr]] | None:
+    """The nests of a function, after those of what waits for it, and the tensors that they read by their buffers.
+
+    taken: the functions whose variables are in use.
+    """
+    own = read_nests(made.function)
+    if own is None:
+        return None
+    nests: list[Nest] = []
+    args: dict[Any, relax.Expr] = {}
+    for buffer, arg in zip(made.function.params, made.args, strict=False):
+        number, source = _number(arg), lowering.waiting.get(arg)
+        if number is not None:
+            nests.append(Nest(buffer, (None,) * len(shape_of_buffer(buffer)), number))
+            continue
+        if source is None:
+            args[buffer] = arg
+            continue
+        if source.function in taken:  # each with its own variables
+            source = replace(source, function=tvm.ir.load_json(tvm.ir.save_json(source.function)))
+        taken.add(source.function)
+        inner = _expanded(lowering, source, taken)
+        assert inner is not None, "only loop nests wait"
+        *before, last = inner[0]
+        nests += [*before, replace(last, buffer=buffer)]
+        args |= inner[1]
+    return [*nests, *own], args
+
+
+def _serially(lowering: CudaLowering, var: relax.Var, made: Waiting) -> None:
+    function, args = made.function, made.args
     reads, writes = list(function.params[: len(args)]), list(function.params[len(args) :])
     between = list(function.body.block.alloc_buffers)
     kernel = serial_kernel(function, reads, [*between, *writes])
-    made = {b: plain(shape_of_buffer(b), str(b.ty.dtype)) for b in (*between, *writes)}
-    buffers = {b: lowering.new_buffer(storage) for b, storage in made.items()}
+    kept = {b: plain(shape_of_buffer(b), str(b.ty.dtype)) for b in (*between, *writes)}
+    buffers = {b: lowering.new_buffer(storage) for b, storage in kept.items()}
     sources = [lowering.place(arg, plain(shape_of(arg), dtype_of(arg))) for arg in args]
-    lowering.launch(kernel, sources, list(buffers.values()), var.name, name)
-    _bind(lowering, var, [(buffers[b], made[b]) for b in writes])
+    lowering.launch(kernel, sources, list(buffers.values()), var.name, made.name)
+    _bind(lowering, var, [(buffers[b], kept[b]) for b in writes])
 
 
 def _bind(lowering: CudaLowering, var: relax.Var, results: list[tuple[Buffer, Storage]]) -> None:

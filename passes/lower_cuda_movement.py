@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tvm import relax
+from tvm import relax, te, topi
+from tvm.ir import GenericConst
 
 from qcompile.passes.base import dtype_of, op_name, shape_of
+from qcompile.passes.cuda_waiting import moves_later
 from qcompile.passes.movement_calls import Indices, pad_indices, part_start, resize_indices, slice_start
 from qcompile.reference.movement import is_nearest_resize
 from qcompile.targets.cuda import movement
@@ -20,16 +22,18 @@ if TYPE_CHECKING:
 
 def _reshape(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
     """The same memory where both lie in the same order, else moved there."""
+    x, shape = call.args[0], shape_of(var)
     out = lowering.home(var)
-    lowering.alias(var, lowering.place(call.args[0], out), out)
+    if isinstance(x, GenericConst) or (x not in lowering.waiting and lowering.home(x).same_memory(out)):
+        lowering.alias(var, lowering.place(x, out), out)
+    else:
+        moves_later(lowering, var, x, lambda t: topi.reshape(t, shape), "reshape")
 
 
 def _permute_dims(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
     rank = len(shape_of(var))
     order = [int(a) % rank for a in call.attrs.axes or reversed(range(rank))]
-    source, out = lowering.home(call.args[0]), lowering.home(var)
-    kernel = movement.permute_dims(order, source, out)
-    lowering.emit(var, kernel, [lowering.place(call.args[0], source)], out, "permute_dims")
+    moves_later(lowering, var, call.args[0], lambda x: topi.transpose(x, order), "permute_dims")
 
 
 def _concat(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
@@ -73,9 +77,10 @@ def _split_part(lowering: CudaLowering, var: relax.Var, value: relax.TupleGetIte
 
 
 def _slice(lowering: CudaLowering, var: relax.Var, x: relax.Expr, begin: Sequence[int], strides: Sequence[int]) -> None:
-    source, out = lowering.home(x), lowering.home(var)
-    kernel = movement.strided_slice(begin, strides, source, out)
-    lowering.emit(var, kernel, [lowering.place(x, source)], out, "strided_slice")
+    def part(t: te.Tensor) -> te.Tensor:
+        return te.compute(shape_of(var), lambda *i: t(*(b + a * s for a, b, s in zip(i, begin, strides, strict=True))))
+
+    moves_later(lowering, var, x, part, "strided_slice")
 
 
 def _pad(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:

@@ -66,11 +66,12 @@ class Scope:
 
     names: count = field(default_factory=count)
     known: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)  # of the variables that it has named
     lines: list[str] = field(default_factory=list)
 
     def inner(self) -> Scope:
         """A block inside of this one: it sees what is known here."""
-        return Scope(self.names, dict(self.known))
+        return Scope(self.names, dict(self.known), dict(self.values))
 
     def name(self, type: str, value: str, key: str = "") -> str:
         """A variable of this value. key: what else has the same value."""
@@ -79,8 +80,12 @@ class Scope:
         if (key or value) not in self.known:
             name = f"t{next(self.names)}"
             self.lines.append(f"const {type} {name} = {value};")
-            self.known[key or value] = name
+            self.known[key or value], self.values[name] = name, value
         return self.known[key or value]
+
+    def written_out(self, value: str) -> str:
+        """An expression without the variables that it names."""
+        return re.sub(r"\bt\d+\b", lambda found: self.written_out(self.values[found[0]]), value)
 
     def block(self, indent: str = "  ") -> str:
         return "".join(f"\n{indent}{line}" for line in self.lines)

@@ -69,18 +69,6 @@ def relayout(x: Storage, out: Storage) -> Kernel:
     return take(x, out, source)
 
 
-def permute_dims(order: Sequence[int], x: Storage, out: Storage) -> Kernel:
-    return take(x, out, lambda index: [index[list(order).index(a)] for a in range(len(order))])
-
-
-def strided_slice(begin: Sequence[int], strides: Sequence[int], x: Storage, out: Storage) -> Kernel:
-    def source(index: Index) -> Index:
-        scaled = [i if s == 1 else f"{i} * {s}" for s, i in zip(strides, index, strict=True)]
-        return [f"{i} + {b}" if b else i for b, i in zip(begin, scaled, strict=True)]
-
-    return take(x, out, source)
-
-
 def channel_shuffle(groups: int, x: Storage, out: Storage) -> Kernel:
     each = x.shape[1] // groups
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Reads:
         indices = [scope.name("int", i) if e > 1 else "0" for i, e in zip(indices, extents, strict=True)]
         nest = self.inlined.get(buffer)
         if nest is None:
-            return self._element(buffer, indices or ["0"])
+            return self._element(buffer, indices or ["0"], scope)
         if nest.reduced:
             self.wanted.setdefault(buffer, []).append(tuple(indices))
             return self.results.get(buffer, "0")
@@ -52,9 +53,9 @@ class Reads:
             scope.known[key] = scope.name(value_type(nest.dtype), self.value(nest, indices, scope))
         return scope.known[key]
 
-    def _element(self, buffer: Buffer, indices: list[str]) -> str:
+    def _element(self, buffer: Buffer, indices: list[str], scope: Scope) -> str:
         storage, name = self.storages[buffer], self.used.setdefault(buffer, f"x{len(self.used)}")
-        self.innermost[buffer] = indices[storage.axis]
+        self.innermost[buffer] = scope.written_out(indices[storage.axis])
         word = self.packing.word(name, storage, indices) if self.packing else ""
         return loaded(word or f"{name}[{storage.at(indices)}]", storage)
 
@@ -75,12 +76,15 @@ class Packing:
         """The element of lane j, if there is such a word; "" if not."""
         lane = f"i{self.out.axis}"
         others = [i for a, i in enumerate(indices) if a != x.axis]
-        whole = x.channels % self.lanes == 0 or x.pitch >= self.out.pitch  # words end where a row does, or before
-        aligned = x.channels == self.out.channels and x.pitch % self.lanes == 0 and whole
-        if self.lanes == 1 or not aligned or indices[x.axis] != lane or any(_moves(i, lane) for i in others):
+        found = re.fullmatch(rf"\(?{lane}(?: \+ (\d+))?\)?", indices[x.axis])
+        if self.lanes == 1 or found is None or any(_moves(i, lane) for i in others):
+            return ""
+        start = int(found[1] or 0)
+        end = start + -(-self.out.channels // self.lanes) * self.lanes  # of the last word
+        if x.pitch % self.lanes or start % self.lanes or end > x.pitch:
             return ""
         pack = f"Pack<{x.type}, {self.lanes}>"
-        at = x.at([self.first if a == x.axis else i for a, i in enumerate(indices)])
+        at = x.at([f"{self.first} + {start}" if a == x.axis else i for a, i in enumerate(indices)])
         word = self.words.setdefault(f"*reinterpret_cast<const {pack}*>({name} + {at})", f"w{len(self.words)}")
         return f"{word}.v[j]"
 

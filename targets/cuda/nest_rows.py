@@ -214,7 +214,7 @@ def _adjacent(reads: Reads) -> bool:
     if not reads.innermost:
         return True
     largest = max(reads.innermost, key=lambda buffer: reads.storages[buffer].numel)
-    return mentions(reads.innermost[largest], r"k\d+_\d+") or mentions(reads.innermost[largest], r"t\d+")
+    return mentions(reads.innermost[largest], r"k\d+_\d+")
 
 
 def _block(rows: int, length: int, adjacent: bool) -> tuple[int, int]:
