@@ -37,11 +37,11 @@ class Emulated:
         self._library.emulate.restype = ctypes.c_char_p
 
     def run(
-        self, program: Program, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], backwards: bool = False
+        self, program: Program, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], order: int = 0
     ) -> None:
         """One call of a program of these kernels; fills ``outputs``.
 
-        backwards: blocks, warps and lanes in the opposite order.
+        order: of blocks, warps and lanes: 0 forwards, 1 backwards, more for the seed of a mixed one.
 
         Raises ``QCompileError`` for what a GPU would not have done alike: a missing barrier that shows, copies out of
         place, writes outside of a buffer.
@@ -53,13 +53,13 @@ class Emulated:
             "workspace": _Guarded(program.workspace),
         }
         for launch in program.launches:
-            self._launch(launch, buffers, backwards)
+            self._launch(launch, buffers, order)
             for name, buffer in buffers.items():
                 buffer.check(f"{launch.kernel} writes outside of {name}")
         for i, y in enumerate(outputs):
             y[...] = buffers[f"output{i}"].bytes.view(y.dtype).reshape(y.shape)
 
-    def _launch(self, launch: Launch, buffers: Mapping[str, _Guarded], backwards: bool) -> None:
+    def _launch(self, launch: Launch, buffers: Mapping[str, _Guarded], order: int) -> None:
         arguments = [ctypes.c_void_p(buffers[place].bytes.ctypes.data + offset) for place, offset in launch.arguments]
         failure = self._library.emulate(
             getattr(self._library, launch.kernel),
@@ -68,7 +68,7 @@ class Emulated:
             launch.grid,
             launch.block,
             launch.shared,
-            int(backwards),
+            order,
         )
         if failure:
             raise QCompileError(failure.decode(), node=launch.kernel)

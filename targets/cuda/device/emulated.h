@@ -1,8 +1,8 @@
 // A CPU in place of a GPU: what machine.cuh has, to the bit, so that the same kernels run where there is no GPU.
 //
 // Every thread of a block is a fiber with a stack of its own. Fibers of a warp run in turns from one collective
-// instruction (ldmatrix, mma) to the next, warps from one barrier to the next, in either order: results that depend on
-// it show a missing barrier. Asynchronous copies happen no earlier than they are waited for; until then, what they will
+// instruction (ldmatrix, mma) to the next, warps from one barrier to the next: forwards, backwards, or mixed, from one
+// collective to the next of a warp drawn at random. Results that depend on it show a missing barrier. Asynchronous copies happen no earlier than they are waited for; until then, what they will
 // overwrite is poisoned. Pages around buffers that may not be read, and accesses that are not aligned, raise signals,
 // which end the kernel with words.
 
@@ -67,11 +67,11 @@ struct Lane {
 
 static Fiber fibers[MOST_THREADS];
 static int started, current;
-static Lane lanes[2][32];  // of a warp: at this collective, and at the next
+static Lane lanes[MOST_THREADS / 32][2][32];  // of each warp: at this collective, and at the next
 static jmp_buf scheduler;
 static ucontext_t fiber_context;
 static const char* failure;
-alignas(1024) static u8 shared[MOST_SHARED];
+alignas(1024) static u8 shared[MOST_SHARED + 4096];
 static int shared_size;
 static void (*body)();
 
@@ -110,30 +110,54 @@ static void start(int threads) {
   }
 }
 
-// The lanes of a warp to their next barrier, or end; a failure if they part ways.
-static void run_warp(int first, int count, bool backwards) {
-  do {
-    for (int i = 0; i < count; ++i) resume(first + (backwards ? count - 1 - i : i));
-    for (int i = 1; i < count; ++i)
-      if (fibers[first + i].state != fibers[first].state) return fail("lanes of a warp part ways");
-  } while (fibers[first].state == COLLECTIVE && !failure);
+// In which order blocks, warps and lanes run; any other number is the seed of a mixed one.
+enum Order { FORWARDS, BACKWARDS };
+static u32 random_state;
+
+static int drawn(int count) {
+  u32 mixed = random_state += 0x9E3779B9u;
+  mixed = (mixed ^ mixed >> 16) * 0x85EBCA6Bu;
+  mixed = (mixed ^ mixed >> 13) * 0xC2B2AE35u;
+  return static_cast<int>((mixed ^ mixed >> 16) % static_cast<u32>(count));
 }
 
-static void run_block(int threads, bool backwards) {
-  memset(shared, 0xA5, static_cast<size_t>(shared_size));
+// The lanes of a warp to their next collective, barrier, or end; a failure if they part ways.
+static void step_warp(int first, int count, bool backwards) {
+  for (int i = 0; i < count; ++i) resume(first + (backwards ? count - 1 - i : i));
+  for (int i = 1; i < count; ++i)
+    if (fibers[first + i].state != fibers[first].state) return fail("lanes of a warp part ways");
+}
+
+// All warps to their next barrier, or end.
+static void run_warps(int threads, int order) {
+  int left[MOST_THREADS / 32], count = 0;
+  for (int first = 0; first < threads; first += 32) left[count++] = first;
+  const int warps = count;
+  while (count > 0 && !failure) {
+    const int at = order == FORWARDS ? warps - count : order == BACKWARDS ? count - 1 : drawn(count);
+    const int first = left[at];
+    step_warp(first, min(32, threads - first), order == BACKWARDS || (order > BACKWARDS && drawn(2)));
+    if (fibers[first].state == COLLECTIVE) continue;
+    --count;
+    if (order > BACKWARDS) left[at] = left[count];
+  }
+}
+
+constexpr int BEHIND = 4096;  // bytes behind shared memory that are watched
+
+static void run_block(int threads, int order) {
+  memset(shared, 0xA5, static_cast<size_t>(shared_size + BEHIND));
   for (int t = 0; t < threads; ++t) {
     fibers[t].state = READY;
     fibers[t].collectives = fibers[t].groups = fibers[t].copies = 0;
   }
-  const int warps = (threads + 31) / 32;
   do {
-    for (int i = 0; i < warps && !failure; ++i) {
-      const int first = 32 * (backwards ? warps - 1 - i : i);
-      run_warp(first, min(32, threads - first), backwards);
-    }
-    for (int w = 1; w < warps; ++w)
-      if (fibers[32 * w].state != fibers[0].state) return fail("warps part ways at a barrier");
+    run_warps(threads, order);
+    for (int first = 32; first < threads; first += 32)
+      if (fibers[first].state != fibers[0].state) return fail("warps part ways at a barrier");
   } while (fibers[0].state == BARRIER && !failure);
+  for (int i = 0; i < BEHIND; ++i)
+    if (shared[shared_size + i] != 0xA5) return fail("a write behind shared memory");
 }
 
 static void caught(int signal) {
@@ -156,7 +180,7 @@ struct Watch {
   }
 };
 
-static inline Lane* collective() { return lanes[fibers[current].collectives++ % 2]; }
+static inline Lane* collective() { return lanes[current / 32][fibers[current].collectives++ % 2]; }
 
 static inline void check_shared(const void* p, int bytes, const char* what) {
   const u8* at = static_cast<const u8*>(p);
@@ -338,7 +362,7 @@ template <class... P> struct Call<0, P...> {
 }  // namespace emulation
 
 // Runs a kernel whose arguments are all pointers; null, or what went wrong.
-extern "C" const char* emulate(void* kernel, int count, void** arguments, int grid, int block, int shared, int backwards) {
+extern "C" const char* emulate(void* kernel, int count, void** arguments, int grid, int block, int shared, int order) {
   using namespace emulation;
   static void* function;
   static void** a;
@@ -352,10 +376,11 @@ extern "C" const char* emulate(void* kernel, int count, void** arguments, int gr
   a = arguments;
   shared_size = shared;
   start(block);
+  random_state = 1000003u * static_cast<u32>(order);
   const Watch watch;
   for (int b = 0; b < grid && !failure; ++b) {
-    blockIdx.x = backwards ? grid - 1 - b : b;
-    run_block(block, backwards != 0);
+    blockIdx.x = order == BACKWARDS ? grid - 1 - b : b;
+    run_block(block, order);
   }
   if (failure) started = 0;  // threads that were left in the middle of the kernel begin anew
   return failure;

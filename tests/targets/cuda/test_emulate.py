@@ -22,6 +22,24 @@ QC_KERNEL(64) unordered(const u8* x, u8* y) {
   memory[threadIdx.x] = x[threadIdx.x];
   y[threadIdx.x] = memory[63 - threadIdx.x];
 }
+QC_KERNEL(64) fleeting(const u8* x, u8* y) {
+  QC_SHARED(memory);
+  u32 words[4];
+  memory[threadIdx.x] = x[threadIdx.x];
+  barrier();
+  if (threadIdx.x < 32) {
+    memory[threadIdx.x] ^= 255;
+    load_matrices(words, memory);
+    memory[threadIdx.x] ^= 255;
+  } else {
+    load_matrices(words, memory);
+    y[threadIdx.x - 32] = memory[threadIdx.x - 32];
+  }
+}
+QC_KERNEL(32) behind(const u8* x, u8* y) {
+  QC_SHARED(memory);
+  memory[4096 + threadIdx.x] = x[threadIdx.x];
+}
 QC_KERNEL(32) impatient(const u8* x, u8* y) {
   QC_SHARED(memory);
   copy_async<4>(memory + 4 * threadIdx.x, x + 4 * threadIdx.x);
@@ -65,10 +83,10 @@ def emulated():
     return Emulated(templates() + KERNELS, optimize=0)
 
 
-def call(emulated, kernel: str, x: np.ndarray, size: int = 64, block: int = 32, backwards: bool = False) -> np.ndarray:
+def call(emulated, kernel: str, x: np.ndarray, size: int = 64, block: int = 32, order: int = 0) -> np.ndarray:
     launch = Launch(kernel, 1, block, 4096, (("input0", 0), ("output0", 0)))
     y = np.zeros(size, np.uint8)
-    emulated.run(Program("", (launch,), np.zeros(0, np.uint8), 0), [x], [y], backwards)
+    emulated.run(Program("", (launch,), np.zeros(0, np.uint8), 0), [x], [y], order)
     return y
 
 
@@ -77,16 +95,18 @@ def x():
     return np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8)
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-def test_threads_meet_at_barriers(emulated, x, backwards):
-    np.testing.assert_array_equal(call(emulated, "reversed", x, block=64, backwards=backwards), x[63::-1])
+@pytest.mark.parametrize("order", range(6))
+def test_threads_meet_at_barriers(emulated, x, order):
+    np.testing.assert_array_equal(call(emulated, "reversed", x, block=64, order=order), x[63::-1])
 
 
 def test_a_missing_barrier_shows(emulated, x):
-    assert any(
-        not np.array_equal(call(emulated, "unordered", x, block=64, backwards=back), x[63::-1])
-        for back in (False, True)
-    )
+    assert any(not np.array_equal(call(emulated, "unordered", x, block=64, order=order), x[63::-1]) for order in (0, 1))
+
+
+def test_what_is_there_for_a_moment_shows_where_warps_are_mixed(emulated, x):
+    equal = [np.array_equal(call(emulated, "fleeting", x, block=64, order=n)[:32], x[:32]) for n in range(8)]
+    assert equal[:2] == [True, True] and not all(equal)
 
 
 def test_copies_are_there_once_they_are_waited_for(emulated, x):
@@ -99,6 +119,7 @@ def test_copies_are_there_once_they_are_waited_for(emulated, x):
     [
         ("misaligned", "misaligned: a copy outside of shared memory, or not aligned"),
         ("divergent", "divergent: lanes of a warp part ways"),
+        ("behind", "behind: a write behind shared memory"),
         ("outside", "outside writes outside of output0"),
         ("far", "far: an access outside of every buffer"),
         ("between", "between: an access that is not aligned"),
