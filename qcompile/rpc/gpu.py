@@ -35,7 +35,14 @@ _WORD_BYTES = 100
 _MOST_ARGUMENTS = 16  # of a kernel
 # The driver's functions: an integer (i) or a buffer (b) for each argument.
 _FUNCTIONS = {
-    **{"cuInit": "i", "cuGetErrorName": "ib", "cuDeviceGetCount": "b", "cuDeviceGet": "bi", "cuDeviceGetName": "bii"},
+    **{
+        "cuInit": "i",
+        "cuDriverGetVersion": "b",
+        "cuGetErrorName": "ib",
+        "cuDeviceGetCount": "b",
+        "cuDeviceGet": "bi",
+        "cuDeviceGetName": "bii",
+    },
     **{"cuDeviceGetAttribute": "bii", "cuDevicePrimaryCtxRetain": "bi", "cuCtxSetCurrent": "i"},
     **{"cuModuleLoadData": "bb", "cuModuleUnload": "i", "cuModuleGetFunction": "bib", "cuFuncSetAttribute": "iii"},
     **{"cuMemAlloc_v2": "bi", "cuMemFree_v2": "i", "cuMemcpyHtoDAsync_v2": "ibii", "cuMemcpyDtoHAsync_v2": "biii"},

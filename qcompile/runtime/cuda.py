@@ -170,9 +170,10 @@ class CudaRunner(Described):
         """The GPU's times of so many calls, on what the inputs hold."""
         session = self._session
         driver = session.driver
-        with session.lock, _events(driver, 2) as (first, last):
-            driver.use(session.context)
-            return [_timed(driver, session.stream, first, last, self._own.launch) for _ in range(calls)]
+        with session.lock:
+            driver.use(session.context)  # of this thread, before anything is made in it
+            with _events(driver, 2) as (first, last):
+                return [_timed(driver, session.stream, first, last, self._own.launch) for _ in range(calls)]
 
 
 class CudaBinding:
@@ -202,7 +203,10 @@ class CudaBinding:
             session.driver.wait(session.stream)
 
     def launch(self, stream: int | None = None) -> None:
-        """Starts the model behind what is on a stream (a handle of the driver; the runner's own if None)."""
+        """Starts the model behind what is on a stream (a handle of the driver; the runner's own if None).
+
+        Calls on several streams must not overlap: they share the workspace.
+        """
         self._session.driver.launch_graph(self._graph, self._session.stream if stream is None else stream)
 
 

@@ -11,6 +11,7 @@ from qcompile.errors import QCompileError
 
 LIBRARY = "libcuda.so.1"
 _NO_DEVICE, _DRIVER_TOO_OLD = 100, 803
+_NOT_UNDERSTOOD = (200, 209, 218, 222)  # invalid image, no binary for this GPU, invalid or newer PTX
 _MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
 SHARED = 48 << 10  # bytes of shared memory of a block that need no leave
 _MOST_SHARED = 8  # CUfunction_attribute
@@ -45,6 +46,13 @@ class Driver:
         if result == _NO_DEVICE:
             raise QCompileError("this machine has an NVIDIA driver, but no GPU that it can use", remedy=_REMEDY)
         self._check("cuInit", result)
+
+    @property
+    def version(self) -> str:
+        """The newest CUDA that the driver knows, "12.8"."""
+        number = c_int()
+        self._call("cuDriverGetVersion", byref(number))
+        return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
     def device(self, number: int) -> int:
         device, count = c_int(), c_int()
@@ -81,7 +89,14 @@ class Driver:
     def load(self, image: bytes) -> int:
         """A module: of a cubin, or of PTX, which the driver compiles."""
         module, held = c_void_p(), ctypes.create_string_buffer(image, len(image))
-        self._call("cuModuleLoadData", byref(module), held)
+        result = self._result("cuModuleLoadData", (byref(module), held))
+        if result in _NOT_UNDERSTOOD:
+            said = self._error_name(result) or result
+            raise QCompileError(
+                f"the CUDA driver cannot load the code: {said}; it knows CUDA {self.version}",
+                remedy="update it, or build with a compiler of that version: QCOMPILE_CUDA_COMPILER=nvrtc12, or =nvcc",
+            )
+        self._check("cuModuleLoadData", result)
         return module.value
 
     def unload(self, module: int) -> None:

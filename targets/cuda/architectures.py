@@ -17,7 +17,7 @@ class Architecture:
 
     name: "sm_80". processors: multiprocessors of a card. macs: int8 multiply-accumulates a cycle by mma.sync.
     shared_bytes: shared memory of all blocks together; block_shared: of one block, at most, when it asks.
-    threads: at once. l2_bytes: that come from the L2 cache in a cycle. copies: whether it has cp.async.
+    threads, blocks: at once. l2_bytes: that come from the L2 cache in a cycle. copies: whether it has cp.async.
     hertz: of a card under load. memory: bytes a second from and to its memory.
     emulated: types of which Tensor Cores have no products, so that float32 ones take their place.
     """
@@ -28,6 +28,7 @@ class Architecture:
     shared_bytes: int
     block_shared: int
     threads: int
+    blocks: int
     l2_bytes: int
     copies: bool
     hertz: float
@@ -41,11 +42,11 @@ _KIB = 1 << 10
 # papers, and Jia et al., "Dissecting the NVidia Turing T4 GPU via Microbenchmarking", 2019; rounded. Memory: data
 # sheets of T4, A100 40 GB, A10, L40 and H100 SXM.
 ARCHITECTURES = (
-    Architecture("sm_75", 40, 1024, 64 * _KIB, 64 * _KIB, 1024, 32, False, 1.3e9, 320e9, ("bfloat16",)),
-    Architecture("sm_80", 108, 2048, 164 * _KIB, 163 * _KIB, 2048, 48, True, 1.4e9, 1555e9),
-    Architecture("sm_86", 72, 1024, 100 * _KIB, 99 * _KIB, 1536, 32, True, 1.6e9, 600e9),
-    Architecture("sm_89", 142, 1024, 100 * _KIB, 99 * _KIB, 1536, 32, True, 2.2e9, 864e9),
-    Architecture("sm_90", 132, 2560, 228 * _KIB, 227 * _KIB, 2048, 48, True, 1.7e9, 3350e9),
+    Architecture("sm_75", 40, 1024, 64 * _KIB, 64 * _KIB, 1024, 16, 32, False, 1.3e9, 320e9, ("bfloat16",)),
+    Architecture("sm_80", 108, 2048, 164 * _KIB, 163 * _KIB, 2048, 32, 48, True, 1.4e9, 1555e9),
+    Architecture("sm_86", 72, 1024, 100 * _KIB, 99 * _KIB, 1536, 16, 32, True, 1.6e9, 600e9),
+    Architecture("sm_89", 142, 1024, 100 * _KIB, 99 * _KIB, 1536, 24, 32, True, 2.2e9, 864e9),
+    Architecture("sm_90", 132, 2560, 228 * _KIB, 227 * _KIB, 2048, 32, 48, True, 1.7e9, 3350e9),
 )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from qcompile.errors import QCompileError
 
-_PACKAGE = "nvidia-cuda-nvrtc"
+_PACKAGES = {"nvrtc": "nvidia-cuda-nvrtc", "nvrtc12": "nvidia-cuda-nvrtc-cu12"}  # CUDA 13 and newer, CUDA 12
 _FLAGS = ("--std=c++17", "--fmad=false")
 _USED = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) reg", re.S
@@ -64,11 +64,14 @@ class Compiler:
 
 @cache
 def find_compiler() -> Compiler:
-    """NVRTC of the Python environment, else nvcc on the path; nvcc if QCOMPILE_CUDA_COMPILER=nvcc says so.
+    """NVRTC of the Python environment, the newer one first, else nvcc on the path.
 
+    QCOMPILE_CUDA_COMPILER=nvrtc12 or =nvcc wishes for that one: a driver loads no code of a newer generation of CUDA.
     Raises ``QCompileError`` that says what to install.
     """
-    library = None if os.environ.get("QCOMPILE_CUDA_COMPILER") == "nvcc" else _nvrtc_library()
+    wish = os.environ.get("QCOMPILE_CUDA_COMPILER")
+    packages = _PACKAGES if wish is None else {wish: _PACKAGES[wish]} if wish in _PACKAGES else {}
+    library = next(filter(None, map(_nvrtc_library, packages.values())), None)
     if library is not None:
         major, minor = ctypes.c_int(), ctypes.c_int()
         ctypes.CDLL(str(library)).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
@@ -91,9 +94,9 @@ def kernel_uses(log: str) -> dict[str, KernelUse]:
     }
 
 
-def _nvrtc_library() -> Path | None:
+def _nvrtc_library(package: str) -> Path | None:
     try:
-        files = distribution(_PACKAGE).files or ()
+        files = distribution(package).files or ()
     except PackageNotFoundError:
         return None
     found = (Path(str(file.locate())) for file in files if re.fullmatch(r"libnvrtc\.so\.\d+", file.name))

@@ -93,7 +93,8 @@ class Tile:
         if self.shared_bytes > arch.block_shared:
             return 0
         by_registers = _REGISTERS // (self.threads * self.registers)
-        return min(by_registers, arch.shared_bytes // (self.shared_bytes + _RESERVED), arch.threads // self.threads)
+        by_threads = min(arch.threads // self.threads, arch.blocks)
+        return min(by_registers, by_threads, arch.shared_bytes // (self.shared_bytes + _RESERVED))
 
     def launch(self, piece: int, arch: Architecture, more: int = 0) -> str:
         """piece: bytes of a copy of x. With small ones a thread copies many, whose places take registers, too.

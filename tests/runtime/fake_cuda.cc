@@ -36,6 +36,7 @@ int cuGetErrorName(int error, const char** text) {
   *text = error == 500 ? "CUDA_ERROR_NOT_FOUND" : error == 201 ? "CUDA_ERROR_INVALID_CONTEXT" : nullptr;
   return 0;
 }
+int cuDriverGetVersion(int* version) { return *version = 12080, 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
 int cuDeviceGet(int* device, int) { return *device = 0, 0; }
 int cuDeviceGetName(char* name, int size, int) { return snprintf(name, static_cast<size_t>(size), "emulated"), 0; }

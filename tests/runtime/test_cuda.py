@@ -144,6 +144,12 @@ def test_an_architecture_runs_code_of_its_generation(tmp_path):
         choose_image(library, (7, 0), "out")
 
 
+def test_code_that_is_newer_than_the_driver(fake):
+    broken = driver.open_driver(driver.LIBRARY)
+    with pytest.raises(qc.QCompileError, match="cannot load the code: 200; it knows CUDA 12.8; update it, or build"):
+        broken.load(b"not a cubin, which the fake driver takes for anything else")
+
+
 def test_a_driver_without_a_gpu(built, fake, monkeypatch):
     monkeypatch.setenv("FAKE_CUDA_NO_DEVICE", "1")
     with pytest.raises(qc.QCompileError, match="this machine has an NVIDIA driver, but no GPU that it can use; run"):

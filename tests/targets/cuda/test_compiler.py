@@ -62,7 +62,7 @@ def test_nvcc_may_be_asked_for(monkeypatch):
 
 
 def test_what_to_install_where_there_is_no_compiler(monkeypatch):
-    monkeypatch.setattr(compiler, "_nvrtc_library", lambda: None)
+    monkeypatch.setattr(compiler, "_nvrtc_library", lambda package: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(QCompileError, match=r"no CUDA compiler found .*; install one: pip install 'qcompile\[cuda\]'"):
         find_compiler.__wrapped__()
@@ -80,3 +80,17 @@ ptxas info    : Used 16 registers"""
     uses = kernel_uses(log)
     assert (uses["a"].registers, uses["a"].stack, uses["a"].spills) == (72, 8, 4)
     assert (uses["b"].registers, uses["b"].stack, uses["b"].spills) == (16, 0, 0)
+
+
+def test_the_compiler_of_an_older_generation_may_be_asked_for(monkeypatch):
+    """For drivers that load no code of CUDA 13."""
+    asked = []
+    monkeypatch.setattr(compiler, "_nvrtc_library", lambda package: asked.append(package))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("QCOMPILE_CUDA_COMPILER", "nvrtc12")
+    with pytest.raises(QCompileError):
+        find_compiler.__wrapped__()
+    monkeypatch.delenv("QCOMPILE_CUDA_COMPILER")
+    with pytest.raises(QCompileError):
+        find_compiler.__wrapped__()
+    assert asked == ["nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12"]
