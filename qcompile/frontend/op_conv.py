@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 
 from qcompile.frontend.context import NodeContext, Result
+from qcompile.frontend.op_volume import convolve_volume
 
 CONV = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
 CONV_TRANSPOSE = {1: relax.op.nn.conv1d_transpose, 2: relax.op.nn.conv2d_transpose, 3: relax.op.nn.conv3d_transpose}
@@ -65,13 +66,23 @@ def conv(ctx: NodeContext, out_dtype: str | None = None) -> Result:
     if rank not in CONV:
         raise ctx.unsupported(f"a convolution over {rank} axes")
     window = _window(ctx, weight[2:])
+    strides, padding, dilations, groups = window.strides, window.padding, window.dilations, ctx.get("group", 1)
+    if rank == 3 and isinstance(ctx.inputs[1], np.ndarray) and out_dtype is None:
+
+        def conv2d(
+            x: relax.Expr, kernel: np.ndarray, s: Sequence[int], p: Sequence[int], d: Sequence[int]
+        ) -> relax.Expr:
+            y = relax.op.nn.conv2d(x, ctx.as_expr(kernel), strides=s, padding=p, dilation=d, groups=groups)
+            return _add_bias(ctx, y, 2)
+
+        return convolve_volume(ctx, ctx.inputs[1], strides, padding, dilations, conv2d)
     y = CONV[rank](
         ctx.tensor(0),
         ctx.tensor(1),
-        strides=window.strides,
-        padding=window.padding,
-        dilation=window.dilations,
-        groups=ctx.get("group", 1),
+        strides=strides,
+        padding=padding,
+        dilation=dilations,
+        groups=groups,
         data_layout="NC" + LAYOUT[rank],
         kernel_layout="OI" + LAYOUT[rank],
         out_dtype=out_dtype,

@@ -19,7 +19,16 @@ CONVS = {
     "valid": ((1, 2, 7, 8), (3, 2, 4, 3), {"auto_pad": "VALID"}),
     "1-D": ((2, 3, 17), (4, 3, 5), {"pads": [2, 1], "strides": [2]}),
     "1-D depthwise": ((1, 4, 17), (4, 1, 3), {"group": 4, "dilations": [2]}),
-    "3-D": ((1, 2, 4, 5, 6), (3, 2, 2, 2, 3), {"pads": [0, 1, 1, 1, 0, 0]}),
+}
+VOLUMES = {
+    "plain": ((1, 2, 4, 5, 6), (3, 2, 2, 2, 3), {"pads": [0, 1, 1, 1, 0, 0]}),
+    "padded slices": ((2, 3, 4, 5, 6), (4, 3, 3, 3, 3), {"pads": [1, 1, 0, 2, 1, 0]}),
+    "strides, dilation": ((1, 2, 9, 8, 7), (3, 2, 3, 3, 2), {"strides": [2, 1, 2], "dilations": [2, 2, 1]}),
+    "groups": ((1, 6, 4, 4, 4), (4, 3, 2, 3, 3), {"group": 2}),
+    "depthwise": ((1, 4, 4, 4, 4), (4, 1, 3, 3, 3), {"group": 4, "pads": [1, 1, 1, 1, 1, 1]}),
+    "one slice": ((2, 3, 4, 5, 6), (4, 3, 1, 3, 3), {"strides": [2, 1, 1]}),
+    "one pixel": ((2, 3, 6, 5, 4), (4, 3, 3, 1, 1), {"strides": [2, 1, 1], "pads": [1, 0, 0, 1, 0, 0]}),
+    "one strided pixel": ((1, 3, 6, 5, 4), (4, 3, 2, 1, 1), {"strides": [1, 2, 2]}),
 }
 
 
@@ -30,6 +39,19 @@ def test_conv(case):
     proto = model([node("Conv", "x w b", **attributes)], {"x": shape}, constants=constants)
     imported = check(proto)
     assert operators(imported) == [f"conv{len(kernel) - 2}d", "add"]
+
+
+@pytest.mark.parametrize("case", VOLUMES)
+def test_volumes_are_convolved_as_images(case):
+    shape, kernel, attributes = VOLUMES[case]
+    constants = {"w": weights(*kernel), "b": weights(kernel[0], seed=1)}
+    imported = check(model([node("Conv", "x w b", **attributes)], {"x": shape}, constants=constants))
+    assert "conv2d" in operators(imported)
+
+
+def test_volume_with_computed_weight():
+    proto = model([node("Conv", "x w")], {"x": (1, 2, 4, 4, 4), "w": (3, 2, 3, 3, 3)})
+    assert operators(check(proto)) == ["conv3d"]
 
 
 def test_conv_with_computed_weight_and_bias():
