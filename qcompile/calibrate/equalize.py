@@ -7,9 +7,9 @@ whose step in each output channel is that of its largest weight::
     codes     (max_c s_c h_c - min_c s_c l_c)^2 / (12 255^2) * sum_oc V_oc^2
     weights   sum_oc (round(V_oc) - V_oc)^2 * E[x_c^2] s_c^2
 
-l, h: range of a channel. Scales ``(max r / r_c)^a``, with r the largest magnitude of a channel, are tried for some
-exponents a from 0, which changes nothing, by way of 1/2 (SmoothQuant's) to 3/4; the sum of both decides. At 1 all
-channels would be equally wide, and none had room for larger values than were seen.
+l, h: range of a channel. The scales ``t`` of the least sum are found (see ``least_error``); with ``t^a`` for some a,
+from 0, which changes nothing, to 3/4, the errors are measured, which decides. At 1 most channels would be equally wide,
+and none had room for larger values than were seen.
 Where there are rows of what a layer reads, the error of the codes is measured on them, which tells of values clipped.
 Of several layers and samples the geometric mean counts, so that neither large numbers nor one odd sample decide.
 """
@@ -18,26 +18,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from qcompile import graph
+from qcompile.calibrate.channel_readers import (
+    Passed,
+    Reading,
+    by_input,
+    find_passed,
+    find_readings,
+    shared_steps,
+    squares_by_number,
+)
 from qcompile.calibrate.channels import ChannelStats
 from qcompile.calibrate.collect import calibrate
 from qcompile.calibrate.data import CalibrationData, calibration_data
 from qcompile.calibrate.executor import Executor, default_executor
 from qcompile.calibrate.layer_inputs import LayerInputs, layer_inputs, weight_rows
+from qcompile.calibrate.least_error import CodedTensor, least_error_scales
 from qcompile.calibrate.scales import affine
 from qcompile.calibrate.stats import TensorStats
 from qcompile.model import Model
-from qcompile.passes.base import array, op_name, refused
-from qcompile.passes.chain import CONV_TRANSPOSE, Chain
-from qcompile.passes.channels import channel_axis
+from qcompile.passes.base import array, refused
 from qcompile.passes.equalize_channels import Group, find_groups
-from qcompile.passes.group_weights import QMAX, fitting_group, group_refusal
+from qcompile.passes.group_weights import QMAX
 from qcompile.reference.arithmetic import dequantize, quantize
 from qcompile.scaled import scaled
 
@@ -46,7 +53,6 @@ LARGEST = 2.0**8  # no channel is multiplied by more: what is nearly 0 on the sa
 GAIN = 0.9  # of the error that may be left for a change to be worth it
 SAMPLES = 64  # that are used at most: they are kept in memory
 HELD_BACK = 4  # of so many samples, one is for judging
-ROWS = 1024  # of a layer's inputs that errors are measured on
 
 
 def equalize(model: Model, data: Any, num_samples: int | None = None, executor: Executor | None = None) -> Model:
@@ -63,11 +69,9 @@ def equalize(model: Model, data: Any, num_samples: int | None = None, executor: 
 
 
 def learn_channel_scales(
-    model: Model, data: Iterable[dict[str, np.ndarray]], run: Executor, group: int = 0, codes: bool = True
+    model: Model, data: Iterable[dict[str, np.ndarray]], run: Executor, group: int = 0
 ) -> dict[str, tuple[float, ...]]:
     """``channel_scales`` by magnitudes on some samples, judged on others; there should be 8 or more, 64 are used.
-
-    group, codes: see ``channel_scales``.
 
     A channel that is scaled up by what it was on few samples is clipped where it is larger; only samples that its
     magnitude was not taken from show that.
@@ -81,8 +85,7 @@ def learn_channel_scales(
     known = calibrate(model, others, "minmax", executor=run)
     layers = [layer for found in groups for _, layer in found.readers]
     inputs = layer_inputs(layers, run, held, len(held))
-    stats = known.merge(calibrate(model, held, "minmax", executor=run))
-    return channel_scales(model, stats, known, inputs, group, codes)
+    return channel_scales(model, known.merge(calibrate(model, held, "minmax", executor=run)), known, inputs, group)
 
 
 def channel_scales(
@@ -91,95 +94,29 @@ def channel_scales(
     known: TensorStats | None = None,
     inputs: Mapping[str, LayerInputs] | None = None,
     group: int = 0,
-    codes: bool = True,
 ) -> dict[str, tuple[float, ...]]:
     """Group name -> its positive float32 numbers, for the groups that gain by it.
 
     stats: of all samples, which the numbers are made of. known: of those by which numbers are tried; None for all.
     inputs: rows of what layers read on others; of layers that have none, errors are what the formulas say.
-    group: of int4 weights that share a scale; 0 for int8 weights. codes: whether layers read codes, or floats, of which
-    nothing is lost: then weights alone count (as in AWQ: Lin et al., Activation-aware Weight Quantization, 2023).
+    group: of int4 weights that share a scale; 0 for int8 weights.
     """
     result = {}
     for found in find_groups(graph.read(model.module)):
-        readings = _readings(found, known or stats, inputs or {}, group, codes)
+        readings = find_readings(found, known or stats, inputs or {}, group)
         if not readings:
             refused("channel_scales", f"{found.name}: no statistics of its channels")
             continue
-        exponent = _exponent(found, readings, _passed_on(found, known or stats) if codes else [])
+        passed = find_passed(found, known or stats)
+        wanted = _least_error(readings, passed, np.sqrt(_equal(found, [*readings, *passed])))
+        exponent = _exponent(readings, passed, wanted)
         if exponent:
-            wanted = _equal(found, [*_readings(found, stats, {}, group, codes), *_passed_on(found, stats)])
+            wanted = _least_error(find_readings(found, stats, {}, group), find_passed(found, stats), wanted)
             result[found.name] = tuple(map(float, (wanted**exponent).astype(np.float32)))
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A layer that reads channels of a group. index: for each of them which number, -1 for none.
-
-    group: of int4 weights. codes: whether it reads codes.
-    """
-
-    layer: Chain
-    index: np.ndarray
-    known: ChannelStats
-    inputs: LayerInputs | None
-    group: int
-    codes: bool
-
-    @property
-    def squares(self) -> np.ndarray:
-        """(channels,): the squares of the weights of each."""
-        weight = _by_input(self.layer)
-        if weight is None:
-            return np.square(array(self.layer.weight).astype(np.float64)).reshape(self.index.size, -1).sum(axis=1)
-        return np.square(weight).sum(axis=(0, 2))
-
-
-def _readings(
-    found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs], group: int, codes: bool
-) -> list[_Reading]:
-    """The readers of a group whose channels are known."""
-    result = []
-    for var, layer in found.readers:
-        axis = channel_axis(layer.call)
-        index = found.by_channel(var, axis)
-        record = stats.records.get(var.name)
-        known = record.channels if record is not None else None
-        if known is None or known.axis != axis or known.sum.size != index.size:
-            continue
-        rows = inputs.get(layer.name)
-        if rows is not None:
-            some = slice(None, None, -(-rows.rows.shape[1] // ROWS))
-            rows = LayerInputs(rows.rows[:, some], rows.sample[some])
-        part = fitting_group(layer, group) if group else 0
-        part = part if part and group_refusal(layer, part) is None else 0
-        result.append(_Reading(layer, index, known, rows, part, codes))
-    return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Passed:
-    """A tensor that is stored as codes on its way to the layers that read its channels."""
-
-    index: np.ndarray
-    known: ChannelStats
-
-
-def _passed_on(group: Group, stats: TensorStats) -> list[_Passed]:
-    read = {var for var, _ in group.readers}
-    result = []
-    for var in group.index:
-        record = stats.records.get(var.name)
-        if var in read or record is None or record.channels is None:
-            continue
-        index = group.by_channel(var, record.channels.axis)
-        if index.size == record.channels.sum.size:
-            result.append(_Passed(index, record.channels))
-    return result
-
-
-def _equal(group: Group, tensors: Sequence[_Reading | _Passed]) -> np.ndarray:
+def _equal(group: Group, tensors: Sequence[Reading | Passed]) -> np.ndarray:
     """(count,) float64: what makes the largest magnitude of every channel the same."""
     magnitude = np.zeros(group.count)
     for tensor in tensors:
@@ -190,12 +127,19 @@ def _equal(group: Group, tensors: Sequence[_Reading | _Passed]) -> np.ndarray:
     return most / np.maximum(magnitude, most / LARGEST) if most else np.ones(group.count)
 
 
-def _exponent(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]) -> float:
-    """Of ``_equal``: the one of the least error, 0 for no change."""
-    wanted = _equal(group, [*found, *passed])
+def _least_error(found: Sequence[Reading], passed: Sequence[Passed], start: np.ndarray) -> np.ndarray:
+    """(count,) float64: what makes the errors of codes and weights least, by formulas."""
+    weight = squares_by_number(found, start.size)
+    coded = [CodedTensor(tensor.index, tensor.known.min, tensor.known.max, weight[tensor.index]) for tensor in passed]
+    for reading in found:
+        known = reading.known
+        coded.append(CodedTensor(reading.index, known.min, known.max, reading.squares, shared_steps(reading)))
+    return least_error_scales(coded, start, LARGEST)
+
+
+def _exponent(found: Sequence[Reading], passed: Sequence[Passed], wanted: np.ndarray) -> float:
+    """Of ``wanted``: the one of the least error, 0 for no change."""
     errors = np.log(np.stack([_errors(found, passed, wanted**exponent) for exponent in EXPONENTS]))
-    if not errors.size:
-        return 0.0
     change = (errors - errors[0]).mean(axis=1)
     best = 0
     for i in range(1, len(EXPONENTS)):  # each leaves less room for larger values, so it has to gain over the last
@@ -204,38 +148,28 @@ def _exponent(group: Group, found: Sequence[_Reading], passed: Sequence[_Passed]
     return EXPONENTS[best]
 
 
-def _errors(found: Sequence[_Reading], passed: Sequence[_Passed], numbers: np.ndarray) -> np.ndarray:
+def _errors(found: Sequence[Reading], passed: Sequence[Passed], numbers: np.ndarray) -> np.ndarray:
     """The errors of what each layer computes on each sample, and of what is on its way to the layers, which counts as
     if they read it, all in one row.
     """
     errors = [_error(reading, numbers) for reading in found]
-    weight = np.zeros(numbers.size + 1)  # of an error of each channel; the last is for channels without a number
-    for reading in found:
-        np.add.at(weight, reading.index, reading.squares)
+    weight = squares_by_number(found, numbers.size)
     for tensor in passed:
-        scale = np.append(numbers, 1.0)[tensor.index]
-        squares = np.where(tensor.index >= 0, weight[tensor.index], 0)
+        scale, squares = np.append(numbers, 1.0)[tensor.index], weight[tensor.index]
         errors.append(np.array([_step(tensor.known, scale) ** 2 / 12 * float((squares / scale**2).sum())]))
     return np.maximum(np.concatenate(errors), np.finfo(np.float64).tiny)
 
 
-def _step(known: ChannelStats, scale: np.ndarray) -> float:
-    """Of the codes of a tensor whose channels are scaled."""
-    return (max(float((known.max * scale).max()), 0.0) - min(float((known.min * scale).min()), 0.0)) / 255
-
-
-def _error(reading: _Reading, numbers: np.ndarray) -> np.ndarray:
+def _error(reading: Reading, numbers: np.ndarray) -> np.ndarray:
     """The mean squared error of what a layer computes on each sample, summed over its outputs."""
     known, scale = reading.known, np.append(numbers, 1.0)[reading.index]
-    if not reading.codes:
-        error = np.zeros(1)
-    elif reading.inputs is None:
+    if reading.inputs is None:
         error = np.array([_step(known, scale) ** 2 / 12 * float((reading.squares / scale**2).sum())])
     else:
         error = _measured(reading, reading.inputs, scale)
-    weight = _by_input(reading.layer)
+    weight = by_input(reading.layer)
     if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
-        return error if reading.codes else error[:0]
+        return error
     weight = weight / scale[None, :, None]
     levels, group, axes = (QMAX, reading.group, (2,)) if reading.group else (127, weight.shape[1], (2, 3))
     parts = weight.reshape(len(weight), -1, group, weight.shape[2])
@@ -244,7 +178,7 @@ def _error(reading: _Reading, numbers: np.ndarray) -> np.ndarray:
     return error + float((lost * known.mean_square * scale**2).sum())
 
 
-def _measured(reading: _Reading, inputs: LayerInputs, scale: np.ndarray) -> np.ndarray:
+def _measured(reading: Reading, inputs: LayerInputs, scale: np.ndarray) -> np.ndarray:
     """The part of the error that codes of what the layer reads make, on its rows; those out of range are clipped."""
     known, rows = reading.known, inputs.rows
     groups, _, length = rows.shape
@@ -256,22 +190,6 @@ def _measured(reading: _Reading, inputs: LayerInputs, scale: np.ndarray) -> np.n
     return np.bincount(inputs.sample, by_row) / np.maximum(np.bincount(inputs.sample), 1)
 
 
-def _by_input(chain: Chain) -> np.ndarray | None:
-    """The weight as (outputs, inputs, taps) float64; None for a depthwise convolution.
-
-    Of other groups, inputs that an output does not read have weights 0.
-    """
-    weight = array(chain.weight).astype(np.float64)
-    if chain.kind == "dense":
-        return weight.T[:, :, None]
-    groups = int(chain.call.attrs.groups)
-    if op_name(chain.call) in CONV_TRANSPOSE:
-        weight = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).swapaxes(1, 2)
-    else:
-        weight = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    count, outputs, inputs, taps = weight.shape
-    if inputs == 1:
-        return None
-    full = np.zeros((count, outputs, count, inputs, taps))
-    full[np.arange(count), :, np.arange(count)] = weight
-    return full.reshape(count * outputs, count * inputs, taps)
+def _step(known: ChannelStats, scale: np.ndarray) -> float:
+    """Of the codes of a tensor whose channels are scaled."""
+    return (max(float((known.max * scale).max()), 0.0) - min(float((known.min * scale).min()), 0.0)) / 255
