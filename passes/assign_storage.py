@@ -185,7 +185,9 @@ def narrow_tensors(
 
     for var, value in reversed(main.bindings):
         makes = isinstance(specs[var], _WEIGHTED_SPECS) or op_name(value) in operators
-        if not makes or dtype_of(var) != "float32" or var in outputs or not users[var]:
+        if not makes or isinstance(var.ty, TupleType) or var in outputs or not users[var]:
+            continue
+        if dtype_of(var) != "float32":
             continue
         types = {dtype for user in users[var] for dtype in read_as(user, var)}
         if len(types) == 1 and types <= set(dtypes):

@@ -49,14 +49,17 @@ def legalize_cuda(module: IRModule, names: Iterable[str], kept: Callable[[relax.
     Raises ``QCompileError`` for a result whose shape is not static.
     """
     module = _open_float_composites(module)
-    composites = {g: f for g, f in module.functions_items() if g.name_hint != graph.MAIN}
+    composites = {
+        g: f for g, f in module.functions_items() if isinstance(f, relax.Function) and g.name_hint != graph.MAIN
+    }
+    rest = {g: f for g, f in module.functions_items() if g not in composites}
     unfused = tvm.ir.transform.Sequential(
         [
             relax.transform.LegalizeOps(_legalizations(names, kept), skip_ops=["relax.reshape"]),
             relax.transform.AnnotateTIROpPattern(),
             relax.transform.DeadCodeElimination([graph.MAIN]),
         ]
-    )(IRModule({GlobalVar(graph.MAIN): module[graph.MAIN]}))
+    )(IRModule(rest))
     for var, _ in graph.read(unfused).bindings:
         if not _is_static(var.ty):
             raise QCompileError(

@@ -16,15 +16,18 @@ from qcompile.passes.layer_names import layer_name
 from qcompile.targets.cuda import sort
 from qcompile.targets.cuda.nest_kernels import steps_of
 from qcompile.targets.cuda.nests import Nest, read_nests, shape_of_buffer
-from qcompile.targets.cuda.serial import serial_kernel
+from qcompile.targets.cuda.recurrent import recurrent
+from qcompile.targets.cuda.serial import serial_kernel, temporaries
 from qcompile.targets.cuda.storage import Storage, plain
+from qcompile.targets.cuda.text import Kernel
+from qcompile.targets.kernels.recurrent import cell_of
 
 if TYPE_CHECKING:
     from qcompile.passes.lower_cuda import Buffer, CudaLowering
 
 
 def call_tir(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    name = re.sub(r"\W", "_", call.args[0].name_hint).rstrip("0123456789")
+    name = re.sub(r"\W", "_", call.args[0].name_hint).rstrip("_0123456789")
     made = Waiting(lowering.module[call.args[0]], tuple(call.args[1].fields), name)
     if not waits(lowering, var, made):
         compute(lowering, var, made)
@@ -36,9 +39,15 @@ def compute(lowering: CudaLowering, var: relax.Var, made: Waiting, wanted: Stora
     wanted: the storage that a reader wants.
     """
     layer, lowering.layer = lowering.layer, layer_name(var.name, {})
+    cell = cell_of(made.function)
     read = _expanded(lowering, made, {made.function})
-    if read is None:
-        _serially(lowering, var, made)
+    if cell is not None:
+        shapes = {b.name: shape_of_buffer(b) for b in made.function.params}
+        _whole(lowering, var, made, recurrent(cell, shapes), [])
+    elif read is None:
+        params, between = list(made.function.params), temporaries(made.function)
+        kernel = serial_kernel(made.function, params[: len(made.args)], [*between, *params[len(made.args) :]])
+        _whole(lowering, var, made, kernel, between)
     else:
         _in_steps(lowering, var, made, *read, wanted)
     lowering.layer = layer
@@ -102,16 +111,14 @@ def _expanded(
     return [*nests, *own], args
 
 
-def _serially(lowering: CudaLowering, var: relax.Var, made: Waiting) -> None:
-    function, args = made.function, made.args
-    reads, writes = list(function.params[: len(args)]), list(function.params[len(args) :])
-    between = list(function.body.block.alloc_buffers)
-    kernel = serial_kernel(function, reads, [*between, *writes])
-    kept = {b: plain(shape_of_buffer(b), str(b.ty.dtype)) for b in (*between, *writes)}
+def _whole(lowering: CudaLowering, var: relax.Var, made: Waiting, kernel: Kernel, between: list[Any]) -> None:
+    """One launch for a whole function: tensors lie as ONNX has them. between: temporaries that it writes, too."""
+    writes = [*between, *made.function.params[len(made.args) :]]
+    kept = {b: plain(shape_of_buffer(b), str(b.ty.dtype)) for b in writes}
     buffers = {b: lowering.new_buffer(storage) for b, storage in kept.items()}
-    sources = [lowering.place(arg, plain(shape_of(arg), dtype_of(arg))) for arg in args]
+    sources = [lowering.place(arg, plain(shape_of(arg), dtype_of(arg))) for arg in made.args]
     lowering.launch(kernel, sources, list(buffers.values()), var.name, made.name)
-    _bind(lowering, var, [(buffers[b], kept[b]) for b in writes])
+    _bind(lowering, var, [(buffers[b], kept[b]) for b in writes[len(between) :]])
 
 
 def _bind(lowering: CudaLowering, var: relax.Var, results: list[tuple[Buffer, Storage]]) -> None:

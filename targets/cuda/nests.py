@@ -70,9 +70,9 @@ def shape_of_buffer(buffer: Buffer) -> tuple[int, ...]:
 
 def read_nests(function: PrimFunc) -> list[Nest] | None:
     """The nests of a function, in order; None if it has anything else: loops that depend on data, several stores."""
-    root = function.body.block
-    if root.name_hint != "root":
+    if not isinstance(function.body, SBlockRealize) or function.body.block.name_hint != "root":
         return None
+    root = function.body.block
     statements = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
     found: list[Nest] = []
     for statement in statements:

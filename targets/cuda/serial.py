@@ -26,11 +26,15 @@ _PARTS = ("body", "block", "then_case", "else_case")
 def serial_kernel(function: PrimFunc, reads: list[Buffer], writes: list[Buffer]) -> Kernel:
     """Buffers: ``reads``, then ``writes``, temporaries among them, as ONNX has them all."""
     text = _Text({b: f"x{i}" for i, b in enumerate(reads)} | {b: f"y{i}" for i, b in enumerate(writes)})
-    body = text.together(function.body.block, {})
+    body = text.together(function.body, {})
     parameters = [f"const {TYPES[str(b.ty.dtype)]}* x{i}" for i, b in enumerate(reads)]
     parameters += [f"{TYPES[str(b.ty.dtype)]}* y{i}" for i, b in enumerate(writes)]
     kernel = f"QC_KERNEL({THREADS}) {NAME}({', '.join(parameters)}) {{\n{body}}}\n"
     return Kernel(kernel, 1, THREADS, 0, "one block")
+
+
+def temporaries(function: PrimFunc) -> list[Buffer]:
+    return list(function.body.block.alloc_buffers) if isinstance(function.body, SBlockRealize) else []
 
 
 class _Text:

@@ -9,8 +9,9 @@ Sums run in one order on every target: the state's elements from first to last.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf, prod
 
 from tvm import tirx
@@ -21,6 +22,7 @@ from tvm.script.ir_builder import tirx as T
 from qcompile.targets.kernels.builder import Buffer, Index, bind, load, loop, registers, splat, store, tiles
 from qcompile.targets.kernels.float_functions import exp_scalar, sigmoid_scalar, tanh_scalar
 
+ATTR_CELL = "qcompile.cell"  # of a kernel: its Cell in JSON
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}  # i o f c; z r h; h
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}  # activations of one direction: f g h; f g; f
 _VECTOR = 16
@@ -113,7 +115,7 @@ def recurrent(cell: Cell, steps: int, batch: int, lengths: bool = False) -> tirx
     dtypes = {"lengths": "int32"}
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(cell.kind.lower())
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8, ATTR_CELL: _to_json(cell)})
         args = {
             name: T.arg(name, T.buffer(shapes[name], dtypes.get(name, _F32)))
             for name in ["x", *cell.operands(lengths), *cell.results()]
@@ -126,6 +128,19 @@ def recurrent(cell: Cell, steps: int, batch: int, lengths: bool = False) -> tirx
             with loop(batch) as sample:
                 _Sequence(cell, flat, direction, sample, steps, batch).emit()
     return builder.get().without_attr("global_symbol")
+
+
+def cell_of(function: tirx.PrimFunc) -> Cell | None:
+    """What a kernel of ``recurrent`` computes, for machines that have one of their own; None for other kernels."""
+    if not function.attrs or ATTR_CELL not in function.attrs:
+        return None
+    fields = json.loads(str(function.attrs[ATTR_CELL]))
+    fields["functions"] = tuple(tuple(Activation(**f) for f in functions) for functions in fields["functions"])
+    return Cell(**{**fields, "reverse": tuple(fields["reverse"])})
+
+
+def _to_json(cell: Cell) -> str:
+    return json.dumps(asdict(cell))
 
 
 @dataclass(frozen=True, slots=True)
