@@ -104,7 +104,7 @@ def quantize_formats(
     if steps.equalize and not model.channel_scales:
         progress("magnitudes of channels")
         grouped = all(row.grouped for row in rows.values())
-        scales = learn_channel_scales(model, feeds, run, group_size if grouped else 0, codes)
+        scales = learn_channel_scales(model, feeds, run, group_size if grouped else 0)
         run, model = scaled_executor(run, model, scales), scaled(model, scales)
     stats = calibrate(model, feeds, method, executor=run, progress=count("ranges"))
     inputs: dict[str, LayerInputs] = {}
