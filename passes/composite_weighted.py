@@ -108,7 +108,7 @@ def _float_constants(layer: Layer, group: int) -> Constants | str:
     codes = constant_of(definition)
     if weight is None:
         weight = stored_of(definition) if codes is None else codes.codes
-    stored = "int8" if codes is not None or weight is None else weight.dtype.name
+    stored = "int8" if weight is None or "int" in weight.dtype.name else weight.dtype.name
     if not is_format(layer.rounding, stored):
         return f"no format has {stored} weights beside activations in {layer.rounding}"
     if weight is None or (chain.bias is not None and array(chain.bias) is None):
@@ -118,7 +118,8 @@ def _float_constants(layer: Layer, group: int) -> Constants | str:
     bias = np.ascontiguousarray(bias_vector(chain))
     if codes is None:
         return Constants(_oriented(layer, weight), None, bias)
-    if chain.kind == "scale" or weight.dtype != (np.int16 if group else np.int8):
+    scaled = np.dtype(np.int16 if group else stored)
+    if chain.kind == "scale" or weight.dtype != scaled:
         return f"the weight is not {'int16' if group else 'int8'}"
     scale = _scales(chain, codes)
     return scale if isinstance(scale, str) else _codes(layer, weight, scale, bias, group)

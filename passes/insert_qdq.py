@@ -23,6 +23,7 @@ from qcompile.passes.quantized import QuantizedConstant, dequantize, dequantize_
 from qcompile.passes.weights import (
     bias_scales,
     bias_vector,
+    narrow_weight,
     quantize_bias,
     quantize_weight,
     storage_refusal,
@@ -221,6 +222,12 @@ class _Inserter:
         name, row = f"{chain.name}.weight", format_of(self.plan.layers[chain.name].format)
         if (reason := storage_refusal(chain, row)) is not None:
             raise QCompileError(reason, node=chain.name, remedy="make the layer fp32")
+        if "float8" in row.weights:
+            axis = weight_axis(chain)
+            scale = self._scales(name, shape_of(chain.weight)[axis])
+            weight = narrow_weight(array(chain.weight), scale, axis, row.weights)
+            self._constant(chain.anchor, chain.weight, weight, name)
+            return
         if "float" not in row.weights:
             self._constant(chain.anchor, chain.weight, self._codes(chain, chain.weight, weight_axis(chain), name), name)
             self._shifted_bias(chain)

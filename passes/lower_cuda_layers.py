@@ -123,7 +123,7 @@ def _dense(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.D
 
 
 def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
-    """int8 of integer layers, else float32, rounded if the layer's weights are narrow."""
+    """int8 of integer layers, else float32: the numbers that the layer's weights are, without their scales."""
     lowering.check(format_with(spec.activations, spec.weights).name)
     weight = array(call.args[1])
     return weight if spec.x is not None else weight.astype(np.float32)
@@ -132,16 +132,18 @@ def _weight(lowering: CudaLowering, call: relax.Call, spec: Any) -> np.ndarray:
 def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
     spec, shape, x, out = layer.spec, layer.shape, layer.x, layer.out
     bias, *rest = layer.others
+    multiplier = array(rest.pop(0)) if spec.scaled else None
+    scales = array(rest.pop(0)) if spec.group else None
     residual = (rows_last if out.axis > 1 else channels_last)(out.shape, added_as(x.dtype)) if rest else None
-    gpu = architecture(lowering.target.architecture)
+    gpu, arguments = architecture(lowering.target.architecture), (layer.weight, array(bias), x, out, residual)
     if x.is_narrow and (not isinstance(spec, ops.Conv2d) or _own_groups(spec, layer.weight)):
-        kernel, constants = contract_floats(spec, shape, layer.weight, array(bias), x, out, residual, arch=gpu)
+        kernel, constants = contract_floats(spec, shape, *arguments, arch=gpu, multiplier=multiplier)
     else:
-        kernel, packed = float_product(spec, shape, layer.weight, x, out, residual, gpu)
-        constants = (packed, array(bias))
+        kernel, constants = float_product(spec, shape, *arguments, gpu, multiplier, scales)
     residuals = [lowering.place(r, residual) for r in rest]
-    kind = NARROW.get(x.dtype, "f32")
-    lowering.emit(layer.var, kernel, [layer.source, *constants, *residuals], out, f"{op}_{kind}")
+    name = f"{op}_{NARROW.get(x.dtype, 'f32')}"
+    name += "" if spec.weights == x.dtype else f"_{NARROW.get(spec.weights, spec.weights)}"
+    lowering.emit(layer.var, kernel, [layer.source, *constants, *residuals], out, name)
 
 
 def _weighted(lowering: CudaLowering, layer: _Product, op: str, build: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from qcompile.passes.assign_storage import needed_border
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.operand_storage import blocked, home, plain
 from qcompile.reference.narrow import NARROW
+from qcompile.targets.kernels.builder import STORED_AS_BITS
 from qcompile.targets.kernels.conv import Constants
 from qcompile.targets.kernels.depthwise import is_depthwise
 from qcompile.targets.kernels.dilate import dilate
@@ -128,7 +129,7 @@ def _emit(
 
 def _constants(call: relax.Call, spec: ops.Conv2d | ops.Dense) -> Constants:
     weight, bias, *more = (array(argument) for argument in call.args[1 : _first_of_rest(spec)])
-    weight = weight.astype(np.float32) if spec.weights == "bfloat16" else weight
+    weight = weight.astype(np.float32) if spec.weights in STORED_AS_BITS else weight
     return Constants(weight, bias, *more) if more else Constants(weight, bias, None)
 
 

@@ -11,6 +11,7 @@ from qcompile.ops import Affine
 from qcompile.passes.base import array, shape_of
 from qcompile.passes.chain import Chain
 from qcompile.passes.quantized import QuantizedConstant
+from qcompile.reference.narrow import NARROW, rounded
 
 INT32_MAX = 2**31 - 1
 
@@ -69,6 +70,22 @@ def quantize_weight(
     codes = np.clip(nearest if moves is None else nearest + moves, -128, 127).astype(np.int8)
     full = np.broadcast_to(np.asarray(scale, np.float32), (weight.shape[axis],))
     return QuantizedConstant(codes, np.ascontiguousarray(full), np.zeros(weight.shape[axis], np.int8), axis)
+
+
+def narrow_weight(weight: np.ndarray, scale: np.ndarray, axis: int, dtype: str) -> QuantizedConstant:
+    """The nearest numbers of a type of 8-bit floats to ``w / s``; scale (n,) along ``axis``, or (1,)."""
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    full = np.ascontiguousarray(np.broadcast_to(np.asarray(scale, np.float32), (weight.shape[axis],)))
+    numbers = rounded(weight.astype(np.float32) / full.reshape(shape), dtype)
+    return QuantizedConstant(numbers.astype(dtype), full, np.zeros(full.size, np.int8), axis)
+
+
+def narrow_weight_scales(weight: np.ndarray, axis: int, dtype: str) -> np.ndarray:
+    """(n,) float32: the largest weight of each slice of ``axis`` becomes the largest number of the type."""
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    scale = (np.abs(weight).max(axis=others, initial=0) / NARROW[dtype].largest).astype(np.float32)
+    return np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1))
 
 
 def bias_scales(chain: Chain, x: Affine, weight_scale: np.ndarray) -> np.ndarray:

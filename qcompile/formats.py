@@ -54,6 +54,8 @@ FORMATS = {
         Format("fp32", "float32", "float32"),
         Format("bf16", "bfloat16", "bfloat16"),
         Format("half", "float16", "float16"),
+        Format("fp8_e4m3", "float8_e4m3fn", "float8_e4m3fn"),
+        Format("fp8_e5m2", "float8_e5m2", "float8_e5m2"),
         Format("int8", "uint8", "int8"),
         Format("w4a8", "uint8", "int4", grouped=True),
         Format("w8", "float32", "int8"),

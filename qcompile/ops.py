@@ -93,8 +93,8 @@ class _Weighted:
 
     @property
     def scaled(self) -> bool:
-        """Whether the weights are integers, and a multiplier for each output channel is an argument."""
-        return self.weights.startswith("int")
+        """Whether the weights have a scale for each output channel, and so a multiplier is an argument."""
+        return self.weights.startswith(("int", "float8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,8 @@ class Conv2d(_Weighted):
                in integer layers, too: group_scale uint8, behind the multiplier. Of a convolution, whose C/groups it
                divides, it is (O, KH * KW * C/groups / group), in the order of (KH, KW, C/groups).
     float16    weights are rounded; what else, ``reads`` says
+    float8     (``_e4m3fn``, ``_e5m2``) so is x, which saturates; a residual is not. A multiplier argument has the
+               weights' scales, as beside int8
 
     Sums of floats are taken in any order, so they are equal within float tolerance.
     """

@@ -110,8 +110,14 @@ def test_without_a_driver_one_sentence_says_so(artifact, command, monkeypatch, t
         (["--target", "cuda:sm_91"], "no architecture 'sm_91'; did you mean 'sm_90'?"),
         (["--target", "cuda", "--threads", "2"], "cuda: threads are of a CPU; leave --threads out"),
         (
-            ["--target", "cuda", "--precision", "w8"],
-            "cuda: there are no CUDA kernels of w8; give one of fp32, int8, w4a8, bf16, half, or",
+            ["--target", "cuda", "--precision", "fp8_e4m3"],
+            "cuda: fp8_e4m3 needs the Tensor Cores of sm_89 or newer, and this build is for sm_75, sm_80, sm_86; give "
+            "--target cuda:sm_89,sm_90, or another format",
+        ),
+        (
+            ["--target", "cuda:sm_80", "--precision", "mixed", "--formats", "int8,fp8_e4m3", "--size-budget", "1MB"],
+            "cuda:sm_80: fp8_e4m3 needs the Tensor Cores of sm_89 or newer, and this build is for sm_80; give "
+            "--target cuda:sm_89, or another format",
         ),
         (
             ["--target", "cuda", "--trials", "5"],
@@ -161,19 +167,20 @@ def test_an_archive_is_readable(artifact):
         assert archive.testzip() is None and np.all([i.date_time[0] == 1980 for i in archive.infolist()])
 
 
-FLOATS = {  # format -> its kernels, and their instructions on Turing and on Ampere
-    "bf16": ("conv2d_bf16_0", "FFMA", "HMMA.16816.F32.BF16"),
-    "half": ("conv2d_f16_0", "HMMA.1688.F32", "HMMA.16816.F32"),
+FLOATS = {  # format -> its kernels, and their instructions by architecture
+    "bf16": ("conv2d_bf16_0", {"sm_75": "FFMA", "sm_80": "HMMA.16816.F32.BF16"}),
+    "half": ("conv2d_f16_0", {"sm_75": "HMMA.1688.F32", "sm_80": "HMMA.16816.F32"}),
+    "fp8_e4m3": ("conv2d_e4m3_0", {"sm_89": "QMMA.16832.F32.E4M3.E4M3", "sm_90": "HMMA.16816.F32"}),
+    "fp8_e5m2": ("conv2d_e5m2_0", {"sm_89": "QMMA.16832.F32.E5M2.E5M2"}),
 }
 
 
 @pytest.mark.parametrize("precision", FLOATS)
 def test_products_of_narrow_floats_are_those_of_tensor_cores(precision, imported, tmp_path):
-    kernel, turing, ampere = FLOATS[precision]
-    held = modules(
-        qc.build(imported, qc.plan_uniform(imported, None, precision), "cuda:sm_75,sm_80", out=tmp_path / "a")
-    )
-    for name, product in (("sm_75", turing), ("sm_80", ampere)):
+    kernel, products = FLOATS[precision]
+    plan = qc.plan_uniform(imported, None, precision)
+    held = modules(qc.build(imported, plan, f"cuda:{','.join(products)}", out=tmp_path / "a"))
+    for name, product in products.items():
         by_kernel = disassembled(held[f"{name}.cubin"], tmp_path)
         assert product in by_kernel[kernel]
         assert not any(re.search(r"\b(LDL|STL)\b", code) for code in by_kernel.values())
@@ -204,8 +211,10 @@ def test_halves_are_multiplied_where_a_cpu_widens_them(tmp_path):
     assert told.exit_code == 0 and "half" in told.stdout
 
 
-def test_a_plan_with_a_format_that_gpus_lack_is_refused_by_layer(imported, tmp_path):
-    plan = qc.plan_uniform(imported, None, "w8")
-    reason = "there are no CUDA kernels of w8; give one of fp32, int8"
-    with pytest.raises(qc.QCompileError, match=f"^[a-z0-9_./]+: {reason}"):
+def test_a_plan_with_a_format_that_the_architecture_lacks_is_refused_by_layer(imported, tmp_path):
+    plan = qc.plan_uniform(imported, None, "fp8_e5m2")
+    with pytest.raises(
+        qc.QCompileError, match="^conv0: fp8_e5m2 needs the Tensor Cores of sm_89 or newer, and this build"
+    ):
         qc.build(imported, plan, "cuda:sm_80", out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()

@@ -14,7 +14,7 @@ def test_rows_go_by_their_names():
 def test_who_reads_codes():
     assert {name for name in FORMATS if LayerPlan(name).codes} == {"int8", "w4a8"}
     assert {name: row.activation_bytes for name, row in FORMATS.items() if row.activation_bytes < 4} == {
-        "bf16": 2, "half": 2, "int8": 1, "w4a8": 1,
+        "bf16": 2, "half": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "int8": 1, "w4a8": 1,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from qcompile.passes.base import array
 from qcompile.passes.chain import WEIGHTED, Chain
 from qcompile.passes.group_weights import quantize_groups
-from qcompile.passes.weights import quantize_weight, weight_axis
+from qcompile.passes.weights import narrow_weight, quantize_weight, weight_axis
 from qcompile.plan import QuantPlan, TensorPlan
 
 
@@ -23,11 +23,13 @@ def weight_error(chain: Chain, plan: QuantPlan) -> float:
 def _error(chain: Chain, weight: np.ndarray | None, planned: TensorPlan) -> float:
     if weight is None:
         return 0.0
-    if "float" in planned.dtype:
+    if planned.dtype in ("float16", "bfloat16"):
         return _distance(weight.astype(planned.dtype), weight)
     axis = weight.ndim - 2 if chain.kind == "gather" else weight_axis(chain)  # of a table (..., R, D): scales by row
     scale, moves = np.array(planned.scale, np.float32), planned.rounding(weight.shape)
-    if planned.group:
+    if "float8" in planned.dtype:
+        rounded = narrow_weight(weight, scale, axis, planned.dtype)
+    elif planned.group:
         steps = np.frombuffer(planned.group_scale, np.uint8).reshape(scale.size, -1)
         rounded = quantize_groups(weight, scale, steps, planned.group, axis, moves)
     else:

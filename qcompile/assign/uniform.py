@@ -20,6 +20,7 @@ from qcompile.errors import QCompileError, nearest
 from qcompile.formats import FORMATS, GROUP
 from qcompile.model import Model
 from qcompile.plan import LayerPlan, QuantPlan, TensorPlan
+from qcompile.reference.narrow import NARROW
 
 if TYPE_CHECKING:
     from qcompile.targets.target import Target
@@ -49,8 +50,8 @@ def plan_uniform(
     stats: of the same model's tensors; may be None for formats whose layers compute on floats.
     precision: a name in ``qcompile.formats``: "int8" (activations uint8 per tensor, weights int8 by output channel),
     "w4a8" (weights int4 by groups along the reduction where a layer can have them, else int8); of those that compute on
-    floats, where layers that cannot have them are float32, "bf16", "w8", "w4" (by groups), "fp16" (weights alone) and
-    "fp32".
+    floats, where layers that cannot have them are float32, "bf16", "half", "fp8_e4m3", "fp8_e5m2" (weights with a scale
+    for each output channel), "w8", "w4" (by groups), "fp16" (weights alone) and "fp32".
     target: the machine; every target so far takes the same plan.
     exclude: ONNX node names, layer (tensor) names or operator types that stay in float32.
     integer_inputs, integer_outputs: model inputs and outputs that are given and returned as codes, besides those
@@ -76,7 +77,8 @@ def plan_uniform(
         return QuantPlan(_given_ends(structure, given), layers, given.integer_inputs, given.integer_outputs, method)
 
     if not FORMATS[precision].codes:
-        tensors, layers = weight_only_plans(structure, precision, excluded, group_size)
+        refused = {**_beyond(structure, stats, FORMATS[precision].activations), **excluded}
+        tensors, layers = weight_only_plans(structure, precision, refused, group_size)
         tensors.update(_given_ends(structure, given))
         ends = (given.integer_inputs, given.integer_outputs)
         plan = QuantPlan(tensors, layers, *ends, method, model.channel_scales)
@@ -126,6 +128,18 @@ def _too_coarse(structure: Structure, stats: TensorStats | None) -> dict[str, st
         record = stats.records.get(getattr(chain.inputs[0], "name", "")) if stats and chain.kind == "softmax" else None
         if record is not None and (step := (record.max - record.min) / 255) > SOFTMAX_STEP:
             reasons[chain.name] = f"codes of {chain.inputs[0].name} would be {step:.2g} apart, too coarse for a softmax"
+    return reasons
+
+
+def _beyond(structure: Structure, stats: TensorStats | None, dtype: str) -> dict[str, str]:
+    """Layers whose input is seen to reach beyond the largest number of narrow floats, and why they stay in float32."""
+    reasons = {}
+    for chain in structure.chains:
+        record = stats.records.get(getattr(chain.inputs[0], "name", "")) if stats and dtype in NARROW else None
+        if record is not None and (most := max(-record.min, record.max)) > NARROW[dtype].largest:
+            reasons[chain.name] = (
+                f"{chain.inputs[0].name} reaches {most:.4g}; the largest {dtype} is {NARROW[dtype].largest:g}"
+            )
     return reasons
 
 

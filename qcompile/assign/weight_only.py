@@ -13,7 +13,7 @@ from qcompile.errors import QCompileError
 from qcompile.formats import GROUP, format_of
 from qcompile.passes.base import array
 from qcompile.passes.group_weights import fitting_group, group_refusal
-from qcompile.passes.weights import storage_refusal, weight_axis
+from qcompile.passes.weights import narrow_weight_scales, storage_refusal, weight_axis
 from qcompile.plan import LayerPlan, TensorPlan
 
 
@@ -39,6 +39,11 @@ def weight_only_plans(
         reason = reason or refusal(chain)
         if reason is not None:
             layers[chain.name] = LayerPlan("fp32", reason)
+        elif "float8" in row.weights:
+            axis = weight_axis(chain)
+            numbers = tuple(map(float, narrow_weight_scales(array(chain.weight), axis, row.weights)))
+            tensors[f"{chain.name}.weight"] = TensorPlan(numbers, (0,) * len(numbers), row.weights, axis)
+            layers[chain.name] = LayerPlan(name)
         elif "float" in row.weights:
             tensors[f"{chain.name}.weight"] = TensorPlan((1.0,), (0,), row.weights)
             if chain.kind == "gather" and chain.bias is not None:

@@ -20,7 +20,6 @@ from qcompile.targets.cuda.tiles import STEP, Problem, Tile
 SM_80 = architecture("sm_80")
 _INT4_REGISTERS = 48  # that a thread takes more where it makes bytes of int4 weights
 _INT4_CYCLES = 3  # of a multiprocessor beside each product of 16 x 8 x 32: 128 sums are scaled, 64 a cycle; codes made
-_PLAIN = 12  # times what Tensor Cores take, without them: by the instructions of ``multiply_bf16``
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +172,26 @@ def contract_floats(
     residual: Storage | None,
     tile: Tile | None = None,
     arch: Architecture = SM_80,
+    multiplier: np.ndarray | None = None,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
-    """``contract`` of narrow floats: buffers x, constants, residual (if there is one), y. weight: its numbers, float32.
+    """``contract`` of narrow floats: buffers x, constants, residual (if there is one), y.
+
+    weight: its numbers, float32. multiplier: of each channel's sum, (O,), before the bias is added.
 
     Every product is exact in float32. In which order, and with how many bits, a Tensor Core adds them up is not
     documented, so that results are near the oracle's, not equal.
     """
     product = _product(shape, to_bits(weight, x.dtype), x, out, residual, tile, arch)
-    flags = {**_flags(spec, residual), "SCALED": False}
+    flags = {**_flags(spec, residual), "SCALED": multiplier is not None}
+    total = "total" if multiplier is None else "product(total, factor)"
     members = f"""{constants_text({**product.constants, "ZERO": 0}, flags)}
   typedef float Sum;
   {_step(f"multiply_{NARROW[x.dtype]}", "float")}
-  QC_DEVICE_MEMBER static float value(float total, float bias, float) {{ return sum(total, bias); }}"""
-    parameters = ["const i8* w", "const float* bias"]
+  QC_DEVICE_MEMBER static float value(float total, float bias, float factor) {{ return sum({total}, bias); }}"""
+    vectors = [bias] if multiplier is None else [bias, multiplier]
+    parameters = ["const i8* w", "const float* bias", "const float* multiplier"][: 1 + len(vectors)]
     text = instantiated("contract", parameters, members, spec.epilogue, x, out, residual, product.launch)
-    arrays = (product.weights, product.padded(bias.astype(np.float32)))
+    arrays = (product.weights, *(product.padded(vector.astype(np.float32)) for vector in vectors))
     return product.kernel(text, f"mma {NARROW[x.dtype]}"), arrays
 
 
@@ -249,7 +253,7 @@ def _product(
         "SLICES": tile.slices,
         "GROUP": 0,
     }
-    taken = cycles(problem, tile, arch) * (_PLAIN if x.dtype in arch.emulated else 1)
+    taken = cycles(problem, tile, arch) * dict(arch.slower).get(x.dtype, 1)
     launch = tile.launch(problem.piece, arch)
     return _Product(constants, packed, channels, groups, problem, tile, launch, taken)
 

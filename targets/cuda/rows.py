@@ -83,7 +83,7 @@ class CudaTarget:
         return tuple(self.narrowed(arch) for arch in self.architectures)
 
 
-_CHOICE = ("int8", "w4a8", "half")
+_CHOICE = ("int8", "w4a8", "half", "fp8_e4m3")
 
 ROWS: tuple[CudaTarget, ...] = (
     CudaTarget(
@@ -91,7 +91,18 @@ ROWS: tuple[CudaTarget, ...] = (
         description="NVIDIA GPUs, Tensor Cores on codes: Turing, Ampere, Ada, Hopper (cuda:sm_90 for one of them)",
         architectures=("sm_75", "sm_80", "sm_86", "sm_89", "sm_90"),
         ptx="compute_90",
-        formats=(("fp32", "sm_75"), ("int8", "sm_75"), ("w4a8", "sm_75"), ("bf16", "sm_75"), ("half", "sm_75")),
+        formats=(
+            ("fp32", "sm_75"),
+            ("int8", "sm_75"),
+            ("w4a8", "sm_75"),
+            ("bf16", "sm_75"),
+            ("half", "sm_75"),
+            ("fp8_e4m3", "sm_89"),
+            ("fp8_e5m2", "sm_89"),
+            ("w8", "sm_75"),
+            ("w4", "sm_75"),
+            ("fp16", "sm_75"),
+        ),
     ),
 )
 

@@ -19,6 +19,8 @@ from qcompile.reference.narrow import to_bits
 TYPES = {
     "bfloat16": "u16",
     "float16": "u16",
+    "float8_e4m3fn": "u8",
+    "float8_e5m2": "u8",
     "uint8": "u8",
     "int8": "i8",
     "float32": "float",
@@ -32,7 +34,7 @@ TYPES = {
     "bool": "u8",
 }
 # Floats that are held as bits, and what functions of ``device/`` call them: to_bf16, from_bf16, multiply_bf16.
-NARROW = {"bfloat16": "bf16", "float16": "f16"}
+NARROW = {"bfloat16": "bf16", "float16": "f16", "float8_e4m3fn": "e4m3", "float8_e5m2": "e5m2"}
 _BITS = {"u16": "uint16", "u8": "uint8"}
 
 

@@ -17,6 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcompile.ops import Affine, Epilogue
 from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
+from qcompile.reference.narrow import NARROW
 from qcompile.targets.instructions import Dot
 from qcompile.targets.storage import Storage
 
@@ -124,9 +125,24 @@ def real(value: Expr, dtype: str, lanes: int) -> Expr:
     return tirx.reinterpret(vector("float32", lanes), bits)
 
 
+STORED_AS_BITS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # weights whose type no code generator knows
+
+
 def decoded(weights: Expr, dtype: str, lanes: int) -> Expr:
-    """Weights of a float layer as float32, whatever they are stored in; integers without their scale."""
+    """Weights of a float layer as float32, whatever they are stored in; without their scale, if they have one."""
+    if "float8" in dtype:
+        return _from_bits8(weights, dtype, lanes)
     return real(weights, dtype, lanes) if dtype in ("float32", "bfloat16") else cast("float32", weights, lanes)
+
+
+def _from_bits8(bits: Expr, dtype: str, lanes: int) -> Expr:
+    """Finite 8-bit floats as float32: exponent and fraction are moved, and a product makes up for the other bias."""
+    row = NARROW[dtype]
+    wide = bind(cast("uint32", bits, lanes))
+    size = (wide & splat(0x7F, "uint32", lanes)) << splat(23 - row.mantissa, "uint32", lanes)
+    sign = (wide & splat(0x80, "uint32", lanes)) << splat(24, "uint32", lanes)
+    value = tirx.reinterpret(vector("float32", lanes), size | sign)
+    return value * splat(2.0 ** (126 + row.least), "float32", lanes)
 
 
 def stored(value: Expr, dtype: str, lanes: int, narrow: Callable[[Expr], Expr] | None = None) -> Expr:

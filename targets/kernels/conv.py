@@ -11,7 +11,7 @@ from tvm import tirx
 
 from qcompile.formats import ITEM_BYTES
 from qcompile.ops import Conv2d, Dense
-from qcompile.reference.bfloat16 import to_bits
+from qcompile.reference.narrow import to_bits
 from qcompile.targets.instructions import Dot, narrowest
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.contract import Contraction, Vector
@@ -225,8 +225,8 @@ def _kernel(
     }
     if constants.multiplier is not None:
         arrays["multiplier"] = pad_channels(constants.multiplier.astype(np.float32), reduction, lanes, last.lanes)
-    if spec.weights == "bfloat16":
-        arrays["weight"] = to_bits(arrays["weight"])
+    if spec.weights in b.STORED_AS_BITS:
+        arrays["weight"] = to_bits(arrays["weight"], spec.weights)
     dtypes = dtypes_of(spec, out, residual)
     kind = PairedContraction if dot and dot.pixels > 1 else Contraction
     nest = kind(reduction, tile, vector, last, problem.target.threads, spec.epilogue, dtypes)

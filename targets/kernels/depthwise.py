@@ -21,7 +21,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from qcompile.ops import Conv2d
-from qcompile.reference.bfloat16 import to_bits
+from qcompile.reference.narrow import to_bits
 from qcompile.targets.kernels import builder as b
 from qcompile.targets.kernels.conv import Constants, Kernel, layer_kernel, shifted_bias
 from qcompile.targets.kernels.parallel import worth_threads
@@ -102,8 +102,8 @@ def depthwise_conv2d(
         "weight": np.ascontiguousarray(by_vector.transpose(0, 2, 3, 1)).reshape(-1),
         "bias": fill(shifted_bias(spec, constants)),
     }
-    if spec.weights == "bfloat16":
-        arrays["weight"] = to_bits(arrays["weight"])
+    if spec.weights in b.STORED_AS_BITS:
+        arrays["weight"] = to_bits(arrays["weight"], spec.weights)
     if constants.multiplier is not None:
         arrays["multiplier"] = fill(constants.multiplier.astype(np.float32))
     llvm = "".join(dot.llvm for dot in (nest.rounding, nest.dot) if dot)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from qcompile.formats import ITEM_BYTES, format_with
+from qcompile.formats import ITEM_BYTES, format_with, is_format
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
 from qcompile.targets.storage import Storage
 
@@ -72,8 +72,9 @@ class Workload:
 
     @property
     def format(self) -> str:
-        """Its name among ``qcompile.formats``."""
-        return format_with(self.spec.activations, self.spec.weights).name
+        """Its name among ``qcompile.formats``; of what is rounded by a kernel before, the type of its weights."""
+        activations, weights = self.spec.activations, self.spec.weights
+        return format_with(activations, weights).name if is_format(activations, weights) else weights
 
     @property
     def weight_bytes(self) -> int:

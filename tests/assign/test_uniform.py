@@ -205,6 +205,25 @@ def test_infinite_values_keep_their_layers_in_float():
     assert {layer.why for layer in plan.layers.values()} == {"r holds infinite values on the calibration data"}
 
 
+@pytest.mark.parametrize(("precision", "most"), [("half", 65504), ("fp8_e4m3", 448)])
+def test_what_narrow_floats_cannot_hold_stays_float(precision, most):
+    """Where statistics say so; the layer before may have the format, as its sums are float32."""
+    mod = module(two_layers, x=SHAPE)
+    stats = stats_of(mod)
+    records = {**stats.records, "r": replace(stats.records["r"], max=2.0 * most)}
+    plan = plan_uniform(model_of(mod), TensorStats(records, stats.samples), precision)
+    assert formats(plan) == {"r": precision, "out": "fp32"}
+    assert plan.layers["out"].why.startswith(f"r reaches {2 * most:.4g}; the largest float")
+
+
+def test_weights_in_8_bit_floats_have_scales_of_channels():
+    mod = module(two_layers, x=SHAPE)
+    planned = plan_uniform(model_of(mod), None, "fp8_e4m3").tensors["out.weight"]
+    assert (planned.dtype, planned.axis, len(planned.scale)) == ("float8_e4m3fn", 0, 4)
+    largest = np.abs(weight(4, 4, 1, 1).value.numpy()).max(axis=(1, 2, 3))
+    np.testing.assert_allclose(np.array(planned.scale) * 448, largest, rtol=1e-6)
+
+
 def test_nan_is_an_error_that_names_the_tensor():
     mod = module(two_layers, x=SHAPE)
     stats = stats_of(mod)

@@ -7,10 +7,14 @@ import pytest
 from tvm import relax
 
 from qcompile import graph
+from qcompile.errors import QCompileError
+from qcompile.formats import FORMATS
 from qcompile.passes.base import shape_of
-from qcompile.passes.lower_cuda import lower_cuda
+from qcompile.passes.lower_cuda import Kernels, lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
+from qcompile.targets.cuda.program import templates
+from qcompile.targets.cuda.rows import ROWS
 from tests.passes.float_modules import const, module, weight
 from tests.passes.quantized_modules import feeds_of, integer_of
 
@@ -72,7 +76,12 @@ FLOATS = {  # format -> the type that its kernels are called by, tolerance
     # A sum in another order may round to the other neighbour, where the next layer reads it.
     "bf16": ("bf16", 2e-3),
     "half": ("f16", 3e-4),
+    "fp8_e4m3": ("e4m3", 2e-2),
+    "fp8_e5m2": ("e5m2", 4e-2),
+    "w8": ("f32_int8", 1e-5),
+    "fp16": ("f32_f16", 1e-5),
 }
+ADA = ROWS[0].narrowed("sm_89")  # the oldest that has them all
 
 
 @pytest.mark.parametrize("precision", FLOATS)
@@ -89,13 +98,41 @@ def test_float_layers_are_near_the_oracle(precision):
         return [b.emit(op.matmul(b.emit(op.mean(wide, [2, 3]), "m"), weight(40, 10)), "y")]
 
     form = integer_of(module(write, x=(2, 5, 9, 9)), precision=precision)
-    program, notes = lower_cuda(form)
-    assert {note.op for note in notes} >= {f"conv2d_{kind}", f"dense_{kind}"}
-    assert any(note.note.startswith(f"mma {kind}") for note in notes) == (precision != "fp32")
+    program, notes = lower_cuda(form, target=ADA)
+    assert f"conv2d_{kind}" in {note.op for note in notes}
+    assert any(note.note.startswith(f"mma {kind}") for note in notes) == (not kind.startswith("f32"))
     feeds, got = feeds_of(form), np.zeros((2, 10), np.float32)
     Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
     (want,) = interpreter.run(form, feeds).values()
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+def test_float_layers_by_themselves_are_the_oracles():
+    """But for the order of sums: what is rounded is rounded alike. w4 has groups, in windows and along rows."""
+
+    def write(b, x):
+        wide = b.emit(op.add(conv(b, x, 32, "c"), const(np.ones((1, 32, 1, 1), np.float32))), "a")
+        return [wide, b.emit(op.matmul(b.emit(op.mean(x, [2, 3]), "m"), weight(32, 10, seed=3)), "y")]
+
+    floats, kernels = [row.name for row in FORMATS.values() if not row.codes], Kernels()
+    forms = {name: integer_of(module(write, x=(1, 32, 5, 6)), precision=name) for name in floats}
+    programs = {name: lower_cuda(form, kernels, ADA)[0] for name, form in forms.items()}
+    emulated = Emulated(templates() + kernels.text, optimize=0)
+    for name, form in forms.items():
+        feeds = feeds_of(form)
+        wants = list(interpreter.run(form, feeds).values())
+        gots = [np.zeros(want.shape, np.float32) for want in wants]
+        emulated.run(programs[name], list(feeds.values()), gots)
+        for got, want in zip(gots, wants, strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max(), err_msg=name)
+
+
+@pytest.mark.parametrize(("precision", "arch"), [("fp8_e4m3", "sm_80"), ("fp8_e5m2", "sm_75")])
+def test_products_that_an_architecture_lacks_are_refused_by_layer(precision, arch):
+    form = integer_of(module(lambda b, x: [conv(b, x, 16)], x=(1, 16, 4, 4)), precision=precision)
+    reason = f"y: {precision} needs the Tensor Cores of sm_89 or newer, and this build is for {arch}; give --target"
+    with pytest.raises(QCompileError, match=reason):
+        lower_cuda(form, target=ROWS[0].narrowed(arch))
 
 
 def test_int4_weights_give_the_oracles_bits():

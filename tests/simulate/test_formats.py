@@ -16,8 +16,11 @@ from tests.e2e.test_bf16 import kinds_of_convolutions
 from tests.e2e.test_w4a8 import block, convolutions
 
 CASES = {  # model, formats, and the shares of fp32's bytes that a layer's weights take in each, biases included
-    "convolutions": (kinds_of_convolutions, {"bf16": (0.5, 0.8), "int8": (0.25, 0.8), "half": (0.5, 0.8)}),
-    "weights alone": (kinds_of_convolutions, {"w8": (0.25, 0.8), "fp16": (0.5, 0.8)}),
+    "convolutions": (
+        kinds_of_convolutions,
+        {"bf16": (0.5, 0.8), "int8": (0.25, 0.8), "half": (0.5, 0.8), "fp8_e4m3": (0.25, 0.8)},
+    ),
+    "weights alone": (kinds_of_convolutions, {"w8": (0.25, 0.8), "fp16": (0.5, 0.8), "fp8_e5m2": (0.25, 0.8)}),
     "groups": (convolutions, {"w4a8": (0.13, 0.4), "w4": (0.13, 0.2), "bf16": (0.5, 0.6)}),
     "block of a transformer": (block, {"w8": (0.25, 0.3), "w4": (0.13, 0.2), "bf16": (0.5, 0.55)}),
 }

@@ -325,6 +325,19 @@ QC_DEVICE void multiply_f16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[
   emulation::multiply_floats<2>(sums, x, w, [](u32 v) { return from_f16(static_cast<u16>(v)); });
 }
 
+QC_DEVICE u8 to_e4m3(float v) { return static_cast<u8>(emulation::narrowed<8, 3, -6>(v, 448.0f, 0x7F)); }
+QC_DEVICE float from_e4m3(u8 bits) { return emulation::widened<8, 3, -6>(bits, 0x7E); }
+QC_DEVICE u8 to_e5m2(float v) { return static_cast<u8>(emulation::narrowed<8, 2, -14>(v, 57344.0f, 0x7E)); }
+QC_DEVICE float from_e5m2(u8 bits) { return emulation::widened<8, 2, -14>(bits, 0x7B); }
+
+QC_DEVICE void multiply_e4m3(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  emulation::multiply_floats<4>(sums, x, w, [](u32 v) { return from_e4m3(static_cast<u8>(v)); });
+}
+
+QC_DEVICE void multiply_e5m2(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  emulation::multiply_floats<4>(sums, x, w, [](u32 v) { return from_e5m2(static_cast<u8>(v)); });
+}
+
 QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
   emulation::multiply_floats<2>(sums, x, w, [](u32 v) { return with_bits(static_cast<int>(v << 16)); });
 }

@@ -144,6 +144,27 @@ QC_DEVICE void multiply_f16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[
 #endif
 }
 
+// Floats of 8 bits, from sm_89 on: to nearest, ties to even; the largest one for what is larger, NaN for NaN.
+#define QC_FLOAT8(name)                                                                                             \
+  QC_DEVICE u8 to_##name(float v) {                                                                                 \
+    u16 bits;                                                                                                       \
+    asm("cvt.rn.satfinite." #name "x2.f32 %0, %1, %2;" : "=h"(bits) : "f"(0.0f), "f"(v));                           \
+    return static_cast<u8>(bits);                                                                                   \
+  }                                                                                                                 \
+  QC_DEVICE float from_##name(u8 bits) {                                                                            \
+    u32 halves;                                                                                                     \
+    asm("cvt.rn.f16x2." #name "x2 %0, %1;" : "=r"(halves) : "h"(static_cast<u16>(bits)));                           \
+    return from_f16(static_cast<u16>(halves));                                                                      \
+  }                                                                                                                 \
+  QC_DEVICE void multiply_##name(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {                          \
+    asm("mma.sync.aligned.m16n8k32.row.col.f32." #name "." #name ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "        \
+        "{%8, %9}, {%0, %1, %2, %3};"                                                                               \
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                                \
+        : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));                                        \
+  }
+QC_FLOAT8(e4m3)
+QC_FLOAT8(e5m2)
+
 // The same of bfloat16; before sm_80 without Tensor Cores.
 QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
 #if QC_ARCH >= 800
