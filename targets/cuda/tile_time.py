@@ -24,8 +24,9 @@ _SCHEDULERS = 4
 _TURN = 120  # cycles from barrier to barrier that nothing hides: barrier, matrix load, two dependent products
 _MEMORY = 500  # cycles until a copy has arrived, between a hit and a miss of the L2 cache
 _ENDS = 1000  # cycles of a block before its first product and after its last
-_LOOP = 24  # instructions of a warp in a turn, beside products, loads and copies
-_COPY = 4  # instructions of a copy, with its address
+# Instructions of a warp, counted in the main loops' machine code: of a turn beside products, loads and copies; of a
+# copy with its address.
+_LOOP, _COPY = 32, 8
 _SUM = 3  # cycles that a sum of another slice takes
 
 # Few and well tried: a model that is a little wrong finds, among hundreds, the tile that it is most wrong about.
@@ -34,6 +35,7 @@ TILES = (
     Tile(256, 128, 4, 2, 3),
     Tile(128, 128, 2, 2, 3),
     Tile(128, 128, 2, 4, 3),
+    Tile(256, 64, 4, 1, 3),
     Tile(128, 64, 2, 2, 4),
     Tile(64, 128, 2, 2, 4),
     Tile(128, 32, 4, 1, 4),

@@ -59,7 +59,9 @@ template <class P> struct Gather {
     for (int i = 0; i < ROWS; ++i) {
       u8* to = stage + swizzled(thread / PIECES + i * (THREADS / PIECES), column);
       const bool inside = !BORDER || (static_cast<u32>(top[i] + down) < P::H && static_cast<u32>(left[i] + right) < P::W);
-      if (inside) {
+      if constexpr (P::ZERO == 0) {
+        copy_or_clear<PIECE>(to, x + start[i] + offset, inside);
+      } else if (inside) {
         copy_async<PIECE>(to, x + start[i] + offset);
       } else {
         Pack<u32, PIECE / 4> zeros;

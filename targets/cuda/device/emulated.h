@@ -73,6 +73,7 @@ static ucontext_t fiber_context;
 static const char* failure;
 alignas(1024) static u8 shared[MOST_SHARED + 4096];
 static int shared_size;
+alignas(16) static const u8 zeros[16] = {};
 static void (*body)();
 
 static inline void fail(const char* what) {
@@ -229,6 +230,10 @@ template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
   if (fiber.copies == MOST_COPIES) return fail("more copies under way than emulated");
   fiber.queue[fiber.copies++] = {to, from, BYTES, fiber.groups};
   memset(to, 0x5A, BYTES);
+}
+
+template <int BYTES> QC_DEVICE void copy_or_clear(void* to, const void* from, bool inside) {
+  copy_async<BYTES>(to, inside ? from : emulation::zeros);
 }
 
 QC_DEVICE void end_group() { ++emulation::fibers[emulation::current].groups; }

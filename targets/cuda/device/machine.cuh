@@ -71,6 +71,26 @@ template <int BYTES> QC_DEVICE void copy_async(void* to, const void* from) {
 #endif
 }
 
+// The same of zeros where there is nothing to read.
+template <int BYTES> QC_DEVICE void copy_or_clear(void* to, const void* from, bool inside) {
+#if QC_ARCH >= 800
+  const size_t source = __cvta_generic_to_global(from);
+  const int read = inside ? BYTES : 0;
+  if constexpr (BYTES == 16)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(source), "r"(read)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(source), "n"(BYTES),
+                 "r"(read)
+                 : "memory");
+#else
+  typedef Pack<u32, BYTES / 4> Word;
+  Word word = {};
+  if (inside) word = *static_cast<const Word*>(from);
+  *static_cast<Word*>(to) = word;
+#endif
+}
+
 // The copies since the last call are one group.
 QC_DEVICE void end_group() {
 #if QC_ARCH >= 800

@@ -41,6 +41,7 @@ class Layer:
     epilogue: Epilogue = CODES
     tile: Tile | None = None
     group: int = 0
+    x: Affine = X
 
 
 CASES = {
@@ -51,6 +52,8 @@ CASES = {
     "slices with nothing to do": Layer((1, 16, 5, 5), 20, 3, 1, 1, tile=Tile(32, 32, 1, 2, 3, 4)),
     "slices of floats": Layer((1, 80, 5, 5), 21, 3, 1, 1, epilogue=Epilogue(None, None), tile=Tile(16, 64, 1, 2, 4, 4)),
     "slices of groups": Layer((2, 64, 5, 5), 80, 3, 1, 1, groups=4, tile=Tile(32, 32, 1, 2, 2, 2)),
+    "borders of zeros": Layer((1, 32, 7, 7), 24, 3, 1, 1, x=Affine(0.02, 0)),
+    "borders of zeros, few channels": Layer((1, 3, 9, 9), 24, 5, 2, 2, x=Affine(0.02, 0)),
     "few channels": Layer((2, 3, 13, 9), 20, 5, 2, 2),
     "eight channels": Layer((1, 8, 7, 7), 8, 3, 1, 1),
     "dilated": Layer((1, 16, 11, 11), 33, 3, 1, 2, 2),
@@ -93,7 +96,7 @@ def build(layer: Layer) -> Built:
     rng = np.random.default_rng(0)
     n, c, h, w = layer.image
     p, s, d = layer.padding, layer.stride, layer.dilation
-    spec = Conv2d((s, s), (p,) * 4, (d, d), layer.groups, X, layer.epilogue, group=layer.group)
+    spec = Conv2d((s, s), (p,) * 4, (d, d), layer.groups, layer.x, layer.epilogue, group=layer.group)
     weight = codes(rng, (layer.outputs, c // layer.groups, layer.kernel, layer.kernel), "int8")
     scales = []
     if layer.group:
