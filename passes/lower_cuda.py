@@ -141,9 +141,14 @@ def legalized(module: IRModule) -> IRModule:
     return legalize_cuda(module, OPERATORS, has_row)
 
 
-def predict_launches(module: IRModule, target: CudaTarget) -> list[tuple[KernelNote, float]]:
-    """The launches of a module in integer form, and the seconds that each is predicted to take; default schedules."""
-    lowering = CudaLowering(legalized(module), target, Kernels(), Constants(), default_schedules)
+def predict_launches(
+    module: IRModule, target: CudaTarget, schedules: Schedules = default_schedules
+) -> list[tuple[KernelNote, float]]:
+    """The launches of a module in integer form, and the seconds that each is predicted to take.
+
+    target, schedules: as for ``lower_cuda``.
+    """
+    lowering = CudaLowering(legalized(module), target, Kernels(), Constants(), schedules)
     lowering.run()
     return list(zip(lowering.notes, lowering.seconds(), strict=True))
 

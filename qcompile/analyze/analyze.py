@@ -67,7 +67,7 @@ def analyze(
     target, threads, tuning_records: as for ``build``.
     measure_seconds: time every layer in each format, and casts, on this machine. For a target that it cannot run, for
     several threads, and if False, times are those of ``layer_costs``: from tuning logs, or predicted; for a GPU, which
-    losses are simulated of on this machine's CPU, predicted (``gpu_costs``).
+    losses are simulated of on this machine's CPU, those of ``gpu_costs``, likewise.
     metric: "kl", "mse" (relative squared error), "sqnr", "cosine", "top1", "perplexity" (the last two need labels),
     "module:function" or a function, see ``make_metric``; None: "kl" for models that choose between classes, else "mse".
     groups: layers that take one format together; those that ``find_ties`` finds if None.
@@ -115,7 +115,7 @@ def analyze(
             release()
         losses = Losses(chosen, simulation, wish, sums)
         if isinstance(row, CudaTarget):
-            costs = gpu_costs(model, {name: plans[name] for name in formats}, structure, row)
+            costs = gpu_costs(model, {name: plans[name] for name in formats}, structure, row, tuning_records)
         elif measure_seconds and threads == 1 and can_run(row):
             costs = measured_costs(simulation, first.feed)
         else:

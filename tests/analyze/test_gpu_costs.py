@@ -6,12 +6,17 @@ import pytest
 
 import qcompile as qc
 from qcompile import graph
+from qcompile.analyze.costs import Seconds
 from qcompile.analyze.gpu_costs import gpu_costs
 from qcompile.assign.structure import Structure
+from qcompile.passes.lower_cuda import predict_launches
+from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.targets.cuda.architectures import architecture
 from qcompile.targets.cuda.rows import ROWS
+from qcompile.targets.kernels.workload import Workload
 from tests.building import model, node, samples
 from tests.frontend.onnx_models import weights
+from tests.tune.recorded import record, write
 
 FORMATS = ("int8", "w4a8", "half", "bf16")
 
@@ -57,6 +62,17 @@ def test_older_cards_are_slower_and_may_lack_products(made):
     (_, turing), (_, ampere) = of(made, "sm_75"), of(made, "sm_80")
     assert all(turing[format] > ampere[format] for format in turing)
     assert turing["bf16"] > 5 * turing["half"] and ampere["bf16"] == ampere["half"]
+
+
+def test_what_a_log_has_timed_is_measured(made, tmp_path):
+    row = ROWS[0].narrowed("sm_90")
+    form = run_passes(made[0].module, form_passes(made[1]["int8"], made[0].layers))
+    (schedule,) = (note.schedule for note, _ in predict_launches(form, row) if note.output == "r0")
+    workload = Workload.from_key(schedule.workload, schedule.batch)
+    log = write(tmp_path / "log.db", record(workload, row, schedule.knobs, 7.0, device="H100"))
+    costs = gpu_costs(*made, row, log)
+    assert costs.layers["r0", "int8"] == Seconds(7e-6, True) and costs.device == "H100"
+    assert {key for key, cost in costs.layers.items() if cost.measured} == {("r0", "int8")}
 
 
 def test_of_several_architectures_the_newest_counts(made):
