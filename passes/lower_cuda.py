@@ -30,6 +30,7 @@ from qcompile.passes.layer_names import layer_name
 from qcompile.passes.legalize_cuda import legalize_cuda
 from qcompile.passes.lower_cuda_functions import compute
 from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS, has_row
+from qcompile.passes.lower_cuda_movement import Part
 from qcompile.passes.lower_layers import KernelNote, is_tensor
 from qcompile.passes.plan_memory import Lifetime, plan_memory
 from qcompile.targets.cuda import launch_time, movement
@@ -166,6 +167,7 @@ class CudaLowering:
         self.outputs = {o for o in self.main.outputs if isinstance(o, relax.Var)}
         self._images = images(module) - self._matrices()
         self.waiting: dict[relax.Expr, Waiting] = {}  # what is not stored yet, and may never be
+        self.concats: dict[tuple[int, tuple[Part, ...]], relax.Var] = {}  # by axis and parts
         self.parts: dict[relax.Expr, list[tuple[Buffer, Storage]]] = {}  # of tuples
         specs = {var: called_spec(module, value) for var, value in self.main.bindings}
         self.narrow = narrow_tensors(self.main, specs, NARROW, NESTS)  # the type that each such tensor lies in

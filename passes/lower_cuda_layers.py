@@ -15,7 +15,7 @@ from qcompile.manifest import ScheduleInfo
 from qcompile.ops import Affine
 from qcompile.passes import lower_cuda_functions as functions
 from qcompile.passes.base import array, dtype_of, number, op_name, shape_of
-from qcompile.passes.lower_cuda_movement import MOVEMENT, concat, moves_by_kernel
+from qcompile.passes.lower_cuda_movement import MOVEMENT, Part, concat, moves_by_kernel
 from qcompile.passes.lower_weighted import as_convolution
 from qcompile.targets.cuda import elementwise, movement, pool, row_layers
 from qcompile.targets.cuda.architectures import architecture
@@ -226,8 +226,8 @@ def _concat(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.
     def converter(q: Affine) -> Callable[[str], str]:
         return lambda code: elementwise.requantized(code, q, spec.out)
 
-    converters = [converter(q) for q in spec.inputs]
-    concat(lowering, var, list(call.args), spec.axis, converters)
+    pairs = zip(call.args, spec.inputs, strict=True)
+    concat(lowering, var, [Part(arg, converter(q), (q, spec.out)) for arg, q in pairs], spec.axis)
 
 
 def _gather(lowering: CudaLowering, var: relax.Var, call: relax.Call, spec: ops.Gather) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,21 +38,28 @@ def _permute_dims(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> N
 
 
 def _concat(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    concat(lowering, var, list(call.args[0].fields), int(call.attrs.axis or 0), [str] * len(call.args[0].fields))
+    concat(lowering, var, [Part(field) for field in call.args[0].fields], int(call.attrs.axis or 0))
 
 
-def concat(
-    lowering: CudaLowering,
-    var: relax.Var,
-    parts: Sequence[relax.Expr],
-    axis: int,
-    converters: Sequence[Callable[[str], str]],
-) -> None:
-    """Each part, converted, is written to its place. converters: of an element's expression."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of a concatenation. convert: of an element's expression; key: equal for parts that are converted alike."""
+
+    tensor: relax.Expr
+    convert: Callable[[str], str] = field(default=str, compare=False)
+    key: object = None
+
+
+def concat(lowering: CudaLowering, var: relax.Var, parts: Sequence[Part], axis: int) -> None:
+    """Each part, converted, is written to its place; parts that begin an earlier concatenation, as they are there."""
     out, start = lowering.home(var), 0
     axis %= len(out.shape)
     result = lowering.buffer(var, out)
-    for part, convert in zip(parts, converters, strict=True):
+    parts = tuple(parts)
+    begun = max((n for n in range(2, len(parts)) if (axis, parts[:n]) in lowering.concats), default=0)
+    written = [Part(lowering.concats[axis, parts[:begun]]), *parts[begun:]] if begun else parts
+    lowering.concats[axis, parts] = var
+    for part, convert in ((p.tensor, p.convert) for p in written):
         x = (rows_last if out.axis > 1 else channels_last)(shape_of(part), dtype_of(part))
         kernel = movement.insert(axis, start, x, out, convert)
         lowering.write(kernel, [lowering.place(part, x)], result, var.name, "concat")

@@ -215,3 +215,22 @@ def test_few_pooled_pixels_are_made_by_many_threads(window):
     Emulated(program.source, optimize=0).run(program, list(feeds.values()), got)
     for value, want in zip(got, interpreter.run(form, feeds).values(), strict=True):
         np.testing.assert_array_equal(value, want)
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_growing_concatenations_begin_with_the_last_one(integer):
+    """As dense blocks have them: each layer reads all that came before."""
+
+    def write(b, x):
+        parts = [x, conv(b, x, 4, "a"), conv(b, x, 4, "b", 1), conv(b, x, 4, "c", 2)]
+        pairs = [b.emit(op.concat(parts[:n], axis=1), f"n{n}") for n in (2, 3, 4)]
+        return [conv(b, part, 8, f"y{i}") for i, part in enumerate(pairs)]
+
+    form = module(write, x=(1, 4, 5, 5))
+    form = integer_of(form, precision="int8" if integer else "fp32")
+    program, notes = lower_cuda(form)
+    assert sum(note.op == "concat" for note in notes) <= (9 if integer else 6)  # codes of other scales begin anew
+    feeds, got = feeds_of(form), [np.zeros((1, 8, 5, 5), np.float32) for _ in range(3)]
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), got)
+    for value, want in zip(got, interpreter.run(form, feeds).values(), strict=True):
+        np.testing.assert_allclose(value, want, rtol=1e-5, atol=1e-5)
