@@ -136,7 +136,8 @@ def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
     scales = array(rest.pop(0)) if spec.group else None
     residual = (rows_last if out.axis > 1 else channels_last)(out.shape, added_as(x.dtype)) if rest else None
     gpu, arguments = architecture(lowering.target.architecture), (layer.weight, array(bias), x, out, residual)
-    if x.is_narrow and (not isinstance(spec, ops.Conv2d) or _own_groups(spec, layer.weight)):
+    has_products = x.is_narrow or (spec.weights == "float32" and gpu.multiplies_float32)
+    if has_products and (not isinstance(spec, ops.Conv2d) or _own_groups(spec, layer.weight)):
         kernel, constants = contract_floats(spec, shape, *arguments, arch=gpu, multiplier=multiplier)
     else:
         kernel, constants = float_product(spec, shape, *arguments, gpu, multiplier, scales)

@@ -168,6 +168,7 @@ def test_an_archive_is_readable(artifact):
 
 
 FLOATS = {  # format -> its kernels, and their instructions by architecture
+    "fp32": ("conv2d_f32_0", {"sm_75": "FFMA", "sm_80": "HMMA.1688.F32.TF32"}),
     "bf16": ("conv2d_bf16_0", {"sm_75": "FFMA", "sm_80": "HMMA.16816.F32.BF16"}),
     "half": ("conv2d_f16_0", {"sm_75": "HMMA.1688.F32", "sm_80": "HMMA.16816.F32"}),
     "fp8_e4m3": ("conv2d_e4m3_0", {"sm_89": "QMMA.16832.F32.E4M3.E4M3", "sm_90": "HMMA.16816.F32"}),
@@ -176,7 +177,7 @@ FLOATS = {  # format -> its kernels, and their instructions by architecture
 
 
 @pytest.mark.parametrize("precision", FLOATS)
-def test_products_of_narrow_floats_are_those_of_tensor_cores(precision, imported, tmp_path):
+def test_products_of_floats_are_those_of_tensor_cores(precision, imported, tmp_path):
     kernel, products = FLOATS[precision]
     plan = qc.plan_uniform(imported, None, precision)
     held = modules(qc.build(imported, plan, f"cuda:{','.join(products)}", out=tmp_path / "a"))

@@ -35,6 +35,11 @@ class Architecture:
     memory: float
     slower: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def multiplies_float32(self) -> bool:
+        """Whether Tensor Cores make products of float32."""
+        return "float32" in dict(self.slower)
+
 
 _KIB = 1 << 10
 # Hopper's mma.sync reaches 62 % of what its wgmma does: Luo et al., "Benchmarking and Dissecting the Nvidia Hopper GPU
@@ -44,13 +49,15 @@ _KIB = 1 << 10
 # Memory: data sheets of T4, A100 40 GB, A10, L40 and H100 SXM.
 # Turing multiplies no bfloat16: by the instructions of ``multiply_bf16``. Hopper's mma.sync makes halves of 8-bit
 # floats first, as its machine code shows (F2FP, HMMA); its own products of them are wgmma's alone.
-_FLOAT8 = (("float8_e4m3fn", 2.0), ("float8_e5m2", 2.0))
+# Of float32 each product is three of TF32, see ``multiply_f32``; Turing has none of those.
+_FLOAT32 = (("float32", 3.0),)
+_HOPPER = (*_FLOAT32, ("float8_e4m3fn", 2.0), ("float8_e5m2", 2.0))
 ARCHITECTURES = (
     Architecture("sm_75", 40, 1024, 64 * _KIB, 64 * _KIB, 1024, 16, 20, False, 1.3e9, 320e9, (("bfloat16", 12),)),
-    Architecture("sm_80", 108, 2048, 164 * _KIB, 163 * _KIB, 2048, 32, 32, True, 1.4e9, 1555e9),
-    Architecture("sm_86", 72, 1024, 100 * _KIB, 99 * _KIB, 1536, 16, 20, True, 1.6e9, 600e9),
-    Architecture("sm_89", 142, 1024, 100 * _KIB, 99 * _KIB, 1536, 24, 20, True, 2.2e9, 864e9),
-    Architecture("sm_90", 132, 2560, 228 * _KIB, 227 * _KIB, 2048, 32, 32, True, 1.7e9, 3350e9, _FLOAT8),
+    Architecture("sm_80", 108, 2048, 164 * _KIB, 163 * _KIB, 2048, 32, 32, True, 1.4e9, 1555e9, _FLOAT32),
+    Architecture("sm_86", 72, 1024, 100 * _KIB, 99 * _KIB, 1536, 16, 20, True, 1.6e9, 600e9, _FLOAT32),
+    Architecture("sm_89", 142, 1024, 100 * _KIB, 99 * _KIB, 1536, 24, 20, True, 2.2e9, 864e9, _FLOAT32),
+    Architecture("sm_90", 132, 2560, 228 * _KIB, 227 * _KIB, 2048, 32, 32, True, 1.7e9, 3350e9, _HOPPER),
 )
 
 

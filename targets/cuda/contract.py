@@ -19,6 +19,7 @@ from qcompile.targets.cuda.tiles import STEP, Problem, Tile
 
 SM_80 = architecture("sm_80")
 _INT4_REGISTERS = 48  # that a thread takes more where it makes bytes of int4 weights
+_FLOAT32_REGISTERS = 32  # and where it takes float32 numbers apart
 _INT4_CYCLES = 3  # of a multiprocessor beside each product of 16 x 8 x 32: 128 sums are scaled, 64 a cycle; codes made
 
 
@@ -174,25 +175,27 @@ def contract_floats(
     arch: Architecture = SM_80,
     multiplier: np.ndarray | None = None,
 ) -> tuple[Kernel, tuple[np.ndarray, ...]]:
-    """``contract`` of narrow floats: buffers x, constants, residual (if there is one), y.
+    """``contract`` of floats: buffers x, constants, residual (if there is one), y.
 
     weight: its numbers, float32. multiplier: of each channel's sum, (O,), before the bias is added.
 
-    Every product is exact in float32. In which order, and with how many bits, a Tensor Core adds them up is not
+    Every product of narrow floats is exact in float32. In which order, and with how many bits, a Tensor Core adds them up is not
     documented, so that results are near the oracle's, not equal.
     """
-    product = _product(shape, to_bits(weight, x.dtype), x, out, residual, tile, arch)
+    word = NARROW.get(x.dtype, "f32")
+    bits = to_bits(weight, x.dtype) if x.is_narrow else weight.astype(np.float32)
+    product = _product(shape, bits, x, out, residual, tile, arch)
     flags = {**_flags(spec, residual), "SCALED": multiplier is not None}
     total = "total" if multiplier is None else "product(total, factor)"
     members = f"""{constants_text({**product.constants, "ZERO": 0}, flags)}
   typedef float Sum;
-  {_step(f"multiply_{NARROW[x.dtype]}", "float")}
+  {_step(f"multiply_{word}", "float")}
   QC_DEVICE_MEMBER static float value(float total, float bias, float factor) {{ return sum({total}, bias); }}"""
     vectors = [bias] if multiplier is None else [bias, multiplier]
     parameters = ["const i8* w", "const float* bias", "const float* multiplier"][: 1 + len(vectors)]
     text = instantiated("contract", parameters, members, spec.epilogue, x, out, residual, product.launch)
     arrays = (product.weights, *(product.padded(vector.astype(np.float32)) for vector in vectors))
-    return product.kernel(text, f"mma {NARROW[x.dtype]}"), arrays
+    return product.kernel(text, f"mma {word}"), arrays
 
 
 def _flags(spec: Conv2d | Dense, residual: Storage | None) -> dict[str, bool]:
@@ -254,7 +257,7 @@ def _product(
         "GROUP": 0,
     }
     taken = cycles(problem, tile, arch) * dict(arch.slower).get(x.dtype, 1)
-    launch = tile.launch(problem.piece, arch)
+    launch = tile.launch(problem.piece, arch, _FLOAT32_REGISTERS if x.is_float else 0)
     return _Product(constants, packed, channels, groups, problem, tile, launch, taken)
 
 

@@ -1,7 +1,7 @@
 """Convolutions and matrix products of floats without Tensor Cores: a thread for each result.
 
-For what precision leaves in float32, whatever its weights are stored in, and for narrow floats in groups that begin
-between words, depthwise ones among them.
+For groups that begin between words, depthwise ones among them, for float32 beside weights in fewer bits, and for all
+float32 on Turing, whose Tensor Cores have no TF32.
 """
 
 from __future__ import annotations

@@ -343,6 +343,10 @@ QC_DEVICE void multiply_e5m2(float (&sums)[4], const u32 (&x)[4], const u32 (&w)
   emulation::multiply_floats<4>(sums, x, w, [](u32 v) { return from_e5m2(static_cast<u8>(v)); });
 }
 
+QC_DEVICE void multiply_f32(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
+  emulation::multiply_floats<1>(sums, x, w, [](u32 v) { return with_bits(static_cast<int>(v)); });
+}
+
 QC_DEVICE void multiply_bf16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
   emulation::multiply_floats<2>(sums, x, w, [](u32 v) { return with_bits(static_cast<int>(v << 16)); });
 }
