@@ -10,6 +10,7 @@ from typing import Any
 from qcompile.targets.cuda.expressions import Scope, Writer, loaded, mentions, value_type
 from qcompile.targets.cuda.nests import Buffer, Nest, shape_of_buffer
 from qcompile.targets.cuda.storage import Storage
+from qcompile.targets.cuda.text import WORD
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Packing:
             return ""
         start = int(found[1] or 0)
         end = start + -(-self.out.channels // self.lanes) * self.lanes  # of the last word
-        if x.pitch % self.lanes or start % self.lanes or end > x.pitch:
+        if x.pitch % self.lanes or start % self.lanes or end > x.pitch or self.lanes * x.item_bytes > WORD:
             return ""
         pack = f"Pack<{x.type}, {self.lanes}>"
         at = x.at([f"{self.first} + {start}" if a == x.axis else i for a, i in enumerate(indices)])

@@ -12,7 +12,7 @@ from qcompile.reference.arithmetic import code_bounds, out_scale, ratio
 from qcompile.targets.cuda.storage import Storage
 
 NAME = "@name@"  # stands for a kernel's name, so that equal kernels have equal texts
-THREADS = 256
+THREADS, WORD = 256, 16  # of a block; bytes that a thread moves at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Operand:
     def packs(self, out: Storage, lanes: int) -> bool:
         """Whether the elements beside ``lanes`` of the result's lie side by side, too."""
         s = self.storage
-        return s.axis == out.axis and s.channels == out.channels and s.pitch % lanes == 0 and s.pitch >= out.pitch
+        whole = s.pitch % lanes == 0 and s.pitch >= out.pitch and lanes * s.item_bytes <= WORD
+        return s.axis == out.axis and s.channels == out.channels and whole
 
     def read(self, out: Storage, lanes: int, index: Sequence[str] | None = None) -> tuple[str, str]:
         """(statements before the loop over lanes j, element j). index: of the first lane; that of the result if None.
@@ -79,7 +80,7 @@ def lanes_of(out: Storage, x: Storage | None = None) -> int:
     """
     if x is not None and (x.axis, out.axis) != (1, 1):
         return 1
-    return next(n for n in (4, 2, 1) if out.pitch % n == 0)
+    return next(n for n in (4, 2, 1) if out.pitch % n == 0 and n * out.item_bytes <= WORD)
 
 
 def each_element(parameters: Sequence[str], out: Storage, lanes: int, head: str, value: str) -> Kernel:

@@ -77,6 +77,12 @@ def moved(b, x):
     return [*read, b.emit(op.flip(x, 0), "f"), b.emit(op.tril(x), "tr"), b.emit(op.broadcast_to(x, (3, 5, 9)), "br")]
 
 
+def wide(b, x):
+    """Four neighbours of 8 bytes are more than a word."""
+    double = b.emit(op.astype(x, "float64"), "f")
+    return [b.emit(op.multiply(double, relax.const(0.1, "float64")), "y"), b.emit(op.astype(x, "int64"), "i")]
+
+
 def narrow(b, x):
     half = b.emit(op.astype(x, "float16"), "h")
     return [b.emit(op.add(half, half), "y"), b.emit(op.astype(b.emit(op.astype(x, "bfloat16"), "n"), "float32"), "z")]
@@ -112,6 +118,7 @@ CASES = {
     "scatters": Case(scattered, (5, 9)),
     "resizes": Case(one(lambda x: op.image.resize2d(x, (9, 11), method="cubic")), (1, 3, 5, 6), ("resize2d",)),
     "narrow floats": Case(narrow, (5, 9)),
+    "wide numbers": Case(wide, (3, 8)),
     "no operator": Case(bare, (5, 9)),
 }
 
@@ -128,9 +135,9 @@ def lowered():
 def assert_near_oracle(form: IRModule, program, emulated: Emulated, tolerance: float = 1e-5) -> None:
     main, feeds = graph.read(form), feeds_of(form)
     results = []
-    for backwards in (False, True):
+    for order in range(2):
         results.append([np.zeros(shape_of(output), dtype_of(output)) for output in main.outputs])
-        emulated.run(program, list(feeds.values()), results[-1], backwards)
+        emulated.run(program, list(feeds.values()), results[-1], order)
     for got, again, (name, want) in zip(*results, interpreter.run(form, feeds).items(), strict=True):
         np.testing.assert_array_equal(got, again)
         if got.dtype.kind != "f":
