@@ -12,6 +12,7 @@ from qcompile.passes.base import dtype_of, shape_of
 from qcompile.targets.kernels import float_functions
 from qcompile.targets.kernels.matmul_f32 import matmul_f32
 from qcompile.targets.kernels.scan import scan
+from qcompile.targets.kernels.scatter import COMBINE, scatter_elements, scatter_nd
 from qcompile.targets.kernels.sort import scratch_elements, sort
 from qcompile.targets.target import Target
 
@@ -45,6 +46,8 @@ def legalizations(target: Target) -> dict[str, Legalize]:
     table["sort"] = _sort
     table["cumsum"] = _scan
     table["cumprod"] = _scan
+    table["scatter_elements"] = _scatter_elements
+    table["scatter_nd"] = _scatter_nd
     for name in ("squeeze", "expand_dims", "flatten"):
         table[name] = _as_reshape
     return {f"relax.{name}": legalize for name, legalize in table.items()}
@@ -139,3 +142,25 @@ def _scan(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         data, axis = builder.emit(relax.op.reshape(data, shape)), 0
     kernel = scan(kind, shape, int(axis) % len(shape), dtype_of(data), dtype_of(call), bool(call.attrs.exclusive))
     return relax.call_tir(builder.add_func(kernel, kind), [data], call.ty)
+
+
+# TVM's own kernels of scatters do not compile beside others: their parallel loops are annotated as for an older TVM.
+
+
+def _scatter_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    data, indices, _ = call.args
+    shape, reduction = shape_of(data), str(call.attrs.reduction)
+    if reduction not in COMBINE:
+        return _default(builder, call)
+    axis = int(call.attrs.axis) % len(shape)
+    kernel = scatter_elements(shape, shape_of(indices), axis, dtype_of(data), dtype_of(indices), reduction)
+    return relax.call_tir(builder.add_func(kernel, "scatter_elements"), list(call.args), call.ty)
+
+
+def _scatter_nd(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    data, indices, _ = call.args
+    reduction = str(call.attrs.reduction)
+    if reduction not in COMBINE:
+        return _default(builder, call)
+    kernel = scatter_nd(shape_of(data), shape_of(indices), dtype_of(data), dtype_of(indices), reduction)
+    return relax.call_tir(builder.add_func(kernel, "scatter_nd"), list(call.args), call.ty)

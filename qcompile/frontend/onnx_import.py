@@ -14,6 +14,7 @@ from tvm import relax
 from qcompile.errors import QCompileError
 from qcompile.frontend import (
     op_conv,
+    op_gather,
     op_math,
     op_norm,
     op_quantized,
@@ -43,6 +44,7 @@ CONVERTERS: dict[str, Callable[[NodeContext], Result]] = {
     **op_math.CONVERTERS,
     **op_norm.CONVERTERS,
     **op_shape.CONVERTERS,
+    **op_gather.CONVERTERS,
     **op_reduce.CONVERTERS,
     **op_resize.CONVERTERS,
     **op_quantized.CONVERTERS,

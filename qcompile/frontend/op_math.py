@@ -115,6 +115,12 @@ def swish(ctx: NodeContext) -> Result:
     return relax.op.multiply(x, relax.op.sigmoid(inner))
 
 
+def _half_of_exponentials(ctx: NodeContext, op: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Result:
+    """cosh and sinh: LLVM has no code for them."""
+    x = ctx.tensor(0)
+    return relax.op.multiply(op(relax.op.exp(x), relax.op.exp(relax.op.negative(x))), ctx.scalar(0.5))
+
+
 def softmax(ctx: NodeContext, op: Callable[..., relax.Expr] = relax.op.nn.softmax) -> Result:
     """Along one axis since opset 13; before, over all axes from ``axis`` on at once."""
     shape = ctx.shape()
@@ -182,6 +188,8 @@ CONVERTERS = {
     "Relu": unary(relax.op.nn.relu),
     "Sigmoid": unary(relax.op.sigmoid),
     "Tanh": unary(relax.op.tanh),
+    "Cosh": lambda ctx: _half_of_exponentials(ctx, relax.op.add),
+    "Sinh": lambda ctx: _half_of_exponentials(ctx, relax.op.subtract),
     "Exp": unary(relax.op.exp),
     "Log": unary(relax.op.log),
     "Sqrt": unary(relax.op.sqrt),

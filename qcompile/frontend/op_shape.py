@@ -125,10 +125,10 @@ def slice_(ctx: NodeContext) -> Result:
         axis: range(*slice(start, end, step).indices(shape[axis]))
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
     }
-    return _sliced(ctx, ranges)
+    return sliced(ctx, ranges)
 
 
-def _sliced(ctx: NodeContext, ranges: dict[int, range]) -> Result:
+def sliced(ctx: NodeContext, ranges: dict[int, range]) -> Result:
     """The elements that each axis' range names; descending ranges are sliced and flipped."""
     shape = ctx.shape()
     if any(len(r) == 0 for r in ranges.values()):
@@ -146,61 +146,6 @@ def _sliced(ctx: NodeContext, ranges: dict[int, range]) -> Result:
     return y
 
 
-def gather(ctx: NodeContext) -> Result:
-    """A slice where indices are constant and evenly spaced (one index: a slice, then a reshape), else ``take``."""
-    axis, shape = ctx.axis(0), ctx.shape()
-    indices = ctx.inputs[1]
-    if isinstance(indices, np.ndarray):
-        extent = shape[axis]
-        if indices.size and (indices.min() < -extent or indices.max() >= extent):
-            raise ctx.fail(f"an index is out of range for {extent} elements", "mend or re-export the model")
-        flat = indices.astype(np.int64).reshape(-1) % extent
-        result = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
-        if not isinstance(ctx.inputs[0], np.ndarray) and flat.size:
-            step = int(flat[1] - flat[0]) if flat.size > 1 else 1
-            even = range(int(flat[0]), int(flat[-1]) + (1 if step > 0 else -1), step) if step else range(0)
-            if list(even) == flat.tolist():
-                y = _sliced(ctx, {axis: even})
-                return y if indices.ndim == 1 else relax.op.reshape(y, result)
-        return relax.op.take(ctx.tensor(0), ctx.as_expr(flat.reshape(indices.shape)), axis, mode="clip")
-    # "wrap" makes negative indices count from the end and keeps bad ones from reading foreign memory.
-    return relax.op.take(ctx.tensor(0), ctx.tensor(1), axis, mode="wrap")
-
-
-def gather_elements(ctx: NodeContext) -> Result:
-    axis, indices = ctx.axis(0), ctx.inputs[1]
-    extent = ctx.shape()[axis]
-    if isinstance(indices, np.ndarray):
-        return relax.op.gather_elements(ctx.tensor(0), ctx.as_expr(indices % extent), axis)
-    below = relax.op.less(indices, ctx.scalar(0, 1))
-    wrapped = relax.op.where(below, relax.op.add(indices, ctx.scalar(extent, 1)), indices)
-    return relax.op.gather_elements(ctx.tensor(0), wrapped, axis)
-
-
-def gather_nd(ctx: NodeContext) -> Result:
-    batch, indices = ctx.get("batch_dims", 0), ctx.inputs[1]
-    extents = np.asarray(ctx.shape()[batch : batch + ctx.shape(1)[-1]], np.int64)
-    if isinstance(indices, np.ndarray):
-        wrapped = ctx.as_expr(indices.astype(np.int64) % extents)
-    else:
-        below = relax.op.less(indices, ctx.scalar(0, 1))
-        wrapped = relax.op.where(below, relax.op.add(indices, ctx.as_expr(extents)), indices)
-    return relax.op.gather_nd(ctx.tensor(0), wrapped, batch)
-
-
-def reverse_sequence(ctx: NodeContext) -> Result:
-    """The first elements of each sample along the time axis, backwards; how many is constant for each."""
-    shape, batch, time = ctx.shape(), ctx.get("batch_axis", 1), ctx.get("time_axis", 0)
-    lengths = ctx.constant(1, "lengths")
-    if (lengths == shape[time]).all():
-        return relax.op.flip(ctx.tensor(0), time)
-    steps = np.arange(shape[time])[:, None]
-    at = np.where(steps < lengths, lengths - 1 - steps, steps).astype(np.int64)  # (time, batch)
-    at = at if time < batch else at.T
-    at = at.reshape([n if axis in (batch, time) else 1 for axis, n in enumerate(shape)])
-    return relax.op.gather_elements(ctx.tensor(0), ctx.as_expr(np.ascontiguousarray(np.broadcast_to(at, shape))), time)
-
-
 def pad(ctx: NodeContext) -> Result:
     rank, shape = len(ctx.shape()), ctx.shape()
     mode = ctx.get("mode", "constant")
@@ -214,7 +159,7 @@ def pad(ctx: NodeContext) -> Result:
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[len(axes) + i]
     cut = {i: range(max(-before[i], 0), n - max(-after[i], 0)) for i, n in enumerate(shape)}
-    y = _sliced(ctx, cut)
+    y = sliced(ctx, cut)
     flat = [max(p, 0) for pair in zip(before, after, strict=True) for p in pair]
     if not any(flat):
         return y
@@ -286,10 +231,6 @@ CONVERTERS = {
     "Concat": concat,
     "Split": split,
     "Slice": slice_,
-    "Gather": gather,
-    "GatherElements": gather_elements,
-    "GatherND": gather_nd,
-    "ReverseSequence": reverse_sequence,
     "Pad": pad,
     "Cast": cast,
     "CastLike": cast_like,

@@ -30,6 +30,8 @@ def tvm_converter(node: Node) -> Callable[[NodeContext], Result] | None:
 
 
 def _convert(ctx: NodeContext) -> Result:
+    if ctx.node.op_type == "RoiAlign" and ctx.get("mode") == "max":
+        raise ctx.unsupported("the largest of a region's samples")  # TVM weights them in another order than ONNX
     converter = onnx_frontend._get_convert_map()[ctx.node.op_type]
     opset = ctx.opset if ctx.node.domain in DEFAULT_DOMAINS else 1
     inputs = onnx_frontend.onnx_input(None if v is None else ctx.as_expr(v) for v in ctx.inputs)

@@ -131,6 +131,16 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
         constants={"two": np.array(2), "zero": np.float32(0), "v": w(16, 8), "u": w(8, 3)},
         dtypes={"i": I64},
     ),
+    "scatters": lambda: model(
+        [
+            node("ScatterElements", "x i u", "e", axis=1, reduction="add"),
+            node("ScatterND", "e n v", "s"),
+            node("Relu", "s"),
+        ],
+        {"x": (3, 5), "u": (2, 5)},
+        constants={"i": np.array([[0, -1, 2, 1, 1]] * 2), "n": np.array([[2], [-2]]), "v": weights(2, 5)},
+        opset=18,
+    ),
     "recurrent layers": lambda: model(
         [
             node("GRU", "x w r b", "g", hidden_size=12, direction="bidirectional"),

@@ -7,7 +7,10 @@ from tests.frontend.onnx_models import check, model, node, operators, weights
 
 UNARY = {
     **{op: {} for op in ("Relu", "Sigmoid", "Tanh", "Exp", "Erf", "Abs", "Neg", "Floor", "Ceil", "Round", "Sign")},
-    **{op: {} for op in ("HardSwish", "Softplus", "Softsign", "Mish", "Sin", "Cos", "Atan", "Reciprocal")},
+    **{
+        op: {}
+        for op in ("HardSwish", "Softplus", "Softsign", "Mish", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Reciprocal")
+    },
     "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
     "LeakyRelu": {"alpha": 0.2},
     "Elu": {"alpha": 1.5},
