@@ -8,7 +8,7 @@ An architecture has cards of many sizes; ``processors`` is that of one that serv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,10 @@ class Architecture:
     hertz: float
     memory: float
     slower: tuple[tuple[str, float], ...] = ()
+
+    def rated(self, dtype: str) -> Architecture:
+        """This row with the rate of products of a type, counted in bytes as those of codes are."""
+        return replace(self, macs=round(self.macs / dict(self.slower).get(dtype, 1)))
 
     @property
     def multiplies_float32(self) -> bool:

@@ -179,8 +179,8 @@ def contract_floats(
 
     weight: its numbers, float32. multiplier: of each channel's sum, (O,), before the bias is added.
 
-    Every product of narrow floats is exact in float32. In which order, and with how many bits, a Tensor Core adds them up is not
-    documented, so that results are near the oracle's, not equal.
+    Every product of narrow floats is exact in float32. In which order, and with how many bits, a Tensor Core adds them
+    up is not documented, so that results are near the oracle's, not equal.
     """
     word = NARROW.get(x.dtype, "f32")
     bits = to_bits(weight, x.dtype) if x.is_narrow else weight.astype(np.float32)
@@ -243,7 +243,8 @@ def _product(
     groups, item = x.channels // inputs, x.item_bytes
     pitch, group_outputs = (x.pitch, out.pitch) if groups == 1 else (inputs, outputs // groups)
     problem = problem_of(shape, weight.shape, x)
-    tile = tile or choose_tile(problem, arch)
+    rated = arch.rated(x.dtype)
+    tile = tile or choose_tile(problem, rated)
     packed = pack_weights(weight, pitch, groups, tile)
     channels, length = packed.shape
     constants = {
@@ -256,7 +257,7 @@ def _product(
         "SLICES": tile.slices,
         "GROUP": 0,
     }
-    taken = cycles(problem, tile, arch) * dict(arch.slower).get(x.dtype, 1)
+    taken = cycles(problem, tile, rated)
     launch = tile.launch(problem.piece, arch, _FLOAT32_REGISTERS if x.is_float else 0)
     return _Product(constants, packed, channels, groups, problem, tile, launch, taken)
 

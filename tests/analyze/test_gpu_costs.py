@@ -51,9 +51,9 @@ def test_layers_are_predicted_in_every_format(made):
     }
     assert not any(cost.measured for cost in costs.layers.values()) and costs.device == ""
     assert costs.cast_bandwidth == architecture("sm_90").memory and costs.cast_overhead > 0
-    # A wide layer's products take the time: of int8 half of those of 16 bits, of float32 six times as long as these.
+    # A wide layer's products take the time: of int8 half of those of 16 bits, of float32 up to six times as long.
     assert wide["int8"] < wide["w4a8"] and 1.5 < wide["half"] / wide["int8"] < 2.5
-    assert wide["half"] == wide["bf16"] and 4 < wide["fp32"] / wide["half"] < 8
+    assert wide["half"] == wide["bf16"] and 3 < wide["fp32"] / wide["half"] < 8
     small = [costs.layers["y", format].seconds for format in ("fp32", *FORMATS)]
     assert max(small) < 2.5 * min(small)  # what it computes is next to nothing
 
