@@ -17,7 +17,7 @@ import onnx
 from qcompile.errors import QCompileError
 from qcompile.frontend.context import Value
 from qcompile.frontend.load import read_graph
-from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, Node, OnnxGraph
+from qcompile.frontend.onnx_graph import DEFAULT_DOMAINS, Node, OnnxGraph, subgraph_reads
 
 _MOST_NODES = 5000  # of all steps together: more take minutes to build
 _UNKNOWN = "export the model without control flow, or make what decides about it a constant"
@@ -54,7 +54,7 @@ def _if(node: Node, importer: Importer) -> None:
 
 
 def _loop(node: Node, importer: Importer) -> None:
-    body = _Body.of(node)
+    body = _Body.of(node, importer)
     most = int(_constant(node, importer, 0, "number of steps").item()) if node.input(0) else None
     goes_on = not node.input(1) or bool(_constant(node, importer, 1, "condition").item())
     state = [importer.value(name, node.label) for name in node.inputs[2:]]
@@ -77,7 +77,7 @@ def _loop(node: Node, importer: Importer) -> None:
 def _scan(node: Node, importer: Importer) -> None:
     if importer.opset < 9:
         raise QCompileError("Scan of opset 8 is not supported", node=node.label, remedy="export with a newer opset")
-    body, count = _Body.of(node), int(node.get("num_scan_inputs"))
+    body, count = _Body.of(node, importer), int(node.get("num_scan_inputs"))
     state = [importer.value(name, node.label) for name in node.inputs[:-count]]
     scanned = node.inputs[-count:]
     axes = list(node.get("scan_input_axes") or [0] * count)
@@ -103,19 +103,35 @@ def _scan(node: Node, importer: Importer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """The graph of one step; names of its tensors are made the step's own."""
+    """The graph of one step. What is the same in every step is imported once; other names are made the step's own.
+
+    shared: names of the former, as they are in the body, to their names outside.
+    """
 
     node: Node
     graph: OnnxGraph
     inputs: tuple[str, ...]
     prefix: str
+    shared: dict[str, str]
 
     @staticmethod
-    def of(node: Node) -> _Body:
+    def of(node: Node, importer: Importer) -> _Body:
         proto: onnx.GraphProto = node.get("body")
-        graph = read_graph(proto, where=node.name)
+        graph, prefix = read_graph(proto, where=node.name), f"{next(name for name in node.outputs if name)}~"
         inputs = tuple(value.name for value in proto.input)
-        return _Body(node, graph, inputs, f"{next(name for name in node.outputs if name)}~")
+        changing = set(inputs)
+        fixed: list[Node] = []
+        for inner in graph.nodes:
+            if changing.isdisjoint({*inner.inputs, *subgraph_reads(inner)}):
+                fixed.append(inner)
+            else:
+                changing.update(inner.outputs)
+        shared = {name: f"{prefix}{name}" for name in graph.constants}
+        shared |= {name: f"{prefix}{name}" for inner in fixed for name in inner.outputs if name}
+        constants = {shared[name]: value for name, value in graph.constants.items()}
+        importer.inline(OnnxGraph([], list(shared.values()), [_renamed(n, shared) for n in fixed], constants, {}))
+        graph.nodes = [inner for inner in graph.nodes if not changing.isdisjoint(inner.outputs)]
+        return _Body(node, graph, inputs, prefix, shared)
 
     def check_size(self, steps: int) -> None:
         count = len(self.graph.nodes)
@@ -130,12 +146,11 @@ class _Body:
         """Imports one step; the names of its results."""
         made = {name for inner in self.graph.nodes for name in inner.outputs if name}
         names = {name: f"{self.prefix}{number}~{name}" for name in (*made, *self.inputs)}
-        names |= {name: f"{self.prefix}{name}" for name in self.graph.constants}
+        names |= self.shared
         _define([names[name] for name in self.inputs], arguments, importer)
         nodes = [_renamed(inner, names) for inner in self.graph.nodes]
-        constants = {names[name]: value for name, value in self.graph.constants.items()}
         results = [names.get(name, name) for name in self.graph.outputs]
-        importer.inline(replace(self.graph, outputs=results, nodes=nodes, constants=constants))
+        importer.inline(OnnxGraph([], results, nodes, {}, {}))
         return results
 
 

@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 
 from qcompile.errors import QCompileError
 from qcompile.frontend import import_onnx
+from qcompile.graph import read
 from tests.frontend.onnx_models import check, model, node, operators, weights
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -43,6 +44,19 @@ def test_loop_of_known_length():
 
 def test_loop_that_stops_at_a_known_step():
     assert operators(check(loop(steps=9, last=1))).count("matmul") == 2
+
+
+def test_what_is_the_same_in_every_step_is_computed_once():
+    nodes = [node("Sin", "x", "a"), node("Transpose", "w", "t"), node("MatMul", "s t", "m"), node("Add", "m a", "u")]
+    inputs = [tensor("i", INT, []), tensor("c", BOOL, []), tensor("s", shape=[2, 3])]
+    body = graph([*nodes, node("Identity", "c", "d")], inputs, [tensor("d", BOOL), tensor("u")])
+    constants = {"n": np.array(3), "yes": np.array(True), "w": weights(3, 3)}
+    imported = check(model([node("Loop", "n yes x", "y", body=body)], {"x": (2, 3)}, constants=constants))
+    assert operators(imported).count("sin") == 1
+    matrices = {
+        v.args[1].value.numpy().ctypes.data for _, v in read(imported.module).bindings if v.op.name == "relax.matmul"
+    }
+    assert len(matrices) == 1
 
 
 @pytest.mark.parametrize("opset", [11, 17])
