@@ -58,7 +58,7 @@ def tune(
 
 def logs_to_tune(records: Records) -> list[Path]:
     """The log to write, then those to read. Raises ``QCompileError`` for none."""
-    if records == DEFAULT_RECORDS:
+    if records in (DEFAULT_RECORDS, [DEFAULT_RECORDS]):
         return [default_log(), *shipped_logs()]
     files = log_files(records)
     if not files:

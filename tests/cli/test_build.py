@@ -178,6 +178,15 @@ def test_trials_tune_what_is_missing(cli, tmp_path):
     assert code == 0 and (tmp_path / "b/model.so").read_bytes() == (tmp_path / "a/model.so").read_bytes()
 
 
+def test_the_first_trials_of_a_user_make_the_log(cli, tmp_path, monkeypatch):
+    if not can_run(qc.select_target("x86-avx2")):
+        pytest.skip("measures on this machine")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    code, _, err = cli("build", "model.onnx", "--target", "x86-avx2", "--fp32", "--trials", "2", "-o", tmp_path / "a")
+    assert code == 0, err
+    assert (tmp_path / "home/qcompile/tuning.db").exists()
+
+
 def test_ir_is_dumped_in_order(cli, tmp_path):
     code, _, _ = cli(
         "build", "model.onnx", "--target", "x86-avx2", "--fp32", "-o", tmp_path / "out", "--dump-ir", tmp_path / "ir"
