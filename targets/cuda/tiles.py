@@ -9,8 +9,9 @@ from itertools import product
 from qcompile.targets.cuda.architectures import Architecture
 
 STEP = 64  # bytes of the reduction that a stage holds; as in device/contract.cuh
-_REGISTERS, _MOST_REGISTERS = 64 << 10, 255  # of a multiprocessor, and of a thread
+_REGISTERS, _MOST_REGISTERS = 512, 255  # that the warps of one of the four schedulers share, and of a thread
 _OWN_REGISTERS = 40  # addresses and counters of a thread, beside sums and what it multiplies
+_FEW_ROWS, _ROW_REGISTERS = 4, 5  # rows of x that a thread copies pieces of; what each one more than that takes
 _MOST_THREADS = 512  # of a block that pays
 _RESERVED = 1 << 10  # bytes of shared memory that a block takes beside its own, from sm_80 on
 
@@ -86,13 +87,17 @@ class Tile:
     def registers(self) -> int:
         """That suffice for a thread: its sums, what it multiplies, and the rest, in eights."""
         taken = self.rows * self.columns // 32 + self.rows // 4 + self.columns // 4 + _OWN_REGISTERS
-        return -(-taken // 8) * 8
+        return -(-(taken + self._places(16)) // 8) * 8
+
+    def _places(self, piece: int) -> int:
+        """Registers for the rows of which a thread copies a piece, beyond the few that are counted already."""
+        return _ROW_REGISTERS * max(0, self.pixels * (STEP // piece) // (32 * self.warps) - _FEW_ROWS)
 
     def resident(self, arch: Architecture) -> int:
         """Blocks that a multiprocessor holds at once; 0 if none fits."""
         if self.shared_bytes > arch.block_shared:
             return 0
-        by_registers = _REGISTERS // (self.threads * self.registers)
+        by_registers = 4 * (_REGISTERS // self.registers) // (self.warps * self.slices)
         by_threads = min(arch.threads // self.threads, arch.blocks)
         return min(by_registers, by_threads, arch.shared_bytes // (self.shared_bytes + _RESERVED))
 
@@ -112,7 +117,8 @@ class Tile:
         shared_out = self.pixels * pieces % threads == 0 and self.channels * 4 % threads == 0
         whole = self.rows % 16 == 0 and self.columns % 16 == 0 and self.rows * self.warps_m == self.pixels
         turns = self.slices == 1 or problem.steps >= 2 * self.slices
-        fit = self.threads <= _MOST_THREADS and self.registers <= _MOST_REGISTERS and self.resident(arch) > 0
+        registers = self.registers - self._places(16) + self._places(problem.piece)
+        fit = self.threads <= _MOST_THREADS and registers <= _MOST_REGISTERS and self.resident(arch) > 0
         return shared_out and whole and turns and fit
 
 

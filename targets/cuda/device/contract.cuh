@@ -163,12 +163,24 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     typename P::Sum* const mine = reinterpret_cast<typename P::Sum*>(memory) + thread;
     constexpr int EACH = TM * TN * 4 * SLICE;
     QC_UNROLL
-    for (int r = 0; r < TM * TN * 4; ++r)
-      if (slice > 0) mine[(slice - 1) * EACH + r * SLICE] = sums[r / 4 / TN][r / 4 % TN][r % 4];
+    for (int s = 1; s < P::SLICES; ++s)
+      QC_UNROLL
+      for (int i = 0; i < TM; ++i)
+        QC_UNROLL
+        for (int j = 0; j < TN; ++j)
+          QC_UNROLL
+          for (int c = 0; c < 4; ++c)
+            if (slice == s) mine[(s - 1) * EACH + ((i * TN + j) * 4 + c) * SLICE] = sums[i][j][c];
     barrier();
     QC_UNROLL
-    for (int r = 0; r < TM * TN * 4; ++r)
-      for (int s = 1; s < P::SLICES && slice == 0; ++s) sums[r / 4 / TN][r / 4 % TN][r % 4] += mine[(s - 1) * EACH + r * SLICE];
+    for (int s = 1; s < P::SLICES; ++s)
+      QC_UNROLL
+      for (int i = 0; i < TM; ++i)
+        QC_UNROLL
+        for (int j = 0; j < TN; ++j)
+          QC_UNROLL
+          for (int c = 0; c < 4; ++c)
+            if (slice == 0) sums[i][j][c] += mine[(s - 1) * EACH + ((i * TN + j) * 4 + c) * SLICE];
     barrier();
   }
 
@@ -185,36 +197,37 @@ QC_DEVICE void contract(const u8* x, const i8* w, const typename P::Sum* bias, c
     }
     barrier();
   }
-  QC_UNROLL
-  for (int j = 0; j < TN; ++j) {
-    if (slice > 0) break;
-    const int column = warp_channel + j * 8 + lane % 4 * 2, channel = first_channel + column;
-    typedef Pack<typename P::Sum, 2> Two;
-    const Two more = *reinterpret_cast<const Two*>(bias + column);
-    Pack<float, 2> factor = {};
-    if constexpr (P::SCALED) factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
+  if (slice == 0) {
     QC_UNROLL
-    for (int i = 0; i < TM; ++i)
+    for (int j = 0; j < TN; ++j) {
+      const int column = warp_channel + j * 8 + lane % 4 * 2, channel = first_channel + column;
+      typedef Pack<typename P::Sum, 2> Two;
+      const Two more = *reinterpret_cast<const Two*>(bias + column);
+      Pack<float, 2> factor = {};
+      if constexpr (P::SCALED) factor = *reinterpret_cast<const Pack<float, 2>*>(multiplier + column);
       QC_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const int row = warp_pixel + i * 16 + half * 8 + lane / 4, pixel = first_pixel + row;
-        Pack<Y, 2> two = {};
+      for (int i = 0; i < TM; ++i)
         QC_UNROLL
-        for (int c = 0; c < 2; ++c) {
-          const float v = P::value(sums[i][j][half * 2 + c], more.v[c], factor.v[c]);
-          if constexpr (CODES) {
-            Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
-            *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));
-          } else if (pixel < P::PIXELS && first_in_group + column + c < P::OG && channel + c < P::O) {
-            two.v[c] = P::finish(v, P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0));
-            if constexpr (!NARROW) y[pixel * P::OC + channel + c] = two.v[c];
+        for (int half = 0; half < 2; ++half) {
+          const int row = warp_pixel + i * 16 + half * 8 + lane / 4, pixel = first_pixel + row;
+          Pack<Y, 2> two = {};
+          QC_UNROLL
+          for (int c = 0; c < 2; ++c) {
+            const float v = P::value(sums[i][j][half * 2 + c], more.v[c], factor.v[c]);
+            if constexpr (CODES) {
+              Y* const at = reinterpret_cast<Y*>(memory + row * PITCH + column + c);
+              *at = P::finish(v, P::RESIDUAL ? *reinterpret_cast<const R*>(at) : R(0));
+            } else if (pixel < P::PIXELS && first_in_group + column + c < P::OG && channel + c < P::O) {
+              two.v[c] = P::finish(v, P::RESIDUAL ? residual[pixel * P::RC + channel + c] : R(0));
+              if constexpr (!NARROW) y[pixel * P::OC + channel + c] = two.v[c];
+            }
+          }
+          if constexpr (NARROW) {
+            if (pixel < P::PIXELS && first_in_group + column < P::OG)
+              *reinterpret_cast<Pack<Y, 2>*>(y + pixel * P::OC + channel) = two;
           }
         }
-        if constexpr (NARROW) {
-          if (pixel < P::PIXELS && first_in_group + column < P::OG)
-            *reinterpret_cast<Pack<Y, 2>*>(y + pixel * P::OC + channel) = two;
-        }
-      }
+    }
   }
   if constexpr (CODES) {
     barrier();
