@@ -39,8 +39,8 @@ FEW_CHANNELS = 4  # images with at most this many channels keep them side by sid
 _IMAGE_SPECS = (Conv2d, ConvTranspose2d, AvgPool2d, ResizeLinear, ChannelShuffle)
 _IMAGE_OPERATORS = ("nn.max_pool2d", "nn.max_pool1d", "image.resize2d")
 _WEIGHTED_SPECS = (Conv2d, ConvTranspose2d, Dense)
-_MAXIMUM = ("nn.max_pool2d", "nn.max_pool1d")
-_ROUNDING_OPERATORS = (*_MAXIMUM, "dequantize")
+MAXIMUM = ("nn.max_pool2d", "nn.max_pool1d")
+_ROUNDING_OPERATORS = (*MAXIMUM, "dequantize")
 _FOLLOWING_SPECS = (Binary, Lookup, Requantize)
 _FOLLOWING_OPERATORS = ("nn.relu", "clip", "quantize", "dequantize", "strided_slice", "nn.pad")
 
@@ -181,7 +181,7 @@ def narrow_tensors(
             first, *rest = definitions[user].args
             own = {spec.activations} if first.same_as(var) else set()
             return own | ({added_as(spec.activations)} if any(arg.same_as(var) for arg in rest) else set())
-        return {found.get(user, "float32")} if op_name(definitions[user]) in _MAXIMUM else {"float32"}
+        return {found.get(user, "float32")} if op_name(definitions[user]) in MAXIMUM else {"float32"}
 
     for var, value in reversed(main.bindings):
         makes = isinstance(specs[var], _WEIGHTED_SPECS) or op_name(value) in operators

@@ -22,7 +22,7 @@ from tvm.ir import GenericConst, IRModule
 from qcompile import graph, ops
 from qcompile.errors import QCompileError
 from qcompile.manifest import Launch, ScheduleInfo
-from qcompile.passes.assign_storage import called_spec, narrow_tensors
+from qcompile.passes.assign_storage import MAXIMUM, called_spec, narrow_tensors
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
 from qcompile.passes.cuda_storage import images
 from qcompile.passes.cuda_waiting import NESTS, Waiting
@@ -170,7 +170,7 @@ class CudaLowering:
         self.concats: dict[tuple[int, tuple[Part, ...]], relax.Var] = {}  # by axis and parts
         self.parts: dict[relax.Expr, list[tuple[Buffer, Storage]]] = {}  # of tuples
         specs = {var: called_spec(module, value) for var, value in self.main.bindings}
-        self.narrow = narrow_tensors(self.main, specs, NARROW, NESTS)  # the type that each such tensor lies in
+        self.narrow = narrow_tensors(self.main, specs, NARROW, (*NESTS, *MAXIMUM))  # what each such tensor lies in
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
         self._calls: list[_Call] = []
         self._kernels, self._constants = kernels, constants

@@ -19,8 +19,9 @@ Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], tupl
 def max_pool2d(window: Window, x: Storage, out: Storage) -> Kernel:
     """window: size, strides, padding, dilation. Padding holds no elements. Buffers x, y."""
     lanes = lanes_of(out, x)
-    head = _over_window(window, x, out, lanes, x.type, _LEAST[x.dtype], "if (v > total[j]) total[j] = v;")
-    return each_element([f"const {x.type}* x"], out, lanes, head, "total[j]")
+    type, least = ("float", _LEAST["float32"]) if x.is_narrow else (x.type, _LEAST[x.dtype])
+    head = _over_window(window, x, out, lanes, type, least, "if (v > total[j]) total[j] = v;")
+    return each_element([f"const {x.type}* x"], out, lanes, head, out.stored("total[j]"))
 
 
 def avg_pool2d(spec: AvgPool2d, x: Storage, out: Storage) -> Kernel:
@@ -68,7 +69,7 @@ def _over_window(window: Window, x: Storage, out: Storage, lanes: int, type: str
       ++valid;
       {head}
       for (int j = 0; j < {lanes}; ++j) {{
-        const {type} v = {element};
+        const {type} v = {x.real(element)};
         {combine}
       }}
     }}"""

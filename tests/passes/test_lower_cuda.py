@@ -172,6 +172,23 @@ def test_narrow_floats_stay_so_between_layers_that_read_them(precision):
     np.testing.assert_allclose(got, want, rtol=0, atol=FLOATS[precision][1] * np.abs(want).max())
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp8_e4m3"])
+def test_the_largest_of_narrow_floats_is_one(precision):
+    def write(b, x):
+        pooled = b.emit(op.nn.max_pool2d(conv(b, x, 32, "c"), (3, 3), strides=(2, 2), padding=(1, 1)), "p")
+        return [b.emit(op.nn.conv2d(pooled, weight(7, 32, 1, 1, seed=5)), "y")]
+
+    form = integer_of(module(write, x=(1, 8, 9, 7)), precision=precision)
+    program, notes = lower_cuda(form, target=ADA)
+    kind = FLOATS[precision][0]
+    assert [note.op for note in notes] == ["relayout", f"conv2d_{kind}", "max_pool2d", f"conv2d_{kind}", "relayout"]
+    feeds, got = feeds_of(form), np.zeros((1, 7, 5, 4), np.float32)
+    Emulated(program.source, optimize=0).run(program, list(feeds.values()), [got])
+    np.testing.assert_allclose(
+        got, interpreter.run(form, feeds)["y"], rtol=0, atol=FLOATS[precision][1] * np.abs(got).max()
+    )
+
+
 def test_normalization_over_channels_is_near_the_oracle():
     def write(b, x):
         deep = b.emit(op.reshape(b.emit(op.multiply(x, x), "s"), (2, 1, 7, 5, 5)), "deep")
