@@ -26,6 +26,8 @@ from benchmarks.cuda.sweep import write_sweep
 from benchmarks.models import BenchModel, bench_folder, find
 from qcompile.model import Model
 from qcompile.runtime.driver import has_gpu
+from qcompile.targets.cuda.rows import ROWS
+from qcompile.tune.gpu import HERE, gpu_at, row_for
 
 MODELS = "digits,ic_resnet8,kws_dscnn,vww_mnv1,sww_dscnn1d,ad_fc_ae,imagenet_mnv1_025,imagenet_mnv2,det_fastestdet,"
 LARGE = ("resnet50", "mobilenetv2")
@@ -38,6 +40,7 @@ def main() -> None:
     options.add_argument("--models", default=MODELS + ",".join(LARGE))
     options.add_argument("--batches", default="1,32", help="of the larger models; the others are run one by one")
     options.add_argument("--target", default="cuda")
+    options.add_argument("--arch", help="of single layers and the sweep; default: this machine's GPU's, else sm_90")
     options.add_argument("--no-sweep", action="store_true")
     options.add_argument("--for-gpu", action="store_true", help="make nothing where there is no GPU")
     given = options.parse_args()
@@ -47,21 +50,28 @@ def main() -> None:
     models, notes = find([name for name in given.models.split(",") if name], bench_folder())
     for note in notes:
         console.print(f"note: {note}", highlight=False)
-    try:
-        if find_spec("hypothesis"):
-            from benchmarks.cuda.layers import write_layers
+    arch = given.arch or (row_for(ROWS[0], gpu_at(HERE)).architecture if has_gpu() else "sm_90")
+    failed = []
+    if find_spec("hypothesis"):
+        from benchmarks.cuda.layers import write_layers
 
-            console.print(f"{given.out / 'layers'}: {write_layers(given.out / 'layers', 'sm_90')}", highlight=False)
-        for model in models:
-            batches = [int(b) for b in given.batches.split(",")] if model.name in LARGE else [1]
-            sweep = None if given.no_sweep else given.out / "sweep"
-            for name in _write(model, batches, given.target, given.out, sweep):
+        console.print(f"{given.out / 'layers'}: {write_layers(given.out / 'layers', arch)}", highlight=False)
+    for model in models:
+        batches = [int(b) for b in given.batches.split(",")] if model.name in LARGE else [1]
+        sweep = None if given.no_sweep else given.out / "sweep"
+        try:
+            for name in _write(model, batches, given.target, given.out, sweep, arch):
                 console.print(f"{given.out / name}", highlight=False)
-    except qc.QCompileError as error:
-        sys.exit(f"error: {error}")
+        except Exception as error:  # the others are worth having
+            failed.append(model.name)
+            console.print(f"{given.out / model.name} FAILED: {type(error).__name__}: {error}", highlight=False)
+    if failed:
+        sys.exit(f"error: no cases of {', '.join(failed)}")
 
 
-def _write(model: BenchModel, batches: Sequence[int], target: str, out: Path, sweep: Path | None) -> list[str]:
+def _write(
+    model: BenchModel, batches: Sequence[int], target: str, out: Path, sweep: Path | None, arch: str = "sm_90"
+) -> list[str]:
     network = without_softmax(onnx.load(model.onnx))
     single = qc.import_onnx(network)
     plan = qc.plan_uniform(single, qc.calibrate(single, model.calibration[:SAMPLES]), "int8")
@@ -80,7 +90,7 @@ def _write(model: BenchModel, batches: Sequence[int], target: str, out: Path, sw
         (out / name / "case.json").write_text(json.dumps({"model": model.name, "batch": batch, "exact": exact}) + "\n")
         names.append(name)
         if sweep is not None and model.name == "resnet50":
-            write_sweep(imported, plan, sweep / f"{batch}", "sm_90")
+            write_sweep(imported, plan, sweep / f"{batch}", arch)
     return names
 
 

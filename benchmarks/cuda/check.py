@@ -1,70 +1,134 @@
 """Runs the cases on this machine's GPU and compares bits; with --bench, times: make test-cuda, make bench-cuda
 
 Needs numpy and NVIDIA's driver, no compiler and no TVM: python3 -m benchmarks.cuda.check out/cuda --bench
-Times are the GPU's own, of CUDA graphs; the peak is that of a kernel of mma.sync alone, in the same run.
+Times are the GPU's own, of CUDA graphs; the peak is that of a kernel of mma.sync alone, in the same run. Each part runs
+in a process of its own: one that fails is named, and the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cuda.timing import Gpu
+from benchmarks.cuda.timing import Gpu, arch_of
 from qcompile.errors import QCompileError
+from qcompile.runtime import driver as drivers
 from qcompile.runtime.cuda import CudaRunner
-from qcompile.runtime.driver import LIBRARY, open_driver
 
-CALLS = 200
+CALLS, SECONDS = 200, 1800  # of a model; for one part
+PEERS = ("torch", "onnxruntime", "tensorrt")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("cases", type=Path, nargs="?", default=Path("out/cuda"))
-    options.add_argument("--bench", action="store_true", help="times, beside torch's if it is installed")
+    options.add_argument("--bench", action="store_true", help="times, beside those of peers that are installed")
     options.add_argument("--layers", default="resnet50-32", help="cases whose kernels are timed one by one")
     options.add_argument("--json", type=Path, help="every number, for machines")
+    options.add_argument("--driver", default=drivers.LIBRARY, help=argparse.SUPPRESS)
+    options.add_argument("--part", nargs=3, metavar=("NAME", "PEAK", "RESULT"), help=argparse.SUPPRESS)
     given = options.parse_args()
+    drivers.LIBRARY = given.driver
+    if given.part:
+        name, peak, result = given.part
+        Path(result).write_text(json.dumps(part(given.cases, name, given.bench, float(peak))))
+        return
     try:
-        open_driver(LIBRARY)
+        driver = drivers.open_driver(drivers.LIBRARY)
     except QCompileError as error:
         print(f"skipped: {error}")
         return
-    cases = sorted(path.parent for path in given.cases.glob("*/case.json"))
-    if not cases:
+    device = driver.device(0)
+    major, minor = driver.capability(device)
+    size = f"{driver.processors(device)} multiprocessors"
+    print(f"{driver.name(device)}, sm_{major}{minor}, {size}, a driver for CUDA {driver.version}", flush=True)
+    parts = parts_of(given.cases, given.bench, [name for name in given.layers.split(",") if name])
+    if not parts:
         sys.exit(f"error: no cases in {given.cases}; make them: make cuda-cases")
     results: dict[str, Any] = {}
-    sweeps, peak = sorted(given.cases.glob("sweep/*/sweep.json")) if given.bench else [], 0.0
-    if sweeps:
-        gpu = Gpu()
-        peak = gpu.peak(sweeps[0].parent)
-        print(f"{gpu.name}: {peak / 1e12:.0f} TOPS int8 by mma.sync alone")
-    if (given.cases / "layers").exists():
-        different = Gpu().layers(given.cases / "layers")
-        print(f"{'random layers':24} " + (f"WRONG: {different}" if different else "the oracle's bits"), flush=True)
-    else:
-        different = []
-    wrong = ["random layers"] * bool(different) + [
-        case.name for case in cases if not _check(case, results, given.bench, peak)
-    ]
-    for name in given.layers.split(",") if given.bench else ():
-        if (given.cases / name).exists():
-            _layers(given.cases / name, results, peak)
-    for sweep in sweeps:
-        results[f"sweep-{sweep.parent.name}"] = gpu.sweep(sweep.parent, peak)
-    if given.bench:
-        _torch(results)
+    bad: list[str] = []
+    for name in parts:
+        found = _in_a_process(given.cases, name, given.bench, results.get("peak", {}).get("ops", 0.0))
+        if found is None or found.get("wrong"):
+            bad.append(name)
+        results[name] = found or {"failed": True}
+    _ratios(results)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
-    if wrong:
-        sys.exit(f"error: other results than the oracle's: {', '.join(wrong)}")
+    if bad:
+        sys.exit(f"error: failed, or other results than the oracle's: {', '.join(bad)}")
 
 
-def _check(case: Path, results: dict[str, Any], bench: bool, peak: float) -> bool:
+def parts_of(cases: Path, bench: bool, layers: Sequence[str]) -> list[str]:
+    """Names of what there is to do, each of its own."""
+    sweeps = [f"sweep {path.parent.name}" for path in sorted(cases.glob("sweep/*/sweep.json"))] if bench else []
+    random = ["random layers"] if (cases / "layers").exists() else []
+    models = [f"case {path.parent.name}" for path in sorted(cases.glob("*/case.json"))]
+    kernels = [f"kernels {name}" for name in layers if bench and (cases / name).exists()]
+    peers = [f"{peer} {batch}" for peer in PEERS for batch in (1, 32)] if bench else []
+    return [*["peak"] * bool(sweeps), *random, *models, *kernels, *peers, *sweeps] if models or random else []
+
+
+def part(cases: Path, name: str, bench: bool, peak: float) -> dict[str, Any]:
+    """Prints what it finds, and returns the numbers; "wrong" if results are not the oracle's."""
+    kind, _, which = name.rpartition(" ")
+    if name == "peak":
+        return _peak(cases)
+    if kind == "sweep" or name == "random layers":
+        gpu, folder = Gpu(), cases / "sweep" / which if kind == "sweep" else cases / "layers"
+        if not gpu.runs(folder):
+            print(f"{name:24} left out: its code is for {arch_of(folder)} (make it here, or with --arch)")
+            return {"left_out": arch_of(folder)}
+    if name == "random layers":
+        different = gpu.layers(folder)
+        print(f"{name:24} " + (f"WRONG: {different}" if different else "the oracle's bits"))
+        return {"wrong": different}
+    if kind == "sweep":
+        return {"rows": gpu.sweep(folder, peak)}
+    if kind in PEERS:
+        from benchmarks.cuda import peers
+
+        return peers.measure(kind, int(which))
+    return (_check if kind == "case" else _kernels)(cases / which, bench, peak)
+
+
+def _in_a_process(cases: Path, name: str, bench: bool, peak: float) -> dict[str, Any] | None:
+    """What ``part`` returns; None if it failed, which is said."""
+    with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
+        result = Path(folder) / "result.json"
+        words = [sys.executable, "-m", "benchmarks.cuda.check", str(cases), *["--bench"] * bench]
+        command = [*words, "--driver", drivers.LIBRARY, "--part", name, str(peak), str(result)]
+        try:
+            done = subprocess.run(command, stdout=None, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
+            reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        except subprocess.TimeoutExpired:
+            reason = f"no end within {SECONDS} s"
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(result.read_text())
+    print(f"{name:24} FAILED: {reason}", flush=True)
+    return None
+
+
+def _peak(cases: Path) -> dict[str, Any]:
+    gpu, folder = Gpu(), sorted(cases.glob("sweep/*/sweep.json"))[0].parent
+    if not gpu.runs(folder):
+        print(f"peak                     left out: its code is for {arch_of(folder)}")
+        return {"left_out": arch_of(folder)}
+    ops = gpu.peak(folder)
+    print(f"{ops / 1e12:.0f} TOPS int8 by mma.sync alone: the peak below")
+    return {"ops": ops}
+
+
+def _check(case: Path, bench: bool, peak: float) -> dict[str, Any]:
     about = json.loads((case / "case.json").read_text())
     runner = CudaRunner(case / "artifact")
     with np.load(case / "inputs.npz") as stored:
@@ -78,6 +142,7 @@ def _check(case: Path, results: dict[str, Any], bench: bool, peak: float) -> boo
     good = repeats and (equal or (near and not about["exact"]))
     said = "the oracle's bits" if equal else "near the oracle (float operators)" if good else "WRONG"
     line = f"{case.name:24} {said if repeats else 'DIFFERS FROM CALL TO CALL'}"
+    found: dict[str, Any] = {"wrong": not good, "equal": equal}
     if bench:
         runner.microseconds(20)
         times = np.array(runner.microseconds(CALLS))
@@ -85,14 +150,15 @@ def _check(case: Path, results: dict[str, Any], bench: bool, peak: float) -> boo
         rate = 2 * macs / times.min() * 1e6
         share = f", {rate / peak:.1%} of the peak" if peak else ""
         line += f"  min {times.min():.1f} us, median {np.median(times):.1f} us, {rate / 1e12:.1f} TOPS{share}"
-        results[case.name] = {"equal": equal, "min_us": times.min(), "median_us": float(np.median(times)), "ops": rate}
-    print(line, flush=True)
-    return good
+        found |= {"min_us": float(times.min()), "median_us": float(np.median(times)), "ops": float(rate)}
+    print(line)
+    return found
 
 
-def _layers(case: Path, results: dict[str, Any], peak: float) -> None:
+def _kernels(case: Path, bench: bool, peak: float) -> dict[str, Any]:
     runner = CudaRunner(case / "artifact")
-    profile = runner.profile({t.name: np.zeros(t.shape, t.dtype) for t in runner.inputs})
+    rng = np.random.default_rng(0)
+    profile = runner.profile({t.name: rng.standard_normal(t.shape).astype(t.dtype) for t in runner.inputs})
     print(f"\n{case.name}, kernel by kernel:")
     rows = []
     for kernel in sorted(profile.kernels, key=lambda k: -k.microseconds)[:25]:
@@ -100,21 +166,16 @@ def _layers(case: Path, results: dict[str, Any], peak: float) -> None:
         share = f"{rate / peak:6.1%}" if peak and kernel.macs else ""
         print(f"  {kernel.layer:32} {kernel.kernel:20} {kernel.microseconds:8.1f} us {rate / 1e12:7.1f} TOPS {share}")
         rows.append({"layer": kernel.layer, "kernel": kernel.kernel, "us": kernel.microseconds, "ops": rate})
-    results[f"layers-{case.name}"] = rows
+    return {"rows": rows}
 
 
-def _torch(results: dict[str, Any]) -> None:
-    try:
-        from benchmarks.cuda.torch_resnet50 import fp16_microseconds
-    except ImportError as error:
-        print(f"torch is left out: {error}")
-        return
-    for batch in (1, 32):
-        ours = results.get(f"resnet50-{batch}")
-        for name, best in fp16_microseconds(batch).items():
-            results[f"torch-{name}-{batch}"] = {"min_us": best}
-            ratio = f", ours takes {ours['min_us'] / best:.2f}x as long" if ours else ""
-            print(f"resnet50 batch {batch}, {name}: min {best:.1f} us{ratio}", flush=True)
+def _ratios(results: dict[str, Any]) -> None:
+    """Prints how long ResNet-50 takes beside each peer's."""
+    for name, found in results.items():
+        peer, _, batch = name.rpartition(" ")
+        ours = results.get(f"case resnet50-{batch}", {}).get("min_us")
+        for what, best in found.get("us", {}).items() if peer in PEERS and ours else ():
+            print(f"resnet50 batch {batch}: {ours:.1f} us, {what} {best:.1f} us: {ours / best:.2f}x as long")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cuda.timing import CODE
+from benchmarks.cuda.timing import ARCH, CODE
 from qcompile import graph
 from qcompile.passes.lower_cuda import Kernels, lower_cuda
 from qcompile.reference import interpreter
@@ -39,6 +39,7 @@ def write_layers(out: Path, arch: str, each: int = 20, networks: int = 100) -> i
         arrays |= {f"{number}/output{i}": array for i, array in enumerate(expected)}
     out.mkdir(parents=True, exist_ok=True)
     code = find_compiler().cubin(templates() + kernels.text, arch).code
+    (out / ARCH).write_text(arch + "\n")
     (out / CODE).write_bytes(gzip.compress(code, mtime=0))
     (out / "layers.json").write_text(json.dumps(rows) + "\n")
     np.savez_compressed(out / "arrays.npz", **arrays)

@@ -11,7 +11,7 @@ from typing import Any
 
 import qcompile as qc
 import qcompile.passes.lower_cuda_layers as layers
-from benchmarks.cuda.timing import CODE
+from benchmarks.cuda.timing import ARCH, CODE
 from qcompile.model import Model
 from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
@@ -83,6 +83,7 @@ def write_sweep(model: Model, plan: qc.QuantPlan, out: Path, arch: str) -> None:
     source = templates() + PEAK + "\n".join(t.replace(NAME, r["kernel"]) for t, r in zip(texts, rows, strict=True))
     out.mkdir(parents=True, exist_ok=True)
     code = find_compiler().cubin(source, arch).code
+    (out / ARCH).write_text(arch + "\n")
     (out / CODE).write_bytes(gzip.compress(code, mtime=0))
     peak = {"block": 256, "products": 8 * CHAINS * TURNS, "macs": 16 * 8 * 32}
     (out / "sweep.json").write_text(json.dumps({"peak": peak, "rows": rows}, indent=1) + "\n")
@@ -93,9 +94,10 @@ def _recorded() -> Iterator[list[tuple[Any, ...]]]:
     """The arguments that lowering calls ``contract`` with."""
     calls: list[tuple[Any, ...]] = []
 
-    def record(*arguments: Any) -> Any:
-        calls.append(arguments)
-        return contract(*arguments)
+    def record(*arguments: Any, **options: Any) -> Any:
+        if not any(value is not None for value in options.values()):  # of weights in groups
+            calls.append(arguments[:8])
+        return contract(*arguments, **options)
 
     layers.contract = record
     try:

@@ -51,18 +51,18 @@ def fp16_microseconds(batch: int, calls: int = 100) -> dict[str, float]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             model(x)
-        found["torch fp16, CUDA graph"] = _fastest(graph.replay, calls)
+        found["torch fp16, CUDA graph"] = fastest(graph.replay, calls)
         try:
             compiled = torch.compile(model, mode="max-autotune")
             for _ in range(3):
                 compiled(x)
-            found["torch fp16, torch.compile"] = _fastest(lambda: compiled(x), calls)
+            found["torch fp16, torch.compile"] = fastest(lambda: compiled(x), calls)
         except Exception as error:  # of many kinds; the eager figure stands
             print(f"torch.compile is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
     return found
 
 
-def _fastest(call, calls: int) -> float:
+def fastest(call, calls: int) -> float:
     """Microseconds by the GPU's clock."""
     times = []
     for _ in range(calls):

@@ -35,14 +35,14 @@ def compiler():
 
 
 def test_without_a_gpu_the_check_says_why(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(check, "LIBRARY", "libcuda-of-nowhere.so")
+    monkeypatch.setattr(driver, "LIBRARY", "libcuda-of-nowhere.so")
     monkeypatch.setattr("sys.argv", ["check", str(tmp_path)])
     check.main()
     assert capsys.readouterr().out.startswith("skipped: this machine has no NVIDIA driver")
 
 
 @pytest.mark.slow
-def test_a_case_is_checked(monkeypatch, capsys, tmp_path):
+def test_a_case_is_checked(monkeypatch, capfd, tmp_path):
     digits = example()
     (name,) = cases._write(digits, [1], "cuda:sm_90", tmp_path, None)
     imported = qc.import_onnx(digits.onnx)
@@ -50,15 +50,14 @@ def test_a_case_is_checked(monkeypatch, capsys, tmp_path):
     form = run_passes(model_for(imported, plan).module, form_passes(plan, imported.layers))
     library = tmp_path / "libfakecuda.so"
     emulated_library(lower_cuda(form)[0].source + FAKE.read_text(), library, optimize=0)
-    monkeypatch.setattr(check, "LIBRARY", str(library))
     monkeypatch.setattr(driver, "LIBRARY", str(library))
     monkeypatch.setattr("sys.argv", ["check", str(tmp_path)])
     check.main()
-    assert capsys.readouterr().out == f"{name:24} the oracle's bits\n"
+    assert capfd.readouterr().out.splitlines()[1:] == [f"{name:24} the oracle's bits"]
     with np.load(tmp_path / name / "outputs.npz") as outputs:
         wrong = {key: outputs[key] + 1 for key in outputs.files}
     np.savez(tmp_path / name / "outputs.npz", **wrong)
-    with pytest.raises(SystemExit, match="other results than the oracle's: digits-1"):
+    with pytest.raises(SystemExit, match="failed, or other results than the oracle's: case digits-1"):
         check.main()
 
 
@@ -74,7 +73,7 @@ def test_random_layers_are_checked(monkeypatch, tmp_path):
     count = layers.write_layers(tmp_path, "sm_90", each=1, networks=4)
     library = tmp_path / "libfakecuda.so"
     emulated_library(Recorder.source + FAKE.read_text(), library, optimize=0)
-    monkeypatch.setattr(timing, "LIBRARY", str(library))
+    monkeypatch.setattr(driver, "LIBRARY", str(library))
     assert timing.Gpu().layers(tmp_path) == [] and count >= 15
     with np.load(tmp_path / "arrays.npz") as arrays:  # results of the oracle may lie columns first
         results = {name: np.asfortranarray(arrays[name]) for name in arrays.files}
@@ -102,3 +101,31 @@ def test_a_network_for_more_samples():
     wider = with_batch(reshaped, 4)
     imported = qc.import_onnx(wider)
     assert (imported.inputs[0].shape, imported.outputs[0].shape) == ((4, 2, 3), (4, 6))
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(monkeypatch, capfd, tmp_path):
+    """The fake GPU has no such kernels, a peer is not installed here, and code is for another card."""
+    library = tmp_path / "libfakecuda.so"
+    emulated_library(FAKE.read_text(), library, optimize=0)
+    for name in ("a-1", "b-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "case.json").write_text("{}")
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers/arch").write_text("sm_75\n")
+    assert check.parts_of(tmp_path, True, ["a-1", "c-1"]) == [
+        *("random layers", "case a-1", "case b-1", "kernels a-1"),
+        *(f"{peer} {batch}" for peer in ("torch", "onnxruntime", "tensorrt") for batch in (1, 32)),
+    ]
+    monkeypatch.setattr(check, "parts_of", lambda *_: ["random layers", "case a-1", "tensorrt 1", "case b-1"])
+    monkeypatch.setattr(
+        "sys.argv", ["check", str(tmp_path), "--driver", str(library), "--json", str(tmp_path / "r.json")]
+    )
+    with pytest.raises(SystemExit, match="case a-1, case b-1"):
+        check.main()
+    card, layers, first, peer, second = capfd.readouterr().out.splitlines()
+    assert card.startswith("emulated, sm_90, ") and layers.startswith(
+        "random layers            left out: its code is for"
+    )
+    assert "case a-1                 FAILED: " in first and "case b-1                 FAILED: " in second
+    assert peer.startswith("tensorrt 1               left out: No module named 'tensorrt'")
+    assert json.loads((tmp_path / "r.json").read_text())["case a-1"] == {"failed": True}
