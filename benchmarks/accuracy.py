@@ -80,11 +80,15 @@ def metric_of(model: BenchModel) -> tuple[str, str, Metric]:
         first, second = outputs[0][0::2], outputs[0][1::2]
         return metrics.spearman((first * second).sum(1), truth["sts_score"])
 
+    def perplexity(outputs: list[np.ndarray], feeds: Feed, truth: dict[str, np.ndarray]) -> float:
+        return metrics.perplexity(outputs[0], truth["targets"].astype(np.int64))
+
     special: dict[str, tuple[str, str, Metric]] = {
         "ad_fc_ae": ("mean squared error", LOWER, lambda o, f, t: float(((o[0] - f["input"]) ** 2).mean())),
         "det_fastestdet": ("mAP50", HIGHER, lambda o, f, t: metrics.fastestdet_map50(o[0], t)),
         "nlp_minilm_l6": ("Spearman", HIGHER, sentences),
-        "lm_tinygpt": ("perplexity", LOWER, lambda o, f, t: metrics.perplexity(o[0], t["targets"].astype(np.int64))),
+        "lm_tinygpt": ("perplexity", LOWER, perplexity),
+        "rnn_charrnn": ("perplexity", LOWER, perplexity),
     }
     return special.get(model.name, ("top-1", HIGHER, lambda o, f, t: metrics.top1(o[0], t["labels"])))
 

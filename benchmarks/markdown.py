@@ -23,8 +23,9 @@ def latencies(results: list[dict[str, Any]]) -> str:
     for result in results:
         times = result["min_us"]
         fastest = min(times.values())
-        shown = [f"**{t:.0f}**" if t == fastest else f"{t:.0f}" for t in (times[column] for column in latency.COLUMNS)]
-        int8 = times["qcompile int8"] / min(times[peer] for peer in latency.PEERS)
+        known = [times.get(column) for column in latency.COLUMNS]
+        shown = ["-" if t is None else f"**{t:.0f}**" if t == fastest else f"{t:.0f}" for t in known]
+        int8 = times["qcompile int8"] / min(times[peer] for peer in latency.PEERS if peer in times)
         fp32 = times["qcompile fp32"] / times["onnxruntime fp32"]
         rows.append([result["model"], *shown, f"{int8:.2f}", f"{fp32:.2f}"])
     return table(latency.HEADERS, rows)

@@ -31,6 +31,7 @@ REAL = (
     "imagenet_mnv1_025",
     "imagenet_mnv2",
     "det_fastestdet",
+    "rnn_charrnn",
     "lm_tinygpt",
     "nlp_minilm_l6",
 )
