@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import qcompile as qc
-import qcompile.passes.lower_cuda_layers as layers
+import qcompile.passes.lower_cuda_weighted as layers
 from benchmarks.cuda.timing import ARCH, CODE
 from qcompile.model import Model
 from qcompile.passes.lower_cuda import lower_cuda

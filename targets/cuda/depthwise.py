@@ -10,15 +10,8 @@ import numpy as np
 
 from qcompile.ops import Conv2d
 from qcompile.targets.cuda.architectures import Architecture
-from qcompile.targets.cuda.contract import (
-    SM_80,
-    Shape,
-    constants_text,
-    has_small_sums,
-    instantiated,
-    padded,
-    shifted_bias,
-)
+from qcompile.targets.cuda.constants import has_small_sums, padded, shifted_bias
+from qcompile.targets.cuda.contract import SM_80, Shape, constants_text, instantiated
 from qcompile.targets.cuda.storage import Storage
 from qcompile.targets.cuda.text import Kernel
 

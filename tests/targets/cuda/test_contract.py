@@ -10,12 +10,8 @@ import pytest
 from qcompile.manifest import Launch
 from qcompile.ops import Affine, Conv2d, Epilogue
 from qcompile.reference import convolution as reference
-from qcompile.targets.cuda.contract import (
-    contract,
-    conv_shape,
-    has_own_groups,
-    has_small_sums,
-)
+from qcompile.targets.cuda.constants import has_own_groups, has_small_sums
+from qcompile.targets.cuda.contract import contract, conv_shape
 from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import Program, templates
 from qcompile.targets.cuda.storage import Storage, channels_last
