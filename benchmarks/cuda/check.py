@@ -8,7 +8,6 @@ in a process of its own: one that fails is named, and the others go on.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from qcompile.runtime import driver as drivers
 from qcompile.runtime.cuda import CudaRunner
 
 CALLS, SECONDS = 200, 1800  # of a model; for one part
+_SAID = 4000  # characters of what a failed part said
 PEERS = ("torch", "onnxruntime", "tensorrt")
 
 
@@ -33,7 +33,8 @@ def main() -> None:
     options.add_argument("cases", type=Path, nargs="?", default=Path("out/cuda"))
     options.add_argument("--bench", action="store_true", help="times, beside those of peers that are installed")
     options.add_argument("--layers", default="resnet50-32", help="cases whose kernels are timed one by one")
-    options.add_argument("--json", type=Path, help="every number, for machines")
+    options.add_argument("--json", type=Path, help="every number, and what failed parts said; default: in the folder")
+    options.add_argument("--sanitizer", metavar="racecheck", help="run parts under this tool of compute-sanitizer")
     options.add_argument("--driver", default=drivers.LIBRARY, help=argparse.SUPPRESS)
     options.add_argument("--part", nargs=3, metavar=("NAME", "PEAK", "RESULT"), help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -57,13 +58,11 @@ def main() -> None:
     results: dict[str, Any] = {}
     bad: list[str] = []
     for name in parts:
-        found = _in_a_process(given.cases, name, given.bench, results.get("peak", {}).get("ops", 0.0))
-        if found is None or found.get("wrong"):
+        results[name] = _in_a_process(given, name, results.get("peak", {}).get("ops", 0.0))
+        if results[name].get("failed") or results[name].get("wrong"):
             bad.append(name)
-        results[name] = found or {"failed": True}
     _ratios(results)
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+    (given.json or given.cases / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if bad:
         sys.exit(f"error: failed, or other results than the oracle's: {', '.join(bad)}")
 
@@ -101,21 +100,24 @@ def part(cases: Path, name: str, bench: bool, peak: float) -> dict[str, Any]:
     return (_check if kind == "case" else _kernels)(cases / which, bench, peak)
 
 
-def _in_a_process(cases: Path, name: str, bench: bool, peak: float) -> dict[str, Any] | None:
-    """What ``part`` returns; None if it failed, which is said."""
+def _in_a_process(given: argparse.Namespace, name: str, peak: float) -> dict[str, Any]:
+    """What ``part`` returns; "failed", with what it said, if it did not come to its end."""
     with tempfile.TemporaryDirectory(prefix="qcompile-") as folder:
         result = Path(folder) / "result.json"
-        words = [sys.executable, "-m", "benchmarks.cuda.check", str(cases), *["--bench"] * bench]
+        tool = ["compute-sanitizer", "--tool", given.sanitizer, "--error-exitcode", "9"] if given.sanitizer else []
+        words = [*tool, sys.executable, "-m", "benchmarks.cuda.check", str(given.cases), *["--bench"] * given.bench]
         command = [*words, "--driver", drivers.LIBRARY, "--part", name, str(peak), str(result)]
         try:
             done = subprocess.run(command, stdout=None, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
-            reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+            said = done.stderr.strip() or f"ended with {done.returncode}"
+            if done.returncode == 0:
+                return json.loads(result.read_text())
         except subprocess.TimeoutExpired:
-            reason = f"no end within {SECONDS} s"
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(result.read_text())
-    print(f"{name:24} FAILED: {reason}", flush=True)
-    return None
+            said = f"no end within {SECONDS} s"
+        except OSError as error:  # there is no such tool
+            said = f"{command[0]}: {error.strerror}"
+    print(f"{name:24} FAILED: {said.splitlines()[-1]}", flush=True)
+    return {"failed": said[-_SAID:]}
 
 
 def _peak(cases: Path) -> dict[str, Any]:

@@ -128,4 +128,10 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(monkeypatch, capfd, tmp
     )
     assert "case a-1                 FAILED: " in first and "case b-1                 FAILED: " in second
     assert peer.startswith("tensorrt 1               left out: No module named 'tensorrt'")
-    assert json.loads((tmp_path / "r.json").read_text())["case a-1"] == {"failed": True}
+    said = json.loads((tmp_path / "r.json").read_text())["case a-1"]["failed"]
+    assert said.startswith("Traceback") and "exact" not in said
+    monkeypatch.setattr("sys.argv", ["check", str(tmp_path), "--driver", str(library), "--sanitizer", "racecheck"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit):
+        check.main()
+    assert "random layers            FAILED: compute-sanitizer: No such file" in capfd.readouterr().out
