@@ -2,6 +2,7 @@
 
 ::
 
+    If(data, then: a, else: b)           ->   where(data, a, b)
     Loop(3, True, s, body: s -> s + x)   ->   s1 = s + x; s2 = s1 + x; s3 = s2 + x
 """
 
@@ -27,6 +28,7 @@ class Importer(Protocol):
     """What is imported so far, and how to go on."""
 
     values: dict[str, Value]
+    notes: list[str]  # for the user
 
     @property
     def opset(self) -> int: ...
@@ -47,10 +49,41 @@ def write_out(node: Node, importer: Importer) -> bool:
 
 
 def _if(node: Node, importer: Importer) -> None:
-    condition = _constant(node, importer, 0, "condition")
+    condition = importer.value(node.input(0), node.label)
+    if not isinstance(condition, np.ndarray):
+        _both(node, importer)
+        return
     branch = read_graph(node.get("then_branch" if condition.any() else "else_branch"), where=node.name)
     importer.inline(branch)
     _define(node.outputs, [importer.value(name, node.label) for name in branch.outputs], importer)
+
+
+def _both(node: Node, importer: Importer) -> None:
+    """Results of both branches, one chosen; the cost of both, but nothing in a branch has another effect."""
+    results: list[list[str]] = []
+    for key in ("then_branch", "else_branch"):
+        branch, prefix = read_graph(node.get(key), where=node.name), f"{_first(node)}~{key.partition('_')[0]}~"
+        own = {*branch.constants, *(name for inner in branch.nodes for name in inner.outputs if name)}
+        names = {name: prefix + name for name in own}
+        outputs = [names.get(name, name) for name in branch.outputs]
+        constants = {names[name]: value for name, value in branch.constants.items()}
+        try:
+            importer.inline(OnnxGraph([], outputs, [_renamed(inner, names) for inner in branch.nodes], constants, {}))
+        except QCompileError as error:
+            reason = f"its condition ({node.input(0)}) is computed from the data, and its {key} cannot be imported"
+            raise QCompileError(f"{reason} ({error.node}: {error.reason})", node=node.label, remedy=_UNKNOWN) from None
+        results.append(outputs)
+    for name, *sources in zip(node.outputs, *results, strict=True):
+        values: list[Any] = [importer.value(source, node.label) for source in sources]
+        shapes = [v.shape if isinstance(v, np.ndarray) else tuple(int(d) for d in v.ty.shape.values) for v in values]
+        if shapes[0] != shapes[1]:
+            raise QCompileError(
+                f"its condition ({node.input(0)}) is computed from the data, and decides about the shape of {name}",
+                node=node.label,
+                remedy=_UNKNOWN,
+            )
+        importer.inline(_only(Node("Where", (node.input(0), *sources), (name,), node.name), name))
+    importer.notes.append(f"both branches of {node.name} are computed, as the data decides ({node.input(0)})")
 
 
 def _loop(node: Node, importer: Importer) -> None:
@@ -117,7 +150,7 @@ class _Body:
     @staticmethod
     def of(node: Node, importer: Importer) -> _Body:
         proto: onnx.GraphProto = node.get("body")
-        graph, prefix = read_graph(proto, where=node.name), f"{next(name for name in node.outputs if name)}~"
+        graph, prefix = read_graph(proto, where=node.name), f"{_first(node)}~"
         inputs = tuple(value.name for value in proto.input)
         changing = set(inputs)
         fixed: list[Node] = []
@@ -202,6 +235,10 @@ def _stack(
             parts.append(part)
         ordered = tuple(parts[::-1] if backwards and backwards[index] else parts)
         importer.inline(_only(Node("Concat", ordered, (output,), node.name, {"axis": axis}), output))
+
+
+def _first(node: Node) -> str:
+    return next(name for name in node.outputs if name)
 
 
 def _only(node: Node, output: str) -> OnnxGraph:

@@ -90,6 +90,7 @@ class _Importer:
         self.values: dict[str, Value] = dict(graph.constants)
         self.values.update((s.name, p) for s, p in zip(specs, params, strict=True))
         self._read = _read_in(graph)
+        self.notes: list[str] = []
         self._constants: dict[int, tuple[np.ndarray, relax.Expr]] = {}
 
     @property
@@ -111,7 +112,7 @@ class _Importer:
             layers=self.emit.layers,
             source=self.graph.source,
             source_bytes=self.graph.source_bytes,
-            notes=notes,
+            notes=(*notes, *self.notes),
         )
 
     def value(self, name: str, where: str) -> Value:

@@ -100,6 +100,24 @@ def test_what_only_a_branch_reads_is_kept():
     check(model(nodes, {"x": (2,)}, constants={"yes": np.array(True)}))
 
 
+def either(then, other, shape=(3,)):
+    """An If on data; both branches call their tensors alike."""
+    branches = (
+        graph([node(*then), node("Abs", "t", "r")], outputs=[tensor("r")]),
+        graph([node(*other)], outputs=[tensor("r")]),
+    )
+    choose = node("If", "c", name="choose", then_branch=branches[0], else_branch=branches[1])
+    return model([choose], {"x": shape, "c": ()}, dtypes={"c": np.bool_})
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_both_branches_are_computed_where_the_data_decides(condition):
+    feeds = {"x": weights(3), "c": np.array(condition)}
+    imported = check(either(("Exp", "x", "t"), ("Neg", "x", "r")), feeds)
+    assert operators(imported) == ["exp", "abs", "negative", "where"]
+    assert imported.notes == ("both branches of choose are computed, as the data decides (c)",)
+
+
 def message(proto):
     with pytest.raises(QCompileError) as caught:
         import_onnx(proto)
@@ -112,6 +130,21 @@ def test_what_the_data_decides_is_refused():
     proto.graph.input.append(tensor("last", INT, []))
     assert message(proto) == (
         "cell (Loop): whether it goes on is computed from the data; "
+        "export the model without control flow, or make what decides about it a constant"
+    )
+
+
+def test_branches_of_different_shapes_are_refused():
+    assert message(either(("Exp", "x", "t"), ("ReduceSum", "x", "r"))) == (
+        "choose (If): its condition (c) is computed from the data, and decides about the shape of y; "
+        "export the model without control flow, or make what decides about it a constant"
+    )
+
+
+def test_a_branch_that_is_impossible_is_named():
+    assert message(either(("Exp", "x", "t"), ("NonZero", "x", "r"))) == (
+        "choose (If): its condition (c) is computed from the data, and its else_branch cannot be imported "
+        "(r (NonZero): the shape of its result depends on the data); "
         "export the model without control flow, or make what decides about it a constant"
     )
 

@@ -136,19 +136,6 @@ def test_data_dependent_shapes():
     )
 
 
-def test_control_flow():
-    def branch(op):
-        out = onnx.helper.make_tensor_value_info("inner", 1, None)
-        return onnx.helper.make_graph([node(op, "x", "inner")], op, [], [out])
-
-    choose = node("If", "c", name="choose", then_branch=branch("Relu"), else_branch=branch("Neg"))
-    proto = model([choose], {"x": (3,), "c": ()}, dtypes={"c": np.bool_})
-    assert message(proto) == (
-        "choose (If): its condition (c) is computed from the data; "
-        "export the model without control flow, or make what decides about it a constant"
-    )
-
-
 def test_node_that_does_not_fit_its_input():
     advice = "check its attributes and input shapes, or cut the model before this node"
     proto = model([node("MatMul", "x w", name="m")], {"x": (1, 4)}, constants={"w": weights(3, 3)})
