@@ -19,8 +19,7 @@ from qcompile.targets.cuda.tile_time import choose_tile, cycles
 from qcompile.targets.cuda.tiles import Problem, Tile
 
 SM_80 = architecture("sm_80")
-_INT4_REGISTERS = 48  # that a thread takes more where it makes bytes of int4 weights
-_FLOAT32_REGISTERS = 32  # and where it takes float32 numbers apart
+MORE_REGISTERS = 64  # that a thread takes where it makes bytes of int4 weights, or takes float32 numbers apart
 _INT4_CYCLES = 3  # of a multiprocessor beside each product of 16 x 8 x 32: 128 sums are scaled, 64 a cycle; codes made
 
 
@@ -90,7 +89,7 @@ def contract(
     weight: (O, I, KH, KW), I of a group; groups as ``has_own_groups`` says, or made one. tile: instead of the one
     that ``choose_tile`` takes for ``arch``. group_scale: beside int4 weights, as in ``ops.Conv2d``.
     """
-    product = _product(shape, weight, x, out, residual, tile, arch)
+    product = _product(shape, weight, x, out, residual, tile, arch, MORE_REGISTERS if spec.group else 0)
     if group_scale is not None:
         product = _grouped(product, group_scale, spec.group, arch)
         weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1) * np.repeat(group_scale, spec.group, axis=1)
@@ -133,7 +132,7 @@ def contract_floats(
     """
     word = NARROW.get(x.dtype, "f32")
     bits = to_bits(weight, x.dtype) if x.is_narrow else weight.astype(np.float32)
-    product = _product(shape, bits, x, out, residual, tile, arch)
+    product = _product(shape, bits, x, out, residual, tile, arch, 0 if x.is_narrow else MORE_REGISTERS)
     flags = {**_flags(spec, residual), "SCALED": multiplier is not None}
     total = "total" if multiplier is None else "product(total, factor)"
     members = f"""{constants_text({**product.constants, "ZERO": 0}, flags)}
@@ -187,13 +186,15 @@ def _product(
     residual: Storage | None,
     tile: Tile | None,
     arch: Architecture,
+    more: int,
 ) -> _Product:
+    """more: registers that a thread needs beside those of the tile."""
     outputs, inputs = weight.shape[:2]
     groups, item = x.channels // inputs, x.item_bytes
     pitch, group_outputs = (x.pitch, out.pitch) if groups == 1 else (inputs, outputs // groups)
     problem = problem_of(shape, weight.shape, x)
     rated = arch.rated(x.dtype)
-    tile = tile or choose_tile(problem, rated)
+    tile = tile or choose_tile(problem, rated, more)
     packed = pack_weights(weight, pitch, groups, tile)
     channels, length = packed.shape
     constants = {
@@ -207,14 +208,13 @@ def _product(
         "GROUP": 0,
     }
     taken = cycles(problem, tile, rated)
-    launch = tile.launch(problem.piece, arch, _FLOAT32_REGISTERS if x.is_float else 0)
+    launch = tile.launch(problem.piece, arch, more)
     return _Product(constants, packed, channels, groups, problem, tile, launch, taken)
 
 
 def _grouped(product: _Product, group_scale: np.ndarray, group: int, arch: Architecture) -> _Product:
     """With int4 weights. Parts of groups that are multiplied at once count as groups, all with the same scale."""
     problem = product.problem
-    launch = product.tile.launch(problem.piece, arch, _INT4_REGISTERS)
     products = problem.groups * problem.pixels * problem.channels * problem.length / 4096
     taken = product.cycles + products * _INT4_CYCLES / arch.processors
     size, (outputs, groups) = gcd(group, 32), group_scale.shape
@@ -222,7 +222,7 @@ def _grouped(product: _Product, group_scale: np.ndarray, group: int, arch: Archi
     scales[:, : groups * group // size] = np.repeat(group_scale, group // size, axis=1)
     packed = pack_groups(product.weights, scales, product.groups)
     constants = {**product.constants, "GROUP": size}
-    return replace(product, constants=constants, weights=packed, launch=launch, cycles=taken)
+    return replace(product, constants=constants, weights=packed, cycles=taken)
 
 
 def constants_text(numbers: dict[str, int], flags: dict[str, bool]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from qcompile.ops import Conv2d
 from qcompile.targets.cuda import tile_time
 from qcompile.targets.cuda.architectures import Architecture, architecture
-from qcompile.targets.cuda.contract import Shape, contract, conv_shape, problem_of
+from qcompile.targets.cuda.contract import MORE_REGISTERS, Shape, contract, conv_shape, problem_of
 from qcompile.targets.cuda.depthwise import Strip, choose_strip, depthwise, strip_cycles, strips
 from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.cuda.storage import Storage, channels_last, rows_last
@@ -71,7 +71,7 @@ def _tiles(workload: Workload, target: CudaTarget) -> Iterator[Tile]:
 
 
 def _default_tile(workload: Workload, target: CudaTarget) -> Tile:
-    return tile_time.choose_tile(_problem(workload), _gpu(target))
+    return tile_time.choose_tile(_problem(workload), _gpu(target), MORE_REGISTERS if workload.group else 0)
 
 
 def _tile_cycles(workload: Workload, target: CudaTarget, tile: Tile) -> float:

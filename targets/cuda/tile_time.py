@@ -87,10 +87,11 @@ def _turn(problem: Problem, tile: Tile, arch: Architecture, blocks: int) -> floa
     return max(blocks * taken, taken + _TURN + (0 if arch.copies else _MEMORY), waited)
 
 
-def choose_tile(problem: Problem, arch: Architecture) -> Tile:
+def choose_tile(problem: Problem, arch: Architecture, more: int = 0) -> Tile:
     """The one of ``TILES`` with the fewest predicted cycles; the earlier one among equals.
 
-    Where copies are not asynchronous, more than two stages bring nothing.
+    Where copies are not asynchronous, more than two stages bring nothing. more: as for ``Tile.fits``.
     """
     known = TILES if arch.copies else [replace(tile, stages=2) for tile in TILES]
-    return min((tile for tile in known if tile.fits(problem, arch)), key=lambda tile: cycles(problem, tile, arch))
+    fitting = (tile for tile in known if tile.fits(problem, arch, more))
+    return min(fitting, key=lambda tile: cycles(problem, tile, arch))

@@ -101,23 +101,30 @@ class Tile:
         by_threads = min(arch.threads // self.threads, arch.blocks)
         return min(by_registers, by_threads, arch.shared_bytes // (self.shared_bytes + _RESERVED))
 
+    def _shared_out(self, resident: int) -> int:
+        """Registers of a thread if there are so many blocks at once."""
+        return _REGISTERS // -(-resident * self.warps * self.slices // 4)
+
     def launch(self, piece: int, arch: Architecture, more: int = 0) -> str:
         """piece: bytes of a copy of x. With small ones a thread copies many, whose places take registers, too.
 
         more: registers that a thread needs beside ``registers``, if they are to be had.
         """
         resident = self.resident(arch) if piece == 16 else 1
-        while resident > 1 and _REGISTERS // (self.threads * resident) < self.registers + more:
+        while more and resident > 1 and self._shared_out(resident) < self.registers + more:
             resident -= 1
         return f"QC_KERNEL_RESIDENT({self.threads}, {max(resident, 1)})"
 
-    def fits(self, problem: Problem, arch: Architecture) -> bool:
-        """Whether the kernel can be made of it: every thread of a slice copies as much, and all is there at once."""
+    def fits(self, problem: Problem, arch: Architecture, more: int = 0) -> bool:
+        """Whether the kernel can be made of it: every thread of a slice copies as much, and all is there at once.
+
+        more: registers that a thread needs beside ``registers``.
+        """
         threads, pieces = 32 * self.warps, STEP // problem.piece
         shared_out = self.pixels * pieces % threads == 0 and self.channels * 4 % threads == 0
         whole = self.rows % 16 == 0 and self.columns % 16 == 0 and self.rows * self.warps_m == self.pixels
         turns = self.slices == 1 or problem.steps >= 2 * self.slices
-        registers = self.registers - self._places(16) + self._places(problem.piece)
+        registers = self.registers - self._places(16) + self._places(problem.piece) + more
         fit = self.threads <= _MOST_THREADS and registers <= _MOST_REGISTERS and self.resident(arch) > 0
         return shared_out and whole and turns and fit
 

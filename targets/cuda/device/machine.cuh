@@ -165,8 +165,9 @@ QC_DEVICE void multiply_f16(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[
 }
 
 // The same of float32, 16 x 8 x 8, from sm_80 on: each number is a sum of two of TF32, of whose four products the least
-// is left out, which is below 2^-20 of the product. Ootomo and Yokota, "Recovering single precision accuracy from Tensor
-// Cores while surpassing the FP32 theoretical peak performance", 2022.
+// is left out, which is below 2^-20 of the product. Tensor Cores cut sums off, so long ones are made outside of them.
+// Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak
+// performance", 2022.
 QC_DEVICE void multiply_f32(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[2]) {
   u32 high_x[4], low_x[4], high_w[2], low_w[2];
   QC_UNROLL
@@ -179,15 +180,18 @@ QC_DEVICE void multiply_f32(float (&sums)[4], const u32 (&x)[4], const u32 (&w)[
     high_w[i] = w[i] & 0xFFFFE000u;
     low_w[i] = static_cast<u32>(bits_of(sum(with_bits(w[i]), -with_bits(high_w[i])))) & 0xFFFFE000u;
   }
+  float part[4] = {};
   const auto multiply_tf32 = [&](const u32 (&a)[4], const u32 (&b)[2]) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "+f"(part[0]), "+f"(part[1]), "+f"(part[2]), "+f"(part[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   };
   multiply_tf32(low_x, high_w);
   multiply_tf32(high_x, low_w);
   multiply_tf32(high_x, high_w);
+  QC_UNROLL
+  for (int i = 0; i < 4; ++i) sums[i] = sum(sums[i], part[i]);
 }
 
 // Floats of 8 bits, from sm_89 on: to nearest, ties to even; the largest one for what is larger, NaN for NaN.
