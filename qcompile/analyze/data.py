@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from qcompile.calibrate.arrays import Rows
-from qcompile.calibrate.data import CalibrationData, Feed, convert
+from qcompile.calibrate.data import LABELS, CalibrationData, Feed, convert
 from qcompile.errors import QCompileError
 from qcompile.model import TensorSpec
-
-LABELS = ("labels", "targets")  # arrays that are meant for metrics, by their names
 
 
 @dataclass(frozen=True, slots=True)

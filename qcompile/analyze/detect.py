@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from tvm import relax
 
 from qcompile import graph
-from qcompile.analyze.metrics import Metric, make_metric
+from qcompile.analyze.data import Sample
+from qcompile.analyze.metrics import Metric, labels_of, make_metric
 from qcompile.errors import QCompileError
 from qcompile.model import Model
 from qcompile.passes.base import dtype_of, op_name, shape_of
 
 _MOVES = ("reshape", "permute_dims", "squeeze", "flatten", "expand_dims")
 _LINEAR = ("matmul", "nn.conv1d", "nn.conv2d")
+LABELLED = ("top1", "perplexity")  # metrics that need labels
 _BETWEEN = (*_MOVES, "add", "mean", "nn.avg_pool2d")
 
 
@@ -58,7 +61,7 @@ def choose_metric(model: Model, wanted: str | Callable[..., Any] | None = None) 
     classes = find_classes(model)
     if wanted is None:
         wanted = "mse" if classes is None else "kl"
-    elif wanted in ("kl", "top1", "perplexity"):
+    elif wanted in ("kl", *LABELLED):
         classes = classes_for(model, str(wanted))
     return make_metric(wanted, *((classes.output, classes.probabilities) if classes is not None else ("", False)))
 
@@ -75,6 +78,15 @@ def classes_for(model: Model, metric: str) -> Classes:
         if spec.dtype == "float32" and spec.shape and spec.shape[-1] > 1:
             return Classes(spec.name, False, f"asked for by {metric}")
     raise QCompileError("no output holds classes", node=metric, remedy="choose the metric mse, sqnr or cosine")
+
+
+def check_labels(model: Model, metric: str, sample: Sample) -> None:
+    """Raises QCompileError for a metric of classes whose labels a sample lacks."""
+    output = classes_for(model, metric).output
+    *rows, classes = next(spec.shape for spec in model.outputs if spec.name == output)
+    if sample.rows is not None:
+        rows[0] = sample.rows
+    labels_of(sample.labels, math.prod(rows), classes)
 
 
 def _behind(var: relax.Expr, definitions: dict[relax.Var, relax.Expr], through: tuple[str, ...]) -> relax.Expr:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qcompile.analyze.data import LABELS
+from qcompile.calibrate.data import LABELS
 from qcompile.errors import QCompileError, nearest
 
 Arrays = Mapping[str, np.ndarray]

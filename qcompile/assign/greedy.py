@@ -87,7 +87,8 @@ def _by_score(group: Group) -> Group:
     entries = {}
     for name, entry in group.entries.items():
         if HAWQ not in entry.scores and name != FLOAT:
-            raise QCompileError(f"no HAWQ score in {name}", node=group.name, remedy="analyze with second-order scores")
+            remedy = "analyze with second-order scores (--hessian 4)"
+            raise QCompileError(f"no HAWQ score in {name}", node=group.name, remedy=remedy)
         entries[name] = dataclasses.replace(entry, alone=entry.scores.get(HAWQ, 0.0))
     return dataclasses.replace(group, entries=entries)
 

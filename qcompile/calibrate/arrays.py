@@ -119,6 +119,8 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _unreadable(where: str, error: Exception) -> QCompileError:
+    if isinstance(error, FileNotFoundError):
+        return QCompileError("no such file", node=where, remedy="check the path")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return QCompileError(
         f"cannot be read ({reason})", node=where, remedy="write it again with numpy.save or numpy.savez"

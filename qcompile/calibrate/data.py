@@ -26,6 +26,7 @@ RANDOM_DATA_WARNING = """\
 * This is fit for measuring speed only. Give real samples: --calib-data samples.npz            *
 ************************************************************************************************"""
 
+LABELS = ("labels", "targets")  # arrays that are meant for metrics, by their names
 T = TypeVar("T")
 Feed = dict[str, np.ndarray]
 Chunk = tuple[str, Mapping[str, Rows]]  # some samples: what to call them in an error, and input name -> array
@@ -104,7 +105,7 @@ class CalibrationData:
     def _matched(self, where: str, chunk: Mapping[str, Rows]) -> dict[str, Rows]:
         """The array of each input, with a first axis of rows; an error where they do not match the model."""
         names = [s.name for s in self._inputs]
-        for key in [key for key in chunk if key not in names]:
+        for key in [key for key in chunk if key not in names and key not in LABELS]:
             raise QCompileError(f"the model has no input '{key}'", node=where, remedy=nearest(key, names))
         for spec in [spec for spec in self._inputs if spec.name not in chunk]:
             raise QCompileError(
@@ -155,7 +156,8 @@ def calibration_data(source: Any, inputs: Sequence[TensorSpec], num_samples: int
     source: path of an .npz file (keys are input names, the first axis counts samples); path of a folder of such files
     or, for a model of one input, of .npy files, in order of their names; an iterable of dicts of arrays; an object
     with ONNX Runtime's ``get_next()``. A file in a folder, or a dict, holds any number of rows, or one without an
-    axis for them. Arrays of the input's whole shape, stacked along a new first axis, will do as well.
+    axis for them. Arrays of the input's whole shape, stacked along a new first axis, will do as well. ``LABELS`` are
+    passed over.
     num_samples: use the first so many samples; None for all.
 
     Dtypes may differ within floats (float64 for float32) and, where the values fit, within integers. Errors name the

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qcompile.cli.checks import check_calibration
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.mixed import chosen_formats
 from qcompile.cli.options import (
@@ -91,10 +92,12 @@ def analyze(
     import qcompile as qc
     from qcompile.analyze.analyze import analyze as run
     from qcompile.analyze.data import evaluation_data
+    from qcompile.analyze.detect import LABELLED, check_labels, choose_metric
     from qcompile.calibrate import RANDOM_DATA_WARNING, random_data
     from qcompile.report.page import check_report, write_report
     from qcompile.targets.select import select_row
 
+    check_calibration(method, percentile, calib_data, eval_data)
     if report is not None:
         check_report(report, out)
     check_place(out)
@@ -105,6 +108,10 @@ def analyze(
         imported = qc.import_onnx(model, input_shapes(shapes or []))
     for note in imported.notes:
         remark(f"note: {note}")
+    source = eval_data or calib_data or list(random_data(imported.inputs))
+    data = evaluation_data(source, imported.inputs, num_samples)
+    if choose_metric(imported, metric).name in LABELLED:
+        check_labels(imported, str(metric), next(data.samples()))
     wish = CalibrationWish(
         calib_data,
         method.value,
@@ -118,12 +125,11 @@ def analyze(
         bias_correction=bias_correction,
     )
     scaled, plans = format_plans(imported, row, chosen, wish, times)
-    source = eval_data or calib_data or list(random_data(imported.inputs))
     if isinstance(source, list) and not any(format_of(name).codes for name in plans):
         remark(RANDOM_DATA_WARNING)  # which those who make codes have said already
-    data = evaluation_data(source, imported.inputs, num_samples)
     start = time.perf_counter()
-    with _progress(_count(source, num_samples, data.batch)) as progress:
+    checkpoint = out.with_name(f".{out.name}.checkpoint")
+    with _kept(checkpoint), _progress(_count(source, num_samples, data.batch)) as progress:
         table = run(
             scaled,
             plans,
@@ -135,7 +141,7 @@ def analyze(
             workers=workers,
             measure_seconds=not no_measure,
             threads=threads,
-            checkpoint=out.with_name(f".{out.name}.checkpoint"),
+            checkpoint=checkpoint,
             resume=resume,
             progress=progress,
         )
@@ -153,6 +159,17 @@ def analyze(
     if verbose:
         show("seconds    " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items()))
     show(f"table      {out}")
+
+
+@contextlib.contextmanager
+def _kept(checkpoint: Path) -> Iterator[None]:
+    """Says how to go on with an analysis that ends before it is done."""
+    try:
+        yield
+    except BaseException:
+        if checkpoint.exists():
+            remark("note: what was measured is kept; the same command with --resume goes on from there")
+        raise
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Entry point: options common to all commands, exit codes, and errors as one line.
 
-Exit codes: 0 done, 1 found a problem (or a defect of qcompile), 2 misused or unusable input, 130 interrupted.
+Exit codes: 0 done, 1 found a problem (or a defect of qcompile), 2 misused or unusable input, 130 interrupted (143 by
+SIGTERM).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ import qcompile
 from qcompile.cli import analyze, assign, bench, build, debug, inspect, log, package, pareto, run, targets, tune
 from qcompile.cli.console import error_line
 from qcompile.errors import QCompileError
+from qcompile.report.files import is_full
 
 INTERRUPTED = 130
 
@@ -77,12 +80,15 @@ def _run(arguments: list[str]) -> int:
         code = _command(arguments, interrupted)
     if code == INTERRUPTED:
         error_line("interrupted; nothing was left half-written")
+        return 128 + interrupted[0] if interrupted else code
     return code
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Remembers Ctrl-C: on its way through TVM's C++ a KeyboardInterrupt turns into a RuntimeError without words."""
+    """Remembers Ctrl-C and SIGTERM, at which folders that are temporary go as well: on its way through TVM's C++ a
+    KeyboardInterrupt turns into a RuntimeError without words.
+    """
     seen: list[int] = []
 
     def interrupt(signum: int, frame: object) -> None:
@@ -92,11 +98,12 @@ def _interrupts() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _command(arguments: list[str], interrupted: list[int]) -> int:
@@ -109,6 +116,10 @@ def _command(arguments: list[str], interrupted: list[int]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except OSError as error:
+        if is_full(error):
+            place = f"{error.filename}: its disk" if error.filename else "a disk"
+            error_line(f"{place} is full; free some space (temporary files go to {tempfile.gettempdir()}, or TMPDIR)")
+            return 2
         if error.filename is None:
             return _defect(error, arguments)
         error_line(f"{error.filename}: {error.strerror}")

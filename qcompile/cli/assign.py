@@ -12,7 +12,7 @@ from qcompile.cli.budgets import nbytes, seconds
 from qcompile.cli.console import remark, show, show_json
 from qcompile.cli.options import OUT
 from qcompile.errors import QCompileError
-from qcompile.report.files import write_whole
+from qcompile.report.files import check_place, write_whole
 
 
 class Objective(StrEnum):
@@ -68,6 +68,8 @@ def assign(
     from qcompile.report.assignment import assignment_values, comparison, groups_table, headline
     from qcompile.report.page import check_report, write_report
 
+    if out is not None:
+        check_place(out)
     if report is not None:
         check_report(report, out)
     budgets = {"max_loss": max_loss, "max_seconds": seconds(latency), "max_bytes": nbytes(size)}

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qcompile.cli.assign import Objective
+from qcompile.cli.checks import (
+    MIXED,
+    PRECISIONS,
+    check_calibration,
+    check_gpu,
+    check_group_size,
+    check_integer_io,
+    check_schedules,
+    chosen_precision,
+    given_plan,
+)
 from qcompile.cli.console import remark, show, show_json
-from qcompile.cli.mixed import MIXED, chosen_formats, mixed_plan, mixed_wish
+from qcompile.cli.mixed import chosen_formats, mixed_plan, mixed_wish
 from qcompile.cli.options import (
     OUT,
     BiasCorrection,
@@ -24,19 +35,13 @@ from qcompile.cli.options import (
     names,
 )
 from qcompile.cli.planning import CalibrationWish, Method, timed, tune_plans, uniform_plan
-from qcompile.errors import QCompileError, nearest
-from qcompile.formats import FORMATS, GROUP
-from qcompile.plan import QuantPlan
-from qcompile.report.files import check_place
+from qcompile.errors import QCompileError
+from qcompile.formats import GROUP
+from qcompile.report.files import check_place, make_folder
 
 if TYPE_CHECKING:
     from qcompile.artifact import Artifact
     from qcompile.mixed.mixed import MixedPlan
-    from qcompile.targets.cuda.rows import CudaTarget
-    from qcompile.targets.target import Target
-
-
-PRECISIONS = (*FORMATS, MIXED)
 
 
 def build(
@@ -141,20 +146,8 @@ def build(
     from qcompile.targets.cuda.rows import CudaTarget
     from qcompile.targets.select import cpu_only, select_row
 
-    if precision not in PRECISIONS:
-        raise QCompileError(
-            f"unknown precision '{precision}'", node="--precision", remedy=nearest(precision, PRECISIONS)
-        )
-    if int8 and (fp32 or precision != "int8"):
-        other = "fp32" if fp32 else precision
-        raise QCompileError(f"--int8 and {other} contradict each other", remedy="give one precision")
-    if fp32:
-        precision = "fp32"
-    grouped = precision == MIXED or FORMATS[precision].grouped
-    if group_size is not None and (not grouped or plan is not None):
-        raise QCompileError("only weights that are planned as int4 have groups", remedy="give --precision w4a8")
-    if group_size is not None and (group_size < 8 or group_size % 8):
-        raise QCompileError(f"--group-size {group_size} is not a multiple of 8", remedy="32 and 64 are usual")
+    precision = chosen_precision(precision, int8, fp32)
+    check_group_size(group_size, precision, plan)
     wanted = {"--workers": workers, "--eval-data": eval_data, "--max-drop": max_drop, "--latency-budget": latency}
     wanted |= {"--size-budget": size, "--objective": objective, "--metric": metric, "--formats": formats}
     wanted |= {"--table": table, "--report": report}
@@ -173,6 +166,12 @@ def build(
         if trials is not None and table is not None and table.is_file():
             reason = "the times in it are of the schedules that there were"
             raise QCompileError(reason, node=str(table), remedy="leave --trials out, or the table")
+    if integer_io and plan is None:
+        check_integer_io(precision)
+    chosen = None if plan is None else given_plan(plan, precision, calib_data, exclude, integer_io)
+    check_calibration(method, percentile, calib_data, eval_data)
+    if dump_ir is not None:
+        make_folder(dump_ir)
     if table is not None:
         check_place(table)
     if report is not None:
@@ -186,8 +185,8 @@ def build(
     if mixed is not None:
         chosen_formats(row, mixed.formats)
     if isinstance(row, CudaTarget):
-        _check_gpu(row, precision if mixed is None else "fp32", plan, trials)
-    records = _check_schedules(tuning_records or [], locked, trials, row)
+        check_gpu(row, precision if mixed is None else "fp32", plan, trials)
+    records = check_schedules(tuning_records or [], locked, trials, row)
     times: dict[str, float] = {}
     with timed("import", times, "importing the model"):
         imported = qc.import_onnx(model, input_shapes(shapes or []), dump_ir=dump_ir)
@@ -207,12 +206,10 @@ def build(
         bias_correction,
     )
     found: MixedPlan | None = None
-    if plan is not None:
-        chosen = QuantPlan.load(plan)
-    elif mixed is not None:
+    if mixed is not None:
         found = mixed_plan(imported, row, calibration, mixed, records, trials, times)
         chosen = found.plan
-    else:
+    elif chosen is None:
         chosen = uniform_plan(imported, cpu, calibration, times)
     if trials is not None and found is None:
         tune_plans(imported, [chosen], cpu_only(row), records, trials, times)
@@ -237,36 +234,6 @@ def build(
     if found is not None and not found.met:
         remark(f"error: {'; '.join(found.unmet)}; {artifact.path} holds the best plan found")
         raise typer.Exit(1)
-
-
-def _check_gpu(row: CudaTarget, precision: str, plan: Path | None, trials: int | None) -> None:
-    """Options that need what GPUs do not have."""
-    if trials is not None:
-        raise QCompileError(
-            f"a build for {row.name} does not search",
-            node="--trials",
-            remedy="run 'qcompile tune' where there is a GPU",
-        )
-    if plan is None:
-        row.check(precision)
-
-
-def _check_schedules(
-    records: list[str], locked: Path | None, trials: int | None, target: Target | CudaTarget
-) -> list[str]:
-    """What ``--tuning-records`` names; what cannot be used is told before an hour of work."""
-    from qcompile.tune.locked import LockedSchedules, load_manifest
-    from qcompile.tune.lookup import DEFAULT_RECORDS, log_files, open_logs
-    from qcompile.tune.run import logs_to_tune
-
-    if locked is not None:
-        for option, given in (("--tuning-records", records), ("--trials", trials)):
-            if given:
-                raise QCompileError(f"--locked and {option} contradict each other", remedy="give one of them")
-        LockedSchedules(load_manifest(locked), target)
-    named = records or [DEFAULT_RECORDS]
-    with open_logs(log_files(named) if trials is None else logs_to_tune(named)[1:]):  # the first may yet be made
-        return named
 
 
 def _summarize(

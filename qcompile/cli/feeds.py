@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qcompile.calibrate.data import LABELS
 from qcompile.errors import QCompileError, nearest
 from qcompile.manifest import TensorInfo
 
@@ -25,19 +26,21 @@ def load_npz(path: Path) -> Feed:
     except OSError as error:
         raise QCompileError(error.strerror or str(error), node=str(path), remedy="give an .npz file") from None
     except Exception as error:  # numpy and zipfile raise many kinds for a file that is no .npz
+        why = "" if "pickle" in str(error) else f" ({error})"  # what numpy takes for pickles is anything
         raise QCompileError(
-            f"not an .npz file ({error})", node=str(path), remedy="make one: numpy.savez('x.npz', input_name=array)"
+            f"not an .npz file{why}", node=str(path), remedy="make one: numpy.savez('x.npz', input_name=array)"
         ) from None
 
 
 def runs_of(arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorInfo], where: str) -> Iterator[Feed]:
-    """The arrays as feeds of the model: several if the first axis of all counts more samples than it takes.
+    """The arrays as feeds of the model: several if the first axis of all counts more samples than it takes. ``LABELS``
+    are passed over.
 
     Raises ``QCompileError`` for missing names and for shapes and dtypes that do not fit.
     """
     names = [t.name for t in inputs]
     for name in arrays:
-        if name not in names:
+        if name not in names and name not in LABELS:
             raise QCompileError(f"the model has no input '{name}'", node=where, remedy=nearest(name, names))
     counts = {}
     for info in inputs:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompile.cli.budgets import nbytes, seconds
+from qcompile.cli.checks import MIXED
 from qcompile.cli.console import remark
 from qcompile.cli.planning import CalibrationWish, format_plans, timed, tune_plans
 from qcompile.errors import QCompileError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from qcompile.targets.cuda.rows import CudaTarget
     from qcompile.targets.target import Target
 
-MIXED = "mixed"
 _TIMED = 0.5  # seconds of calls of a build whose latency is limited
 
 

@@ -23,8 +23,10 @@ def package(
       qcompile package out-arm/ -o model-arm.tar.gz
     """
     from qcompile.package import package as write
+    from qcompile.report.files import check_place
     from qcompile.report.units import size
 
+    check_place(out)
     with step("packing"):
         written = write(path, out)
     show(f"package    {written} ({size(written.stat().st_size)})")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qcompile.cli.console import remark, show, show_json, step
-from qcompile.report.files import write_whole
+from qcompile.report.files import make_folder, write_whole
 
 
 def pareto(
@@ -43,6 +43,8 @@ def pareto(
     sensitivities = qc.SensitivityTable.load(table)
     if report is not None:
         check_report(report)
+    if plans is not None:
+        make_folder(plans)
     with step("looking for the front") as update:
         found = qc.pareto(
             sensitivities, points=points, sizes=sizes, report=lambda done, all_: update(f"{done} of {all_}")
@@ -50,7 +52,6 @@ def pareto(
     reached = rivals(sensitivities, [point.totals for point in found]) if compare else {}
     if plans is not None:
         texts = [plan_of_formats(sensitivities, point.formats).to_json() for point in found]
-        plans.mkdir(parents=True, exist_ok=True)
         for i, text in enumerate(texts):
             write_whole(plans / f"{i:02d}.json", text)
     if report is not None:

@@ -33,7 +33,10 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CalibrationWish:
-    """What the command line says of calibration."""
+    """What the command line says of calibration.
+
+    shapes_only: nothing but shapes and formats will be taken from a plan, so that noise does as well as data.
+    """
 
     data: Path | None
     method: str
@@ -46,6 +49,7 @@ class CalibrationWish:
     equalize: bool = True
     rounding: bool = True
     bias_correction: bool = True
+    shapes_only: bool = False
 
 
 def uniform_plan(model: Model, target: Target | None, wish: CalibrationWish, times: dict[str, float]) -> QuantPlan:
@@ -161,7 +165,8 @@ def calibration_feeds(model: Model, wish: CalibrationWish) -> CalibrationData:
 
     if wish.data is not None:
         return calibration_data(wish.data, model.inputs, wish.num_samples)
-    remark(RANDOM_DATA_WARNING)
+    if not wish.shapes_only:
+        remark(RANDOM_DATA_WARNING)
     return calibration_data(list(random_data(model.inputs)), model.inputs, wish.num_samples)
 
 

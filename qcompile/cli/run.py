@@ -54,6 +54,7 @@ def run(
     """
     from qcompile.cli.feeds import save_npz
     from qcompile.errors import QCompileError
+    from qcompile.report.files import check_place
     from qcompile.runtime import CudaRunner, Runner
 
     if as_json and not profile:
@@ -64,6 +65,8 @@ def run(
     if board is not None and (emulate or profile):
         other = "--emulate" if emulate else "--profile"
         raise QCompileError("not on a machine behind RPC", node=other, remedy="leave one of them out")
+    if outputs is not None:
+        check_place(outputs)
     with _opened(path, emulate, board) as runner:
         feeds = _feeds(runner, inputs)
         with step("running") as update:

@@ -188,7 +188,7 @@ def _plans(
             plans.append(QuantPlan.load(plan))
         else:
             samples = None if data is not None else 1
-            wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False, name)
+            wish = CalibrationWish(data, Method.minmax.value, None, samples, exclude, False, name, shapes_only=True)
             plans.append(uniform_plan(model, cpu, wish, times))
     return plans
 

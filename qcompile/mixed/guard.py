@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from qcompile.analyze.data import Sample
-from qcompile.analyze.detect import choose_metric, classes_for, find_classes
-from qcompile.analyze.metrics import Arrays, Metric, call_own, labels_of, load_function, mean
+from qcompile.analyze.detect import LABELLED, check_labels, choose_metric, classes_for, find_classes
+from qcompile.analyze.metrics import Arrays, Metric, call_own, load_function, mean
 from qcompile.errors import QCompileError
 from qcompile.mixed import margins
 from qcompile.model import Model, TensorSpec
@@ -62,10 +62,8 @@ def find_guard(name: str | Callable[..., Any] | None, model: Model, sample: Samp
     """
     if name is None:
         name = _task_metric(model, sample)
-    if name in ("top1", "perplexity"):
-        output = classes_for(model, str(name)).output
-        *rows, classes = next(spec.shape for spec in model.outputs if spec.name == output)
-        labels_of(sample.labels, math.prod(rows), classes)
+    if name in LABELLED:
+        check_labels(model, str(name), sample)
     if name == "top1":
         return _of_answers(choose_metric(model, name), model)
     if name is None:

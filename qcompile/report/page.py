@@ -29,6 +29,8 @@ def check_report(path: Path, beside: Path | None = None) -> None:
     """
     if beside is not None and path.resolve() == beside.resolve():
         raise QCompileError("two results in one file", node=str(path), remedy="give the report another name")
+    if path.suffix.lower() not in (".html", ".htm", ".json"):
+        raise QCompileError("reports are pages or values", node=str(path), remedy="name an .html or a .json file")
     check_place(path)
     missing = [] if is_json(path) else [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:

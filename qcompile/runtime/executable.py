@@ -97,7 +97,8 @@ def _compiled(name: str, arch: str, sources: Sequence[str], shared: bool) -> Pat
                 if not binary.exists():
                     _compile(arch, files, binary, shared)
         except OSError as error:
-            raise QCompileError(f"cannot be written: {error.strerror}", node=str(cache)) from None
+            remedy = "name a folder for caches by XDG_CACHE_HOME"
+            raise QCompileError(f"cannot be written: {error.strerror}", node=str(cache), remedy=remedy) from None
     return binary
 
 

@@ -72,6 +72,11 @@ def test_a_model_with_a_batch_is_fed_so_many_at_a_time():
     assert data.rows == 5
 
 
+def test_labels_beside_the_inputs_are_passed_over():
+    feeds = list(calibration_data({"x": VALUES, "labels": np.arange(5), "targets": np.arange(3)}, [X]))
+    assert len(feeds) == 5 and set(feeds[0]) == {"x"}
+
+
 def test_fewer_samples_than_the_batch_are_repeated():
     (feed,) = calibration_data({"x": VALUES[:3]}, [TensorSpec("x", (8, 2, 3), "float32")])
     np.testing.assert_array_equal(feed["x"], VALUES[[0, 1, 2, 0, 1, 2, 0, 1]])
@@ -200,7 +205,7 @@ def test_things_that_are_not_calibration_data(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     advice = "write it again with numpy.save or numpy.savez"
     path = tmp_path / "calib.npz"
-    assert message(path) == f"{path}: cannot be read (No such file or directory); {advice}"
+    assert message(path) == f"{path}: no such file; check the path"
     path.write_bytes(b"hello")
     assert message(path) == f"{path}: cannot be read (File is not a zip file); {advice}"
     with zipfile.ZipFile(path, "w") as archive:

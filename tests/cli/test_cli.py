@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -217,6 +221,28 @@ def test_interrupted_build_exits_with_130(cli, tmp_path, monkeypatch):
         "error: interrupted; nothing was left half-written\n",
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_cleans_up_as_ctrl_c_does(cli, tmp_path, monkeypatch):
+    def ended(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(qc, "import_onnx", ended)
+    code, _, err = cli("build", "m.onnx", "-o", tmp_path / "out")
+    assert (code, err) == (143, "error: interrupted; nothing was left half-written\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("name", "where"), [(None, "a disk"), ("x.so", "x.so: its disk")])
+def test_a_full_disk_is_no_defect(cli, tmp_path, monkeypatch, name, where):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", name)
+
+    monkeypatch.setattr(qc, "import_onnx", full)
+    code, _, err = cli("build", "m.onnx", "-o", tmp_path / "out")
+    assert code == 2 and err.startswith(f"error: {where} is full; free some space (temporary files go to ")
 
 
 def test_a_defect_is_one_line_and_a_traceback_on_demand(cli, tmp_path, monkeypatch):

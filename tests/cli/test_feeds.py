@@ -28,6 +28,15 @@ def test_one_run_and_several():
     np.testing.assert_array_equal(runs[2]["n"], [4, 5])
 
 
+def test_labels_are_for_metrics():
+    x = np.ones((2, 3), np.float32)
+    (feed,) = runs_of({"x": x, "labels": np.arange(2)}, [X], "f")
+    assert set(feed) == {"x"}
+    labels = TensorInfo("labels", (2,), "int64")
+    (feed,) = runs_of({"labels": np.arange(2)}, [labels], "f")
+    assert feed["labels"].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -61,9 +70,9 @@ def test_files_that_are_no_npz(tmp_path):
     remedy = "make one: numpy.savez('x.npz', input_name=array)"
     assert refusal(load_npz, tmp_path / "a.npy") == f"{tmp_path}/a.npy: not an .npz file (a single array); {remedy}"
     (tmp_path / "text").write_text("hello")
-    assert refusal(load_npz, tmp_path / "text").startswith(f"{tmp_path}/text: not an .npz file (")
+    assert refusal(load_npz, tmp_path / "text").startswith(f"{tmp_path}/text: not an .npz file; make one")
     np.savez(tmp_path / "o.npz", x=np.array([{}], dtype=object))
-    assert refusal(load_npz, tmp_path / "o.npz").startswith(f"{tmp_path}/o.npz: not an .npz file (")
+    assert refusal(load_npz, tmp_path / "o.npz").startswith(f"{tmp_path}/o.npz: not an .npz file")
 
 
 def test_outputs_of_several_runs_are_joined(tmp_path):

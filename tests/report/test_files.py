@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from qcompile.errors import QCompileError
-from qcompile.report.files import check_place, write_whole
+from qcompile.report.files import check_place, make_folder, write_whole
 
 
 @pytest.mark.parametrize(
@@ -23,9 +25,19 @@ def test_files_are_written_whole(tmp_path, monkeypatch):
     write_whole(path, "old")
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(QCompileError, match=r"plan.json: cannot be written: No space left on device; free some space"):
         write_whole(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_folders(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(QCompileError, match="file: it is a file; name a folder"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(QCompileError, match="file/c: the folder cannot be made: Not a directory"):
+        make_folder(tmp_path / "file" / "c")
