@@ -5,6 +5,7 @@ which are the oracle's bits. And ``sweep``: every distinct product of ResNet-50 
 the other machine needs, beside this repository and numpy: ``python3 -m benchmarks.cuda.check out/cuda``.
 
 make cuda-cases ARGS="--models ic_resnet8,resnet50 --batches 1,32 --target cuda:sm_90"
+make cuda-cases ARGS="--models ic_resnet8 --precisions int8,w4a8,half,bf16,fp8_e4m3 --target cuda:sm_90"
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ from qcompile.tune.gpu import HERE, gpu_at, row_for
 MODELS = "digits,ic_resnet8,kws_dscnn,vww_mnv1,sww_dscnn1d,ad_fc_ae,imagenet_mnv1_025,imagenet_mnv2,det_fastestdet,"
 LARGE = ("resnet50", "mobilenetv2")
 SAMPLES = 8  # of calibration
+EXACT = ("int8", "w4a8")  # formats whose sums are of integers
+# How far results of other formats may be from the oracle's, in relation to the largest: sums in another order round to
+# the other neighbour where the next layer reads them, and so on through a network.
+TOLERANCE = {"fp32": 1e-4, "half": 5e-3, "bf16": 2e-2, "fp8_e4m3": 5e-2, "fp8_e5m2": 0.1}
 
 
 def main() -> None:
@@ -39,6 +44,7 @@ def main() -> None:
     options.add_argument("-o", "--out", type=Path, default=Path("out/cuda"))
     options.add_argument("--models", default=MODELS + ",".join(LARGE))
     options.add_argument("--batches", default="1,32", help="of the larger models; the others are run one by one")
+    options.add_argument("--precisions", default="int8", help="formats of whole models")
     options.add_argument("--target", default="cuda")
     options.add_argument("--arch", help="of single layers and the sweep; default: this machine's GPU's, else sm_90")
     options.add_argument("--no-sweep", action="store_true")
@@ -59,37 +65,45 @@ def main() -> None:
     for model in models:
         batches = [int(b) for b in given.batches.split(",")] if model.name in LARGE else [1]
         sweep = None if given.no_sweep else given.out / "sweep"
-        try:
-            for name in _write(model, batches, given.target, given.out, sweep, arch):
-                console.print(f"{given.out / name}", highlight=False)
-        except Exception as error:  # the others are worth having
-            failed.append(model.name)
-            console.print(f"{given.out / model.name} FAILED: {type(error).__name__}: {error}", highlight=False)
+        for precision in given.precisions.split(","):
+            try:
+                for name in _write(model, batches, given.target, given.out, sweep, arch, precision):
+                    console.print(f"{given.out / name}", highlight=False)
+            except Exception as error:  # the others are worth having
+                failed.append(f"{model.name} in {precision}")
+                console.print(f"{given.out / model.name} FAILED: {type(error).__name__}: {error}", highlight=False)
     if failed:
         sys.exit(f"error: no cases of {', '.join(failed)}")
 
 
 def _write(
-    model: BenchModel, batches: Sequence[int], target: str, out: Path, sweep: Path | None, arch: str = "sm_90"
+    model: BenchModel,
+    batches: Sequence[int],
+    target: str,
+    out: Path,
+    sweep: Path | None,
+    arch: str = "sm_90",
+    precision: str = "int8",
 ) -> list[str]:
     network = without_softmax(onnx.load(model.onnx))
     single = qc.import_onnx(network)
-    plan = qc.plan_uniform(single, qc.calibrate(single, model.calibration[:SAMPLES]), "int8")
+    plan = qc.plan_uniform(single, qc.calibrate(single, model.calibration[:SAMPLES]), precision)
     reference = qc.load(qc.build(single, plan).path)
     names = []
     for batch in batches:
         imported = single if batch == 1 else qc.import_onnx(with_batch(network, batch))
-        name = f"{model.name}-{batch}"
+        name = f"{model.name}-{batch}" + f"-{precision}" * (precision != "int8")
         artifact = qc.build(imported, plan, target, out=out / name / "artifact")
         codes = _codes(single, batch)
         rows = [reference.run({k: v[i : i + 1] for k, v in inputs_of(codes).items()}) for i in range(batch)]
         results = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
         np.savez_compressed(out / name / "inputs.npz", **codes)
         np.savez_compressed(out / name / "outputs.npz", **results)
-        exact = all(layer.format == "int8" for layer in artifact.manifest.layers)
-        (out / name / "case.json").write_text(json.dumps({"model": model.name, "batch": batch, "exact": exact}) + "\n")
+        exact = all(layer.format in EXACT for layer in artifact.manifest.layers)
+        about = {"model": model.name, "batch": batch, "exact": exact, "tolerance": TOLERANCE.get(precision, 1e-5)}
+        (out / name / "case.json").write_text(json.dumps(about) + "\n")
         names.append(name)
-        if sweep is not None and model.name == "resnet50":
+        if sweep is not None and (model.name, precision) == ("resnet50", "int8"):
             write_sweep(imported, plan, sweep / f"{batch}", arch)
     return names
 
