@@ -9,7 +9,8 @@ from itertools import product
 from qcompile.targets.cuda.architectures import Architecture
 
 STEP = 64  # bytes of the reduction that a stage holds; as in device/contract.cuh
-_REGISTERS, _MOST_REGISTERS = 512, 255  # that the warps of one of the four schedulers share, and of a thread
+_REGISTERS = 512  # that the warps of one of the four schedulers share
+_MOST_REGISTERS = 216  # of a thread, as they are counted here; there are 255, and the compiler wants some for itself
 _OWN_REGISTERS = 40  # addresses and counters of a thread, beside sums and what it multiplies
 _FEW_ROWS, _ROW_REGISTERS = 4, 5  # rows of x that a thread copies pieces of; what each one more than that takes
 _MOST_THREADS = 512  # of a block that pays
