@@ -126,7 +126,8 @@ class Tile:
         whole = self.rows % 16 == 0 and self.columns % 16 == 0 and self.rows * self.warps_m == self.pixels
         turns = self.slices == 1 or problem.steps >= 2 * self.slices
         registers = self.registers - self._places(16) + self._places(problem.piece) + more
-        fit = self.threads <= _MOST_THREADS and registers <= _MOST_REGISTERS and self.resident(arch) > 0
+        there = min(_MOST_REGISTERS, _REGISTERS // -(-self.warps * self.slices // 4))
+        fit = self.threads <= _MOST_THREADS and registers <= there and self.resident(arch) > 0
         return shared_out and whole and turns and fit
 
 
