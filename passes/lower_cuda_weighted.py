@@ -134,15 +134,17 @@ def _float_weighted(lowering: CudaLowering, layer: _Product, op: str) -> None:
     scales = array(rest.pop(0)) if spec.group else None
     residual = (rows_last if out.axis > 1 else channels_last)(out.shape, added_as(x.dtype)) if rest else None
     gpu, arguments = architecture(lowering.target.architecture), (layer.weight, array(bias), x, out, residual)
+    schedule = None
     has_products = x.is_narrow or (spec.weights == "float32" and gpu.multiplies_float32)
     if has_products and (not isinstance(spec, ops.Conv2d) or _own_groups(spec, layer.weight)):
-        kernel, constants = contract_floats(spec, shape, *arguments, arch=gpu, multiplier=multiplier)
+        tile, schedule = _scheduled(lowering, layer, residual, f"{op}_float_cuda")
+        kernel, constants = contract_floats(spec, shape, *arguments, tile, gpu, multiplier)
     else:
         kernel, constants = float_product(spec, shape, *arguments, gpu, multiplier, scales)
     residuals = [lowering.place(r, residual) for r in rest]
     name = f"{op}_{NARROW.get(x.dtype, 'f32')}"
     name += "" if spec.weights == x.dtype else f"_{NARROW.get(spec.weights, spec.weights)}"
-    lowering.emit(layer.var, kernel, [layer.source, *constants, *residuals], out, name)
+    lowering.emit(layer.var, kernel, [layer.source, *constants, *residuals], out, name, schedule)
 
 
 def _weighted(lowering: CudaLowering, layer: _Product, op: str, build: Callable[..., Any]) -> None:

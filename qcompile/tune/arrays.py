@@ -10,7 +10,7 @@ import numpy as np
 
 from qcompile.ops import Affine, Dense
 from qcompile.reference import convolution as reference
-from qcompile.reference.bfloat16 import rounded
+from qcompile.reference.narrow import NARROW, rounded
 from qcompile.targets.kernels.conv import Constants
 from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import Storage
@@ -18,7 +18,10 @@ from qcompile.targets.storage import Storage
 _TOLERANCE = 1e-4  # of float layers, whose results are of the order of 1 and summed in any order
 
 
-_ROUNDING = 2**-8  # of results that are stored as bfloat16
+_ROUNDING = {  # of results that are stored in fewer bits
+    "bfloat16": 2**-8,
+    **{dtype: 2.0 ** -(row.mantissa + 1) + _TOLERANCE for dtype, row in NARROW.items()},
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +39,10 @@ def constants_of(workload: Workload) -> Constants:
     spec, outputs, terms = workload.spec, workload.weight[0], prod(workload.weight[1:])
     if spec.x is None and spec.scaled:
         bias = rng.standard_normal(outputs, np.float32)
+        if spec.weights in NARROW:
+            weight = rounded(rng.standard_normal(workload.weight, np.float32) * 16, spec.weights)
+            scale = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(16 * terms**0.5)
+            return Constants(weight, bias, scale)
         size = np.float32((4.6 * 147 if spec.group else 74) * terms**0.5)  # of the sums
         scale = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / size
         if spec.group:
@@ -44,7 +51,7 @@ def constants_of(workload: Workload) -> Constants:
         return Constants(rng.integers(-127, 128, workload.weight, np.int8), bias, scale)
     if spec.x is None:
         weight = rng.standard_normal(workload.weight, np.float32) / np.float32(terms**0.5)
-        weight = rounded(weight) if spec.weights == "bfloat16" else weight.astype(spec.weights)
+        weight = rounded(weight, "bfloat16") if spec.weights == "bfloat16" else weight.astype(spec.weights)
         return Constants(weight, rng.standard_normal(outputs, np.float32), None)
     group_scale = None
     if workload.group:
@@ -89,7 +96,7 @@ def difference(workload: Workload, flat: np.ndarray, want: np.ndarray) -> str:
     """
     framed, expected = _framed(workload.out, want)
     got = framed.view(flat)
-    tolerance = _ROUNDING if workload.out.dtype == "bfloat16" else _TOLERANCE
+    tolerance = _ROUNDING.get(workload.out.dtype, _TOLERANCE)
     wrong = got != expected if workload.integer else ~np.isclose(got, expected, tolerance, tolerance)
     if not wrong.any():
         return ""

@@ -86,8 +86,8 @@ class _Bench:
         self._module = driver.load(built.library.read_bytes())
         w, feed = job.workload, job.feed
         self._out = stored(w.out)
-        self._x = self._on_gpu(stored(w.x).store(feed.x.reshape(w.x.shape)))
-        residual = [] if w.residual is None else [stored(w.residual).store(feed.residual.reshape(w.residual.shape))]
+        self._x = self._on_gpu(stored(w.x).store(w.x.view(feed.x)))
+        residual = [] if w.residual is None else [stored(w.residual).store(w.residual.view(feed.residual))]
         self._y = self._allocate(self._out.nbytes)
         self._rest = [*map(self._on_gpu, residual), self._y]
         with np.load(built.constants) as arrays:
@@ -115,8 +115,8 @@ class _Bench:
         launch(0)
         driver.to_host(flat.ctypes.data, self._y, flat.nbytes, self.stream)
         driver.wait(self.stream)
-        logical = self._out.load(flat.view(self._out.bits))
-        return difference(self.workload, logical.reshape(-1), self.feed.want)
+        logical = self._out.values(flat.view(self._out.bits))
+        return difference(self.workload, self.workload.out.store(logical), self.feed.want)
 
     def time(self, candidates: dict[int, Candidate]) -> dict[int, list[float]]:
         """Seconds of one launch of each, in the order in which they were taken; candidates take turns."""

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-from qcompile.reference.narrow import to_bits
+from qcompile.reference.narrow import from_bits, to_bits
 
 TYPES = {
     "bfloat16": "u16",
@@ -135,8 +135,13 @@ class Storage:
         flat[:, : self.channels] = moved.reshape(self.rows, self.channels)
         return flat.reshape(-1)
 
+    def values(self, flat: np.ndarray) -> np.ndarray:
+        """``load``, of narrow floats as float32."""
+        logical = self.load(flat)
+        return from_bits(logical, self.dtype) if self.is_narrow else logical
+
     def load(self, flat: np.ndarray) -> np.ndarray:
-        """The logical tensor in a flat buffer."""
+        """The logical tensor in a flat buffer; of narrow floats their bits."""
         rows = flat[: self.numel].reshape(self.rows, self.pitch)[:, : self.channels]
         moved = rows.reshape(*(self.shape[a] for a in self.others), self.channels)
         return np.ascontiguousarray(np.moveaxis(moved, -1, self.axis))

@@ -13,7 +13,7 @@ from typing import Any
 from qcompile.ops import Conv2d
 from qcompile.targets.cuda import tile_time
 from qcompile.targets.cuda.architectures import Architecture, architecture
-from qcompile.targets.cuda.contract import MORE_REGISTERS, Shape, contract, conv_shape, problem_of
+from qcompile.targets.cuda.contract import MORE_REGISTERS, Shape, contract, contract_floats, conv_shape, problem_of
 from qcompile.targets.cuda.depthwise import Strip, choose_strip, depthwise, strip_cycles, strips
 from qcompile.targets.cuda.rows import CudaTarget
 from qcompile.targets.cuda.storage import Storage, channels_last, rows_last
@@ -24,6 +24,7 @@ from qcompile.targets.storage import Storage as Plain
 
 CONV2D, DENSE, DEPTHWISE = "conv2d_cuda", "dense_cuda", "depthwise_conv2d_cuda"
 CONV2D_INT4, DENSE_INT4 = "conv2d_int4_cuda", "dense_int4_cuda"
+CONV2D_FLOAT, DENSE_FLOAT = "conv2d_float_cuda", "dense_float_cuda"  # of every type that Tensor Cores multiply
 
 
 def stored(tensor: Plain) -> Storage:
@@ -66,16 +67,39 @@ def _built(operator: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
+def _floats(
+    spec: Any,
+    shape: Any,
+    weight: Any,
+    bias: Any,
+    multiplier: Any,
+    x: Any,
+    out: Any,
+    residual: Any,
+    tile: Any,
+    arch: Any,
+) -> Any:
+    return contract_floats(spec, shape, weight, bias, x, out, residual, tile, arch, multiplier)
+
+
+def _rated(workload: Workload, target: CudaTarget) -> Architecture:
+    return _gpu(target).rated(workload.x.dtype)
+
+
+def _more_registers(workload: Workload) -> int:
+    return MORE_REGISTERS if workload.group or workload.x.dtype == "float32" else 0
+
+
 def _tiles(workload: Workload, target: CudaTarget) -> Iterator[Tile]:
     yield from dict.fromkeys((_default_tile(workload, target), *tiles(_problem(workload), _gpu(target))))
 
 
 def _default_tile(workload: Workload, target: CudaTarget) -> Tile:
-    return tile_time.choose_tile(_problem(workload), _gpu(target), MORE_REGISTERS if workload.group else 0)
+    return tile_time.choose_tile(_problem(workload), _rated(workload, target), _more_registers(workload))
 
 
 def _tile_cycles(workload: Workload, target: CudaTarget, tile: Tile) -> float:
-    return tile_time.cycles(_problem(workload), tile, _gpu(target))
+    return tile_time.cycles(_problem(workload), tile, _rated(workload, target))
 
 
 def _tile_extents(workload: Workload, target: CudaTarget) -> dict[str, int]:
@@ -110,5 +134,7 @@ TEMPLATES: dict[str, Template] = {
     DENSE: Template(1, Tile, _built(DENSE, contract), *_TILE),
     CONV2D_INT4: Template(1, Tile, _built(CONV2D_INT4, contract), *_TILE),
     DENSE_INT4: Template(1, Tile, _built(DENSE_INT4, contract), *_TILE),
+    CONV2D_FLOAT: Template(1, Tile, _built(CONV2D_FLOAT, _floats), *_TILE),
+    DENSE_FLOAT: Template(1, Tile, _built(DENSE_FLOAT, _floats), *_TILE),
     DEPTHWISE: Template(1, Strip, _built(DEPTHWISE, depthwise), *_STRIP),
 }

@@ -128,13 +128,14 @@ class Workload:
         )
         group = fields.get("group", 0)
         weights = fields.get("weights", _usual_weights(x, group))
+        reads = x.dtype if x.is_float else ""
         spec: Conv2d | Dense
         if "strides" not in fields:
-            spec = Dense(_codes(x), epilogue, group, weights)
+            spec = Dense(_codes(x), epilogue, group, weights, reads)
         else:
             strides, padding, dilation = (tuple(fields[f]) for f in ("strides", "padding", "dilation"))
             numbers = (strides, padding, dilation, fields["groups"])
-            spec = Conv2d(*numbers, _codes(x), epilogue, weights, group)  # type: ignore[arg-type]
+            spec = Conv2d(*numbers, _codes(x), epilogue, weights, group, reads)  # type: ignore[arg-type]
         return Workload(fields["operator"], spec, tuple(fields["weight"]), x, out, residual, fields["threads"])
 
 
