@@ -10,6 +10,7 @@ from qcompile.assign.bias_correction import correct_biases
 from qcompile.assign.constants import constant_plans
 from qcompile.assign.formats import choose_formats
 from qcompile.assign.grouped import grouped_plans
+from qcompile.assign.logarithms import before_logarithms
 from qcompile.assign.names import check_ends, excluded_layers
 from qcompile.assign.scales import activation_plans
 from qcompile.assign.structure import Structure
@@ -85,7 +86,8 @@ def plan_uniform(
         corrects = bias_correction and FORMATS[precision].integer_weights and stats is not None
         return correct_biases(model, stats, plan) if corrects else plan
 
-    refused = {**_too_coarse(structure, stats), **_without_range(structure, stats), **excluded}
+    refused = {**_too_coarse(structure, stats), **before_logarithms(structure, stats)}
+    refused |= {**_without_range(structure, stats), **excluded}
     formats = choose_formats(structure, refused, integer_inputs, integer_outputs)
     ranges: dict[str, tuple[float, float]] = {}
 
