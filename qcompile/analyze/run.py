@@ -9,6 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -123,6 +124,10 @@ def executor_of(count: int, executor: Executor | None) -> Iterator[tuple[Executo
     with ProcessPoolExecutor(count, context, _end_by_interrupts) as pool:
         try:
             yield pool, 2 * count
+        except BrokenProcessPool:
+            reason = "a worker process ended before its work was done"
+            remedy = "see what it printed; a script must start workers under: if __name__ == '__main__'"
+            raise QCompileError(reason, node=f"{count} workers", remedy=remedy) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -14,6 +14,7 @@ from qcompile.analyze.measure import loaded, release
 from qcompile.analyze.metrics import Arrays, Metric
 from qcompile.analyze.run import Task, executor_of, measure_each
 from qcompile.errors import QCompileError
+from qcompile.simulate.program import Program
 from qcompile.simulate.simulation import BASE, Simulation
 from qcompile.simulate.variant import Formats
 
@@ -46,25 +47,48 @@ def measure_configurations(
     found: list[list[np.ndarray]] = []
     try:
         with executor_of(workers, executor) as (pool, ahead):
-            measure = _measure if pool is not None else partial(_measure_with, simulation)
+            measure = _measure if pool is not None else partial(_measure_with, _prepare(simulation, task))
             for number, sums in measure_each(measure, task, samples, pool, ahead):
                 found.append(sums)
                 progress(number + 1)
     finally:
+        _prepared.clear()
         release()
     if not found:
         raise QCompileError("no samples to evaluate on", remedy="give at least one")
     return [_stacked([sums[i] for sums in found]) for i in range(len(metrics))]
 
 
-def _measure(task: _Whole) -> list[list[np.ndarray]]:
-    return _measure_with(loaded(task.folder), task)
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The programs of configurations, which take longer to write than a small model to run."""
+
+    simulation: Simulation
+    configurations: tuple[Formats, ...]
+    base: Program
+    programs: tuple[Program, ...]
 
 
-def _measure_with(simulation: Simulation, task: _Whole) -> list[list[np.ndarray]]:
-    """For each sample, for each metric: (1 + configurations, n)."""
+def _prepare(simulation: Simulation, task: _Whole) -> _Prepared:
     base = simulation.program({}, area=BASE)
-    programs = [simulation.program(formats, since=base) for formats in task.configurations]
+    programs = tuple(simulation.program(formats, since=base) for formats in task.configurations)
+    return _Prepared(simulation, task.configurations, base, programs)
+
+
+_prepared: dict[str, _Prepared] = {}  # of a worker, by the folder of its simulation: the last
+
+
+def _measure(task: _Whole) -> list[list[np.ndarray]]:
+    known = _prepared.get(task.folder)
+    if known is None or known.configurations != task.configurations:
+        _prepared.clear()
+        known = _prepared[task.folder] = _prepare(loaded(task.folder), task)
+    return _measure_with(known, task)
+
+
+def _measure_with(prepared: _Prepared, task: _Whole) -> list[list[np.ndarray]]:
+    """For each sample, for each metric: (1 + configurations, n)."""
+    simulation, base, programs = prepared.simulation, prepared.base, prepared.programs
     rows = []
     for sample in task.samples:
         simulation.load(sample.feed)

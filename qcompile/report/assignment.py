@@ -114,4 +114,4 @@ def values_of(sums: Totals) -> dict[str, float]:
 
 def number(value: float) -> str:
     """Three digits: 0.0123, 1.2e-05, 0."""
-    return f"{value:.3g}"
+    return f"{value + 0.0:.3g}"  # not -0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import numpy as np
@@ -15,6 +16,7 @@ from qcompile.analyze.run import executor_of
 from qcompile.analyze.whole import measure_configurations
 from qcompile.calibrate import random_data
 from qcompile.simulate.simulate import simulate
+from qcompile.simulate.simulation import Simulation
 from tests.building import cnn
 
 
@@ -58,6 +60,21 @@ def test_no_samples(made):
     model, simulation, _ = made
     with pytest.raises(qc.QCompileError, match="no samples to evaluate on"):
         measure_configurations(simulation, [], [], [choose_metric(model)])
+
+
+def test_a_worker_that_ends_is_told():
+    message = "2 workers: a worker process ended before"
+    with pytest.raises(qc.QCompileError, match=message), executor_of(2, None) as workers:
+        workers[0].submit(os._exit, 1).result()
+
+
+def test_programs_are_written_once(made, monkeypatch):
+    model, simulation, samples = made
+    written = []
+    program = Simulation.program
+    monkeypatch.setattr(Simulation, "program", lambda *a, **options: written.append(a) or program(*a, **options))
+    measure_configurations(simulation, [dict.fromkeys(simulation.layers, "int8")], samples, [choose_metric(model)])
+    assert len(written) == 2 < len(samples)
 
 
 def test_workers_end_by_interrupts():
