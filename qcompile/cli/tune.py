@@ -13,6 +13,7 @@ import typer
 
 from qcompile.cli.boards import RpcKey, RpcServer, RpcTracker, board_of
 from qcompile.cli.console import remark, show, show_json
+from qcompile.cli.mixed import chosen_formats
 from qcompile.cli.options import input_shapes, names
 from qcompile.cli.planning import CalibrationWish, Method, timed, uniform_plan
 from qcompile.errors import QCompileError, nearest
@@ -115,6 +116,7 @@ def tune(
     board = board_of(rpc, rpc_tracker, rpc_key)
     chosen_runner = runner_of(runner, board)
     row = select_row(target).with_threads(threads)
+    wanted = chosen_formats(row, wanted)
     records = names(tuning_records or []) or DEFAULT_RECORDS
     check_logs(records)
     only = names(tasks or [])
