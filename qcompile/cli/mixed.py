@@ -72,8 +72,8 @@ def mixed_plan(
     trials: measurements of schedules, of layers in every format, before anything is timed; None for no tuning.
     """
     import qcompile as qc
+    from qcompile.assign.table import FLOAT
     from qcompile.mixed.mixed import halves_and_guard
-    from qcompile.scaled import model_for
     from qcompile.targets.select import cpu_only
 
     if calibration.integer_io:
@@ -87,14 +87,18 @@ def mixed_plan(
     halves, _ = halves_and_guard(model, data, wish.goal, wish.metric)
     if wish.data is None:
         remark("warning: without --eval-data plans are measured on the data that they were calibrated on")
+    formats = chosen_formats(target, wish.formats)
     table: SensitivityTable | None = None
     plans: dict[str, QuantPlan] = {}
     if wish.table is not None and wish.table.is_file():
         table = qc.SensitivityTable.load(wish.table)
-        remark(f"note: sensitivities from {wish.table}, of {', '.join(row.name for row in table.formats)}")
-        model = model_for(model, next(iter(table.plans.values())))
+        there = [row.name for row in table.formats]
+        remark(f"note: sensitivities from {wish.table}, of {', '.join(there)}; nothing is calibrated")
+        if formats and {FLOAT, *formats} != set(there):
+            reason = f"it is of {', '.join(there)}, and --formats says {', '.join(formats)}"
+            raise QCompileError(reason, node=str(wish.table), remedy="leave --formats out, or name another table")
     else:
-        formats = chosen_formats(target, wish.formats) or target.choice
+        formats = formats or target.choice
         model, plans = format_plans(model, target, formats, calibration, times)
         if trials is not None:
             tune_plans(model, [QuantPlan(), *plans.values()], cpu_only(target), records, trials, times)

@@ -51,6 +51,17 @@ def test_a_drop_and_a_table(folder, tmp_path, capsys):
     assert values["met"] and values["held"]["metric"] == "top1" and any(trial["chosen"] for trial in values["trials"])
 
 
+def test_a_table_of_other_formats_is_not_what_was_asked_for(folder, tmp_path, capsys):
+    table = tmp_path / "t.json"
+    options = ("--eval-data", folder / "e.npz", "--max-drop", "0.5", "--table", table, "-o", tmp_path / "out")
+    assert build(folder, *options) == 0
+    assert build(folder, *options, "--formats", "bf16") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(
+        "it is of fp32, int8, and --formats says int8, bf16; leave --formats out, or name another table"
+    )
+
+
 def test_what_is_not_met_is_built_and_told(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert build(folder, "--eval-data", folder / "e.npz", "--latency-budget", "0.001us", "-o", out) == 2
