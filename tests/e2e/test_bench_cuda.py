@@ -45,11 +45,11 @@ def with_every_tensor(form):
 
 
 def check(form, feeds) -> None:
-    program, notes = lower_cuda(form)
-    compiler = find_compiler()
-    for arch in ROWS[0].architectures:
-        uses = compiler.cubin(program.source, arch).kernels
-        assert not {name: use for name, use in uses.items() if use.spills or use.stack}, arch
+    compiler, notes = find_compiler(), []
+    for row in ROWS[0].each():
+        program, notes = lower_cuda(form, target=row)
+        uses = compiler.cubin(program.source, row.architecture).kernels
+        assert not {name: use for name, use in uses.items() if use.spills or use.stack}, row.name
     float_operators = any(note.op in ("softmax", "sigmoid", "power") for note in notes)  # another C library's
     for module in (form, with_every_tensor(form)):  # the second reuses no memory, but hides nothing behind a softmax
         program, _ = lower_cuda(module)
