@@ -134,7 +134,7 @@ class SensitivityTable:
 
     model, model_sha256: the ONNX file's name and hash. target, threads: where the seconds are from; device: CPU model.
     metric: name of the loss. baseline: the metric of fp32 on the data, 0.0 for one that compares with fp32 ("kl").
-    samples: how many the losses are from.
+    samples: how many runs of the model the losses are from, each of as many samples as it takes at a time.
     formats: in the order of columns, "fp32" among them. groups: in order of execution; a layer is in one at most.
     Layers in none stay as they are in every plan; they and all they hold cost ``rest_seconds`` and ``rest_bytes``.
     casts: tensors between groups; cast_bandwidth in bytes a second, read and written; cast_overhead in seconds a cast.
@@ -179,6 +179,11 @@ class SensitivityTable:
         for name in ("uniform", "plans", "reads", "residuals", "sources"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         check(self)
+
+    @property
+    def sample_count(self) -> int:
+        """Samples that losses are from."""
+        return len(self.seen) or self.samples
 
     def cast_seconds(self, elements: int, source: str, result: str) -> float:
         """Seconds of a kernel that turns a tensor of one format into another's; 0 if their activations are alike."""

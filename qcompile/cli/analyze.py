@@ -204,7 +204,7 @@ def _listed(table: SensitivityTable) -> dict[str, object]:
         "model": table.model,
         "metric": table.metric,
         "baseline": table.baseline,
-        "samples": table.samples,
+        "samples": table.sample_count,
         "groups": [
             {
                 "name": group.name,

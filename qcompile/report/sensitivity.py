@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from qcompile.report import units
+from qcompile.report.assignment import number
 from qcompile.report.tables import table
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def metric_in_words(metric: str) -> str:
 
 def summary(sensitivities: SensitivityTable) -> str:
     """What was measured, and what all groups in one format cost together."""
-    lines = [f"metric     {metric_in_words(sensitivities.metric)}, on {sensitivities.samples} samples"]
+    lines = [f"metric     {metric_in_words(sensitivities.metric)}, on {sensitivities.sample_count} samples"]
     if sensitivities.baseline:
         lines.append(f"fp32       {sensitivities.baseline:.6g}")
     for name, row in sensitivities.uniform.items():
@@ -50,8 +51,8 @@ def sensitivity_table(sensitivities: SensitivityTable, most: int | None = None) 
             [
                 group.name,
                 name,
-                f"{entry.alone:.3g}",
-                "" if entry.upto is None else f"{entry.upto:.3g}",
+                number(entry.alone),
+                "" if entry.upto is None else number(entry.upto),
                 f"{entry.scores['sqnr']:.1f}" if "sqnr" in entry.scores else "",
                 f"{entry.scores['hawq']:.3g}" if "hawq" in entry.scores else "",
                 _microseconds(entry.seconds, entry.measured),

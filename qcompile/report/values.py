@@ -43,7 +43,7 @@ def report_values(
         "threads": table.threads,
         "metric": table.metric,
         "baseline": table.baseline,
-        "samples": table.samples,
+        "samples": table.sample_count,
         "formats": [row.name for row in table.formats],
         "notes": list(table.notes),
         "facts": dict(facts),

@@ -41,6 +41,7 @@ def test_losses_are_those_of_single_samples(made, metric):
         analyze(each, plans, data, metric=metric, measure_seconds=False, **OPTIONS) for each in models.values()
     )
     assert (one.samples, four.samples) == (SAMPLES, 3) and not four.notes
+    assert one.sample_count == four.sample_count == SAMPLES
     assert four.baseline == pytest.approx(one.baseline, rel=1e-5)
     for a, b in zip(one.groups, four.groups, strict=True):
         assert b.entries["int8"].alone == pytest.approx(a.entries["int8"].alone, rel=1e-4, abs=1e-9)
