@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def call_tir(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:
-    name = re.sub(r"\W", "_", call.args[0].name_hint).rstrip("_0123456789")
+    name = re.sub(r"(?<=[a-z])_?\d+(?=_|$)", "", re.sub(r"\W", "_", call.args[0].name_hint))  # TVM numbers them
     made = Waiting(lowering.module[call.args[0]], tuple(call.args[1].fields), name)
     if not waits(lowering, var, made):
         compute(lowering, var, made)
