@@ -64,6 +64,17 @@ def schedules(infos: Sequence[ScheduleInfo]) -> dict[str, int]:
     return {source: counts[source] for source in _SOURCES if counts[source]}
 
 
+def _schedule_words(infos: Sequence[ScheduleInfo]) -> str:
+    """ "41 tuned, 4 default"; of a build for several architectures, of each."""
+    architectures = list(dict.fromkeys(info.architecture for info in infos))
+    words = []
+    for arch in architectures:
+        counts = schedules([info for info in infos if info.architecture == arch])
+        text = ", ".join(f"{n} {source}" for source, n in counts.items())
+        words.append(f"{arch}: {text}" if len(architectures) > 1 else text)
+    return "; ".join(words)
+
+
 def reasons(layers: Sequence[LayerInfo]) -> list[str]:
     """Why layers stayed float, most frequent reason first, each with the number and the first names of its layers."""
     by_reason: dict[str, list[str]] = {}
@@ -89,7 +100,6 @@ def facts(artifact: Artifact) -> list[tuple[str, str]]:
     m: Manifest = artifact.manifest
     macs = sum(layer.macs for layer in m.layers)
     integer = sum(layer.macs for layer in m.layers if format_of(layer.format).codes)
-    sources = schedules(m.schedules)
     smaller = f", {m.weights.bytes / m.model_bytes:.2f}x the ONNX file" if m.model_bytes else ""
     return [
         ("model", f"{m.model} ({units.size(m.model_bytes)})" if m.model_bytes else m.model),
@@ -103,7 +113,7 @@ def facts(artifact: Artifact) -> list[tuple[str, str]]:
             else formats(m.layers),
         ),
         *(("float", line) for line in reasons(m.layers)),
-        *([("schedules", ", ".join(f"{n} {source}" for source, n in sources.items()))] if sources else []),
+        *([("schedules", _schedule_words(m.schedules))] if m.schedules else []),
         ("weights", f"{units.size(m.weights.bytes)}{smaller}"),
         ("code", units.size(m.library.bytes)),
         ("workspace", units.size(m.workspace_bytes)),

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import qcompile as qc
 from qcompile.cli.app import app
+from qcompile.report.tables import facts
 from qcompile.runtime import driver
 from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.rows import ROWS
@@ -155,3 +156,9 @@ def test_without_a_gpu_one_sentence_says_so(options, monkeypatch, tmp_path):
     )
     counted = run("model.onnx", "--target", "cuda:sm_90", "--tuning-records", log, "--runner", "icount")
     assert str(counted.exception) == "--runner icount: instructions are counted of ARM code only; leave it out"
+
+
+def test_a_report_counts_the_schedules_of_each_architecture(built):
+    said = dict(facts(built[-1]))["schedules"]
+    counts = len(built[-1].manifest.schedules) // 2
+    assert said == f"sm_80: {counts} default; sm_90: 1 tuned, {counts - 1} default"
