@@ -15,7 +15,7 @@ _NOT_UNDERSTOOD = (200, 209, 218, 222)  # invalid image, no binary for this GPU,
 _MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
 SHARED = 48 << 10  # bytes of shared memory of a block that need no leave
 _MOST_SHARED = 8  # CUfunction_attribute
-_CAPTURE_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+_CAPTURE_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: memory may be freed meanwhile, which Python does when it likes
 _BUFFER, _BUFFER_SIZE, _END = 1, 2, 0  # keys of cuLaunchKernel's ``extra``
 _REMEDY = "run it on a machine with an NVIDIA GPU, or build with --target native"
 
@@ -143,7 +143,7 @@ class Driver:
         self._call("cuLaunchKernel", c_void_p(function), *sizes, c_void_p(stream), None, extra)
 
     def begin_capture(self, stream: int) -> None:
-        self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_CAPTURE_THREAD))
+        self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_CAPTURE_RELAXED))
 
     def end_capture(self, stream: int) -> int:
         """What was launched on the stream since ``begin_capture``, as a graph that can be launched."""
