@@ -1,4 +1,4 @@
-"""Convolutions and matrix products of codes: ``device/contract.cuh`` with the shapes of a layer."""
+"""Convolutions and matrix products on Tensor Cores: ``device/contract.cuh`` with the shapes of a layer."""
 
 from __future__ import annotations
 

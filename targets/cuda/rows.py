@@ -88,7 +88,7 @@ _CHOICE = ("int8", "w4a8", "half", "fp8_e4m3")
 ROWS: tuple[CudaTarget, ...] = (
     CudaTarget(
         name="cuda",
-        description="NVIDIA GPUs, Tensor Cores on codes: Turing, Ampere, Ada, Hopper (cuda:sm_90 for one of them)",
+        description="NVIDIA GPUs, Tensor Cores on codes and floats: Turing, Ampere, Ada, Hopper (cuda:sm_90 for one)",
         architectures=("sm_75", "sm_80", "sm_86", "sm_89", "sm_90"),
         ptx="compute_90",
         formats=(

@@ -1,4 +1,4 @@
-// Convolutions and matrix products of codes: an implicit matrix product on Tensor Cores.
+// Convolutions and matrix products of codes, and of floats: an implicit matrix product on Tensor Cores.
 //
 //     y[pixel, o] = finish(f32(sum_k x[pixel, k] * w[o, k] + bias[o]) * multiplier[o], residual[pixel, o])
 //
@@ -12,8 +12,9 @@
 //
 // Groups have blocks of their own: their channels of x are CG, of y OG, in GROUP_TILES blocks.
 //
-// Of narrow floats sums are float32; C, CG and K count bytes. Without P::SCALED there is no multiplier. Channels that
-// pad rows of narrow floats are written as zeros: what reads them multiplies them by zeros, and NaN would remain.
+// C, CG and K count bytes. P::step multiplies a fragment, P::value makes a float of a sum, P::finish what y holds. Sums of
+// floats are float32. Without P::SCALED there is no multiplier. Channels that pad rows of narrow floats are written as
+// zeros: what reads them multiplies them by zeros, and NaN would remain.
 //
 // P has the shapes as constants, see targets/cuda/contract.py. x: [N][H][W][C], w: [channels][K], y: [pixels][OC].
 
