@@ -10,7 +10,7 @@ same text gives the same bits on a CPU, but for functions that are called by nam
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -61,17 +61,30 @@ _FUNCTIONS = {
 class Scope:
     """Statements of a block of C++, and the values that have got a name in it.
 
-    names: of this kernel, for new variables.
+    names: of this kernel, for new variables. outer: the block around, where what depends on none of ``varying`` goes,
+    the variables of a loop.
     """
 
     names: count = field(default_factory=count)
     known: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)  # of the variables that it has named
     lines: list[str] = field(default_factory=list)
+    outer: Scope | None = None
+    varying: frozenset[str] = frozenset()
 
     def inner(self) -> Scope:
         """A block inside of this one: it sees what is known here."""
-        return Scope(self.names, dict(self.known), dict(self.values))
+        return Scope(self.names, dict(self.known), dict(self.values), [], self.outer, self.varying)
+
+    def loop(self, varying: Iterable[str]) -> Scope:
+        """The body of a loop over these variables."""
+        return Scope(self.names, {}, {}, [], self, frozenset(varying))
+
+    def settled(self, type: str, value: str) -> str:
+        """A variable of this value outside of the loop, if it is the same in every turn."""
+        found = set(re.findall(r"\b[a-z]\w*\b", value))
+        own = {name for name in self.values if self.outer is None or name not in self.outer.values}
+        return value if self.outer is None or found & (self.varying | own) else self.outer.name(type, value)
 
     def name(self, type: str, value: str, key: str = "") -> str:
         """A variable of this value. key: what else has the same value."""
@@ -85,7 +98,13 @@ class Scope:
 
     def written_out(self, value: str) -> str:
         """An expression without the variables that it names."""
-        return re.sub(r"\bt\d+\b", lambda found: self.written_out(self.values[found[0]]), value)
+        known = {**(self.outer.values if self.outer else {}), **self.values}
+        return re.sub(r"\bt\d+\b", lambda found: self.written_out(known[found[0]]), value)
+
+    def flushed(self) -> str:
+        """The statements since the last time."""
+        lines, self.lines = self.lines, []
+        return " ".join(lines)
 
     def block(self, indent: str = "  ") -> str:
         return "".join(f"\n{indent}{line}" for line in self.lines)
@@ -118,7 +137,9 @@ class Writer:
         """
         value, dtype = self._write(expr, names, scope), str(expr.ty.dtype)
         exact = isinstance(expr, (tirx.Var, tirx.Let, tirx.Select)) or type(expr).__name__ == "TensorLoad"
-        return value if dtype not in NARROW or exact else f"from_{NARROW[dtype]}(to_{NARROW[dtype]}({value}))"
+        value = value if dtype not in NARROW or exact else f"from_{NARROW[dtype]}(to_{NARROW[dtype]}({value}))"
+        costs = isinstance(expr, (Call, tirx.Div)) and "[" not in value  # what is read may be there in the loop alone
+        return scope.settled(value_type(dtype), value) if costs else value
 
     def _write(self, expr: Expr, names: Mapping[Any, str], scope: Scope) -> str:
         if isinstance(expr, tirx.IntImm):

@@ -101,8 +101,10 @@ def _moves(index: str, lane: str) -> bool:
 
 def decoded(names: Sequence[str], extents: Sequence[int], number: str) -> list[str]:
     """Statements that declare the indices of which ``number`` is the flat one, the last runs fastest."""
-    lines, inner = [], 1
+    lines: list[str] = []
+    inner = 1
     for name, extent in zip(reversed(names), reversed(extents), strict=True):
-        lines.append(f"const int {name} = {number}{f' / {inner}' if inner > 1 else ''} % {extent};")
+        rest = "" if len(lines) == len(names) - 1 else f" % {extent}"
+        lines.append(f"const int {name} = {number}{f' / {inner}' if inner > 1 else ''}{rest};")
         inner *= extent
     return lines

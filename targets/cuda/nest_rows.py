@@ -123,19 +123,29 @@ def each_kernel(nest: Nest, reads: Reads, out: Storage) -> Kernel:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """A reduction as text. value: of one element, after ``lines``. result: the variable that all threads get."""
+    """A reduction as text. value: of one element, after ``lines``. result: the variable that all threads get.
+
+    before: statements ahead of the loop.
+    """
 
     nest: Nest
+    before: str
     lines: str
     value: str
     start: str
     result: str
 
-    def text(self, threads: int, stride: int, first: str) -> str:
-        """threads: of a row, ``stride`` apart, of which ``first`` is the first."""
+    @property
+    def bytes(self) -> int:
+        """Of a partial result."""
+        return 8 if value_type(self.nest.dtype) in ("double", "long long") else 4
+
+    def text(self, threads: int, stride: int, first: str, wait: str) -> str:
+        """threads: of a row, ``stride`` apart, of which ``first`` is the first. wait: what they meet at."""
         type = value_type(self.nest.dtype)
         part, sums = f"p{self.result[1:]}", "parts[threadIdx.x]"
-        loop = f"""{type} {part} = {self.start};
+        loop = f"""{self.before}
+  {type} {part} = {self.start};
   for (int k = lane; k < {self.nest.length}; k += {threads}) {{
     {self.lines}
     {part} = {combined(self.nest, part, self.value)};
@@ -149,12 +159,12 @@ class _Loop:
     {type}* const parts = reinterpret_cast<{type}*>(memory);
     {sums} = {part};
     for (int half = {threads // 2}; half; half /= 2) {{
-      barrier();
+      {wait};
       if (lane < half) {sums} = {met};
     }}
-    barrier();
+    {wait};
     {self.result} = parts[{first}];
-    barrier();
+    {wait};
   }}"""
 
 
@@ -163,7 +173,8 @@ def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage, done: Callab
     names = index_names(out)
     extent = dict(zip(names, out.shape, strict=True))
     reductions = [*found.reductions, *([(nest, tuple(names[: len(nest.axes)]))] if nest.reduced else [])]
-    loops = [_loop(reduction, indices, reads) for reduction, indices in reductions]
+    outside = Scope()
+    loops = [_loop(reduction, indices, reads, outside) for reduction, indices in reductions]
     near = _adjacent(reads)
     inside = [name for name in in_memory_order(out) if name not in found.rows and not nest.reduced]
     rows, elements = prod(extent[name] for name in found.rows), prod(extent[name] for name in inside)
@@ -172,10 +183,13 @@ def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage, done: Callab
     stride, first = (1, f"local * {threads}") if near else (side, "local")
     lane, local = ("%", "/") if near else ("/", "%")
     by = threads if near else side
-    scope = Scope()
+    scope = outside.loop(inside)
     value = reads.results[nest.buffer] if nest.reduced else reads.value(nest, names[: len(nest.axes)], scope)
     value = done(value) if done else stored(value, out)
-    steps = "\n  ".join(loop.text(threads, stride, first) for loop in loops)
+    # Where all partial results are as wide, a warp has a piece of shared memory for itself.
+    together = near and threads <= WARP and len({loop.bytes for loop in loops}) == 1
+    wait = "warp_barrier()" if together else "barrier()"
+    steps = "\n  ".join(loop.text(threads, stride, first, wait) for loop in loops)
     text = f"""QC_KERNEL({threads * side}) {NAME}({signature([*reads.parameters, f"{out.type}* y"])}) {{
   QC_SHARED(memory);
   const int lane = threadIdx.x {lane} {by}, local = threadIdx.x {local} {by};
@@ -183,22 +197,22 @@ def row_kernel(nest: Nest, found: Rows, reads: Reads, out: Storage, done: Callab
   {" ".join(decoded(found.rows, [extent[name] for name in found.rows], "row"))}
   {steps}
   if (at >= {rows}) return;
+  {outside.flushed()}
   for (int e = lane; e < {elements}; e += {threads}) {{
     {" ".join(decoded(inside, [extent[name] for name in inside], "e"))}{scope.block("    ")}
     y[{out.at(names)}] = {value};
   }}
 }}
 """
-    widest = max(8 if value_type(loop.nest.dtype) in ("double", "long long") else 4 for loop in loops)
-    shared = threads * side * widest if threads > 1 else 0
+    shared = threads * side * max(loop.bytes for loop in loops) if threads > 1 else 0
     return Kernel(text, -(-rows // side), threads * side, shared, f"{side} rows x {threads} threads")
 
 
-def _loop(nest: Nest, indices: Sequence[str], reads: Reads) -> _Loop:
+def _loop(nest: Nest, indices: Sequence[str], reads: Reads, outside: Scope) -> _Loop:
     """Leaves the reduction's result in ``reads``."""
     number = len(reads.results)
     over = [f"k{number}_{n}" if length > 1 else "0" for n, length in enumerate(nest.lengths)]
-    scope = Scope()
+    scope = outside.loop(over)
     value = reads.value(nest, indices, scope, over)
     start = reads.value(replace(nest, value=nest.init), indices, Scope())
     reads.results[nest.buffer] = f"r{number}"
@@ -206,7 +220,7 @@ def _loop(nest: Nest, indices: Sequence[str], reads: Reads) -> _Loop:
     order.sort(key=lambda name: any(mentions(at, name) for at in reads.innermost.values()))  # those run fastest
     extents = [nest.lengths[over.index(name)] for name in order]
     lines = " ".join(decoded(order, extents, "k")) + scope.block("    ")
-    return _Loop(nest, lines, value, start, f"r{number}")
+    return _Loop(nest, outside.flushed(), lines, value, start, f"r{number}")
 
 
 def _adjacent(reads: Reads) -> bool:

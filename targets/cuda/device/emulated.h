@@ -205,6 +205,7 @@ QC_DEVICE float with_bits(int bits) {
 }
 QC_DEVICE float real(int v) { return static_cast<float>(v); }
 QC_DEVICE void barrier() { emulation::leave(emulation::BARRIER); }
+QC_DEVICE void warp_barrier() { emulation::leave(emulation::COLLECTIVE); }
 
 QC_DEVICE u32 permuted(u32 low, u32 high, u32 selector) {
   const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;

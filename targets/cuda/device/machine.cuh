@@ -41,6 +41,7 @@ QC_DEVICE int bits_of(float v) { return __float_as_int(v); }
 QC_DEVICE float with_bits(int bits) { return __int_as_float(bits); }
 QC_DEVICE float real(int v) { return __int2float_rn(v); }
 QC_DEVICE void barrier() { __syncthreads(); }
+QC_DEVICE void warp_barrier() { __syncwarp(); }  // of the threads of a warp, all of which come to it
 
 QC_DEVICE u32 permuted(u32 low, u32 high, u32 selector) { return __byte_perm(low, high, selector); }
 
