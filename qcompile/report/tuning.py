@@ -80,7 +80,8 @@ def summary(outcome: Outcome) -> list[str]:
     if failures:
         lines.append(f"{'failed':<10} {len(failures)}; the last: {failures[-1]}")
     if outcome.stopped != "finished":
-        lines.append(f"{'note':<10} stopped because the {outcome.stopped} were spent; run again to go on")
+        verb = "were" if outcome.stopped.endswith("s") else "was"  # trials, or time
+        lines.append(f"{'note':<10} stopped because the {outcome.stopped} {verb} spent; run again to go on")
     return lines
 
 
