@@ -16,8 +16,9 @@ from qcompile.targets.cuda.storage import Storage
 from qcompile.targets.cuda.text import Kernel
 
 _PIXELS, _THREADS = (8, 4, 2, 1), (256, 128, 64)
+_UNROLLED = 26  # words of taps, for each pixel, that are written out; with more, registers do not suffice
 _LATENCY = 600  # cycles of a load that waits for memory
-_RESIDENT = 1024  # threads that are there at once, by registers
+_REGISTERS, _OWN_REGISTERS = 64 << 10, 52  # of a multiprocessor; of a thread, beside weights
 _PIXEL, _WORD = 40, 16  # instructions of a pixel beside its taps, and of four taps of four channels
 
 
@@ -54,7 +55,10 @@ def depthwise(
     small = has_small_sums(bias, weight, spec.x)
     flags = {"SIGNED": spec.x.dtype == "int8", "RESIDUAL": residual is not None, "SMALL": small}
     parameters = ["const u32* w", "const int* bias", "const float* multiplier"]
-    members, launch = constants_text(constants, flags), f"QC_KERNEL({strip.threads})"
+    members, launch = (
+        constants_text(constants, flags),
+        f"QC_KERNEL_RESIDENT({strip.threads}, {_at_once(shape, strip, arch)})",
+    )
     text = instantiated("depthwise", parameters, members, spec.epilogue, x, out, residual, launch)
     arrays = (
         pack_weights(weight, x.pitch),
@@ -71,18 +75,28 @@ def threads_of(shape: Shape, pitch: int, strip: Strip) -> int:
     return shape.images * shape.out_height * -(-shape.out_width // strip.pixels) * (pitch // 4)
 
 
+def _words(shape: Shape) -> int:
+    """That the taps of a channel fill."""
+    return -(-shape.window[0] * shape.window[1] // 4)
+
+
+def _at_once(shape: Shape, strip: Strip, arch: Architecture) -> int:
+    """Blocks of a multiprocessor, by registers: weights of four channels, and the rest."""
+    return max(1, min(_REGISTERS // (4 * _words(shape) + _OWN_REGISTERS), arch.threads) // strip.threads)
+
+
 def strips(shape: Shape) -> Iterator[Strip]:
     """All that a layer may have."""
     for pixels, threads in product(_PIXELS, _THREADS):
-        if pixels == 1 or pixels <= shape.out_width:
+        if pixels == 1 or (pixels <= shape.out_width and pixels * _words(shape) <= _UNROLLED):
             yield Strip(pixels, threads)
 
 
 def strip_cycles(shape: Shape, pitch: int, strip: Strip, arch: Architecture) -> float:
     """Of one launch, predicted: rounds of threads, each as long as its instructions take, or as its loads wait."""
-    words = -(-shape.window[0] * shape.window[1] // 4)
+    words = _words(shape)
     instructions = words + strip.pixels * (words * _WORD + _PIXEL)
-    at_once = min(_RESIDENT, arch.threads) // strip.threads * strip.threads
+    at_once = _at_once(shape, strip, arch) * strip.threads
     each = -(-threads_of(shape, pitch, strip) // (arch.processors * strip.threads)) * strip.threads
     full, rest = divmod(each, at_once)
     lengths = [at_once] * full + [rest] * (rest > 0)

@@ -1,4 +1,4 @@
-"""Registers suffice for every tile, on every architecture: nothing of a product lies in local memory."""
+"""Registers suffice for every tile and strip, on every architecture: nothing of a product lies in local memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qcompile.ops import Affine, Conv2d, Epilogue
 from qcompile.targets.cuda.architectures import ARCHITECTURES
 from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.contract import contract, conv_shape, problem_of
+from qcompile.targets.cuda.depthwise import depthwise, strips
 from qcompile.targets.cuda.program import templates
 from qcompile.targets.cuda.storage import channels_last
 from qcompile.targets.cuda.text import NAME
@@ -45,6 +46,26 @@ def test_nothing_is_spilled(layer, arch):
     for tile in dict.fromkeys((choose_tile(problem, arch), *legal[:: len(legal) // 8])):
         kernel, _ = contract(spec, shape, *numbers, x, y, y if added else None, tile, arch)
         texts.append(kernel.text.replace(NAME, f"tile_{len(texts)}"))
+    kernels = compiler.cubin(templates() + "\n".join(texts), arch.name).kernels
+    assert len(kernels) == len(texts)
+    assert not {name: use for name, use in kernels.items() if use.spills or use.stack}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda arch: arch.name)
+def test_no_strip_is_spilled(arch):
+    try:
+        compiler = find_compiler()
+    except QCompileError as error:
+        pytest.skip(str(error))
+    x, texts = channels_last((8, 96, 28, 28), "uint8"), []
+    for window in (3, 5, 7, 9):
+        spec = Conv2d((1, 1), (window // 2,) * 4, (1, 1), 96, CODES, Epilogue(CODES, None, CODES))
+        shape = conv_shape(spec, (window, window), x, x)
+        numbers = (np.ones((96, 1, window, window), np.int8), np.zeros(96, np.int32), np.ones(96, np.float32))
+        for strip in strips(shape):
+            kernel, _ = depthwise(spec, shape, *numbers, x, x, x, strip, arch)
+            texts.append(kernel.text.replace(NAME, f"strip_{len(texts)}"))
     kernels = compiler.cubin(templates() + "\n".join(texts), arch.name).kernels
     assert len(kernels) == len(texts)
     assert not {name: use for name, use in kernels.items() if use.spills or use.stack}
