@@ -10,6 +10,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst, TupleType
 
+from qcompile.errors import QCompileError
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
 from qcompile.passes.cuda_waiting import Waiting, waits
 from qcompile.passes.layer_names import layer_name
@@ -39,6 +40,14 @@ def compute(lowering: CudaLowering, var: relax.Var, made: Waiting, wanted: Stora
     wanted: the storage that a reader wants.
     """
     layer, lowering.layer = lowering.layer, layer_name(var.name, {})
+    try:
+        _compute(lowering, var, made, wanted)
+    except QCompileError as error:
+        raise error if error.node else QCompileError(error.reason, node=lowering.layer, remedy=error.remedy) from None
+    lowering.layer = layer
+
+
+def _compute(lowering: CudaLowering, var: relax.Var, made: Waiting, wanted: Storage | None) -> None:
     cell = cell_of(made.function)
     read = _expanded(lowering, made, {made.function})
     if cell is not None:
@@ -50,7 +59,6 @@ def compute(lowering: CudaLowering, var: relax.Var, made: Waiting, wanted: Stora
         _whole(lowering, var, made, kernel, between)
     else:
         _in_steps(lowering, var, made, *read, wanted)
-    lowering.layer = layer
 
 
 def _in_steps(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tvm import relax
+from tvm import relax, te, tirx
 from tvm.ir import IRModule
 
 from qcompile import graph
@@ -49,6 +49,14 @@ def chosen(b, x):
     large = b.emit(op.logical_and(b.emit(op.greater(x, const(0.2)), "g"), b.emit(op.isfinite(x), "f")), "l")
     picked = b.emit(op.where(large, b.emit(op.exp(x), "e"), const(-5.0)), "y")
     return [picked, b.emit(op.astype(large, "int64"), "n"), b.emit(op.floor_mod(x, const(0.7)), "m")]
+
+
+def integers(b, x):
+    n = b.emit(op.astype(b.emit(op.multiply(x, const(10.0)), "ten"), "int32"), "n")
+    three = relax.const(np.int32(-3), "int32")
+    parts = [op.floor_divide(n, three), op.floor_mod(n, three), op.bitwise_and(n, three), op.maximum(n, three)]
+    parts += [op.left_shift(n, relax.const(np.int32(2), "int32")), op.abs(n), op.equal(n, three), op.sum(n, 0)]
+    return [b.emit(part, f"y{i}") for i, part in enumerate(parts)]
 
 
 def sorted_(b, x):
@@ -113,6 +121,7 @@ CASES = {
     "statistics": Case(statistics, (33, 70), ("sum", "mean", "std", "prod")),
     "extremes": Case(extremes, (5, 70), ("argmax", "argmin", "argmax", "max")),
     "conditions": Case(chosen, (5, 9)),
+    "integers": Case(integers, (5, 9)),
     "sorts and scans": Case(sorted_, (5, 9)),
     "movement": Case(moved, (5, 9)),
     "scatters": Case(scattered, (5, 9)),
@@ -190,6 +199,15 @@ def test_codes_are_the_oracle_s_to_the_bit():
     Emulated(program.source, optimize=0).run(program, [x], got)
     for value, want in zip(got, interpreter.run(form, {"x": x}).values(), strict=True):
         np.testing.assert_array_equal(value, want)
+
+
+def test_what_has_no_text_is_refused_by_name():
+    x = te.placeholder((4,), "int32", "x")
+    function = te.create_prim_func([x, te.compute((4,), lambda i: tirx.popcount(x(i)))])
+    builder = graph.MainBuilder([relax.Var("x", relax.TensorType((4,), "int32"))])
+    call = relax.call_tir(builder.add_function(function, "count"), builder.params, relax.TensorType((4,), "int32"))
+    with pytest.raises(QCompileError, match="^y: no CUDA text for popcount of int32; build the model for a CPU"):
+        lower_cuda(builder.module([builder.emit(call, "y")]))
 
 
 def test_what_depends_on_values_is_refused_by_name():
