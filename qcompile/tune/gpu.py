@@ -96,8 +96,3 @@ class GpuMeasurer(TimingMeasurer):
 
     def _machine(self) -> Machine:
         return Machine(self._gpu.name, self._gpu.processors, frozenset())
-
-
-def chosen(target: CudaTarget, place: Place) -> CudaTarget:
-    """The target's only architecture, or that of the GPU at a place. Raises ``QCompileError``."""
-    return target if len(target.architectures) == 1 else row_for(target, gpu_at(place))
