@@ -95,6 +95,7 @@ def report_html(
         against_uniform=_against_uniform(values),
         layers=_layers(values),
         lower=[name for name in values["formats"] if name != FLOAT],
+        measured=_measured(values),
         scores=sorted({name for g in values["groups"] for e in g["entries"].values() for name in e["scores"]}),
         picture=graph_figure.draw(model_graph(table, formats), values),
         box_width=graph_figure.WIDTH,
@@ -135,6 +136,13 @@ def _front(
         (titled(loss_against_size(points, table, rivals, chosen), titles), "Loss against size of the same plans."),
         *([(formats_map(points, table), "Formats of the groups in each plan.")] if table.groups else []),
     ]
+
+
+def _measured(values: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured of groups, and what it is called; mixed precision measures no group with all before it."""
+    lower = [e for group in values["groups"] for name, e in group["entries"].items() if name != FLOAT]
+    together = {"upto": "up to here"} if any(entry["upto"] is not None for entry in lower) else {}
+    return {"alone": "alone", **together}
 
 
 def is_json(path: Path) -> bool:

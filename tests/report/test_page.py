@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,16 @@ def test_graph_has_all_layers_in_the_colours_of_their_formats(tree, chosen, tabl
     ends = [box.text for box in svg.all("g", "end")]
     assert any(text.startswith("input in") for text in ends) and any("outputs" in text for text in ends)
     assert {path.all("title")[0].text.split(":")[0] for path in svg.all("path", "cast")} == {"cast fp32 to int8"}
+
+
+def test_what_was_not_measured_has_no_columns(table):
+    groups = [
+        replace(group, entries={name: replace(e, upto=None) for name, e in group.entries.items()})
+        for group in table.groups
+    ]
+    page = report_html(replace(table, groups=tuple(groups)), None, [])
+    assert rows(parsed(page).all("table", "heat")[0])[0] == ["group", "int8 alone", "w4a8 alone"]
+    assert "up to here" not in page and "together with all groups" not in page
 
 
 def test_tables_have_the_tables_numbers(tree, table, chosen):
