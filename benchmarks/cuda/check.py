@@ -134,7 +134,11 @@ def _check(case: Path, bench: bool, peak: float) -> dict[str, Any]:
     about = json.loads((case / "case.json").read_text())
     runner = CudaRunner(case / "artifact")
     with np.load(case / "inputs.npz") as stored:
-        feed = {name: ((stored[name].astype(np.float32) - 128) / 64).astype(np.float32) for name in stored.files}
+        codes = {name: stored[name] for name in stored.files}
+    feed = {
+        name: ((array.astype(np.float32) - 128) / 64).astype(np.float32) if array.dtype == np.uint8 else array
+        for name, array in codes.items()
+    }
     got = runner.run(feed)
     again = runner.run(feed)
     with np.load(case / "outputs.npz") as expected:
