@@ -75,6 +75,8 @@ def uniform_plan(model: Model, target: Target | None, wish: CalibrationWish, tim
     plan = plans[wish.precision]
     if wish.precision != "int8" and row.codes:
         _tell_fallbacks(plan)
+    if plan.layers and all(layer.format != wish.precision for layer in plan.layers.values()):
+        remark(f"note: no layer of this model can be {wish.precision}")
     return plan
 
 

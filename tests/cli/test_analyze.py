@@ -67,6 +67,25 @@ def test_plans_are_those_of_a_build(folder, tmp_path, options):
     assert table.plans["w8"].channel_scales == plan.channel_scales  # one model for all formats
 
 
+def test_weight_only_plans_are_those_of_a_build(folder, tmp_path):
+    out = tmp_path / "t.json"
+    assert analyze(folder, "-o", out, "--formats", "w8", "--no-measure", "--alone") == 0
+    build = ("build", folder / "model.onnx", "--precision", "w8", "-o", tmp_path / "o")
+    assert call(*build, "--calib-data", folder / "c.npz") == 0
+    built, plan = QuantPlan.load(tmp_path / "o" / "plan.json"), SensitivityTable.load(out).plans["w8"]
+    assert (built.layers, built.tensors, built.channel_scales) == (plan.layers, plan.tensors, plan.channel_scales)
+    assert any(tensor.shift for tensor in built.tensors.values())
+
+
+def test_weights_without_data_take_their_nearest_codes(folder, tmp_path, capsys):
+    build = ("build", folder / "model.onnx", "-o", tmp_path / "o")
+    assert call(*build, "--precision", "w8") == 0
+    assert capsys.readouterr().err == "note: without --calib-data weights take their nearest codes\n"
+    assert not any(t.shift or t.moves for t in QuantPlan.load(tmp_path / "o" / "plan.json").tensors.values())
+    assert call(*build, "--precision", "w4") == 0
+    assert "note: no layer of this model can be w4\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
