@@ -6,14 +6,15 @@
     z = reshape(y, ...)                   ->     (the same memory, or a kernel that moves it)
 
 Each tensor lies channels last (``targets.cuda.storage``), model inputs and outputs as ONNX has them. A row of
-``lower_cuda_layers`` makes the kernel of a composite by its specification, or of a plain operator by its name. Equal
+``lower_cuda_layers`` makes the kernel of a composite by its specification, or of a plain operator by its name; all
+other operators are loop nests by then (``legalize_cuda``), and ``lower_cuda_functions`` makes kernels of those. Equal
 kernels are shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from tvm import relax
@@ -24,6 +25,7 @@ from qcompile.errors import QCompileError
 from qcompile.manifest import Launch, ScheduleInfo
 from qcompile.passes.assign_storage import MAXIMUM, called_spec, narrow_tensors
 from qcompile.passes.base import array, dtype_of, op_name, shape_of
+from qcompile.passes.cuda_memory import SLACK, Buffer, Call, Constants, Kernels, plan_workspace
 from qcompile.passes.cuda_storage import images
 from qcompile.passes.cuda_waiting import NESTS, Waiting
 from qcompile.passes.layer_names import layer_name
@@ -32,76 +34,15 @@ from qcompile.passes.lower_cuda_functions import compute
 from qcompile.passes.lower_cuda_layers import COMPOSITES, OPERATORS, has_row
 from qcompile.passes.lower_cuda_movement import Part
 from qcompile.passes.lower_layers import KernelNote, is_tensor
-from qcompile.passes.plan_memory import Lifetime, plan_memory
 from qcompile.targets.cuda import launch_time, movement
 from qcompile.targets.cuda.architectures import architecture
 from qcompile.targets.cuda.program import Program
 from qcompile.targets.cuda.rows import ROWS, CudaTarget
 from qcompile.targets.cuda.storage import NARROW, Storage, channels_last, plain, rows_last
-from qcompile.targets.cuda.text import NAME, Kernel
+from qcompile.targets.cuda.text import Kernel
 from qcompile.targets.kernels.template import Schedules, default_schedules
 
 _SM_80 = ROWS[0].narrowed("sm_80")  # what is emulated, too
-_ALIGNMENT, _SLACK = 256, 256  # bytes: what cuMemAlloc gives; behind the last buffer
-
-
-@dataclass(slots=True)
-class Buffer:
-    """A piece of memory: an input or output of the model, a constant, or an intermediate that is live a while."""
-
-    memory: str
-    size: int = 0
-    offset: int = 0
-    first: int = -1
-    last: int = 0
-
-
-@dataclass(slots=True)
-class _Call:
-    name: str  # the variable that it makes
-    kernel: str
-    launch: Kernel
-    buffers: list[Buffer]
-    written: int  # so many of them, the last ones
-
-
-@dataclass(slots=True)
-class Kernels:
-    """The kernels of a module, or of several; equal texts have one name."""
-
-    names: dict[tuple[str, str], str] = field(default_factory=dict)
-    texts: list[str] = field(default_factory=list)
-
-    def add(self, op: str, text: str) -> str:
-        if (op, text) not in self.names:
-            name = f"{op}_{sum(other == op for other, _ in self.names)}"
-            self.names[op, text] = name
-            self.texts.append(text.replace(NAME, name))
-        return self.names[op, text]
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.texts)
-
-
-@dataclass(slots=True)
-class Constants:
-    """The constants of a module, one after the other; equal ones are stored once, whichever architectures read them."""
-
-    blob: bytearray = field(default_factory=bytearray)
-    known: dict[bytes, Buffer] = field(default_factory=dict)
-
-    def add(self, value: np.ndarray) -> Buffer:
-        data = np.ascontiguousarray(value).tobytes()
-        if data not in self.known:
-            self.blob.extend(bytes(-len(self.blob) % 16))
-            self.known[data] = Buffer("weights", len(data), len(self.blob))
-            self.blob.extend(data)
-        return self.known[data]
-
-    @property
-    def weights(self) -> np.ndarray:
-        return np.frombuffer(bytes(self.blob) + bytes(_SLACK), np.uint8)
 
 
 def lower_cuda(
@@ -172,7 +113,7 @@ class CudaLowering:
         specs = {var: called_spec(module, value) for var, value in self.main.bindings}
         self.narrow = narrow_tensors(self.main, specs, NARROW, (*NESTS, *MAXIMUM))  # what each such tensor lies in
         self._places: dict[relax.Expr, dict[Storage, Buffer]] = {}
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._kernels, self._constants = kernels, constants
         self.layer = ""
 
@@ -185,13 +126,7 @@ class CudaLowering:
             self._lower(var, value)
         for i, output in enumerate(self.main.outputs):
             self._result(i, output)
-        # A buffer may be written by several calls: concatenations.
-        written = {id(b): b for call in self._calls for b in call.buffers[-call.written :]}
-        intermediate = [b for b in written.values() if b.memory == "workspace"]
-        lifetimes = [Lifetime(-(-b.size // _ALIGNMENT) * _ALIGNMENT, b.first, b.last) for b in intermediate]
-        offsets, total = plan_memory(lifetimes)
-        for buffer, offset in zip(intermediate, offsets, strict=True):
-            buffer.offset = offset
+        total = plan_workspace(self._calls)
         launches = tuple(
             Launch(
                 call.kernel,
@@ -203,7 +138,7 @@ class CudaLowering:
             )
             for call, note in zip(self._calls, self.notes, strict=True)
         )
-        return Program(self._kernels.text, launches, np.zeros(0, np.uint8), total + _SLACK)
+        return Program(self._kernels.text, launches, np.zeros(0, np.uint8), total + SLACK)
 
     def seconds(self) -> list[float]:
         """Of each launch, predicted, in the order of ``notes``."""
@@ -330,7 +265,7 @@ class CudaLowering:
             buffer.first = len(self._calls) if buffer.first < 0 else buffer.first
             buffer.last = len(self._calls)
         kernel_name = self._kernels.add(op, kernel.text)
-        self._calls.append(_Call(name, kernel_name, kernel, buffers, len(results)))
+        self._calls.append(Call(name, kernel_name, kernel, buffers, len(results)))
         self.notes.append(KernelNote(name, self.layer, op, kernel_name, kernel.note))
 
     def alias(self, var: relax.Var, buffer: Buffer, storage: Storage) -> None:

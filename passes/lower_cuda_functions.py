@@ -24,7 +24,8 @@ from qcompile.targets.cuda.text import Kernel
 from qcompile.targets.kernels.recurrent import cell_of
 
 if TYPE_CHECKING:
-    from qcompile.passes.lower_cuda import Buffer, CudaLowering
+    from qcompile.passes.cuda_memory import Buffer
+    from qcompile.passes.lower_cuda import CudaLowering
 
 
 def call_tir(lowering: CudaLowering, var: relax.Var, call: relax.Call) -> None:

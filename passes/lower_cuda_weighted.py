@@ -29,7 +29,8 @@ from qcompile.targets.kernels.workload import Workload
 from qcompile.targets.storage import Storage as Plain
 
 if TYPE_CHECKING:
-    from qcompile.passes.lower_cuda import Buffer, CudaLowering
+    from qcompile.passes.cuda_memory import Buffer
+    from qcompile.passes.lower_cuda import CudaLowering
 
 
 @dataclass(frozen=True, slots=True)

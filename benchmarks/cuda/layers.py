@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.cuda.timing import ARCH, CODE
 from qcompile import graph
-from qcompile.passes.lower_cuda import Kernels, lower_cuda
+from qcompile.passes.cuda_memory import Kernels
+from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.program import templates

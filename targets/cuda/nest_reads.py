@@ -19,7 +19,7 @@ class Reads:
 
     results: of a reduction that the kernel has computed, its variable. wanted: of those that it has not, where they
     are read. used: operands so far, in the order of the kernel's parameters. innermost: of an operand, the index on its
-    innermost axis, as it was last.
+    innermost axis, as it was last. packing: of kernels whose threads make words.
     """
 
     storages: Mapping[Buffer, Storage]

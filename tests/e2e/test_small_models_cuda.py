@@ -8,7 +8,8 @@ import pytest
 import qcompile as qc
 from qcompile import graph
 from qcompile.passes.base import dtype_of, shape_of
-from qcompile.passes.lower_cuda import Kernels, lower_cuda
+from qcompile.passes.cuda_memory import Kernels
+from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.plan import QuantPlan
 from qcompile.reference import interpreter

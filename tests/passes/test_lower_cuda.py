@@ -10,7 +10,8 @@ from qcompile import graph
 from qcompile.errors import QCompileError
 from qcompile.formats import FORMATS
 from qcompile.passes.base import shape_of
-from qcompile.passes.lower_cuda import Kernels, lower_cuda
+from qcompile.passes.cuda_memory import Kernels
+from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import templates

@@ -13,7 +13,8 @@ from tvm.ir import IRModule
 from qcompile import graph
 from qcompile.errors import QCompileError
 from qcompile.passes.base import dtype_of, shape_of
-from qcompile.passes.lower_cuda import Kernels, lower_cuda
+from qcompile.passes.cuda_memory import Kernels
+from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import templates

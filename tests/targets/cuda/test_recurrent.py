@@ -7,7 +7,8 @@ import pytest
 from tvm import relax
 
 from qcompile import graph
-from qcompile.passes.lower_cuda import Kernels, lower_cuda
+from qcompile.passes.cuda_memory import Kernels
+from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.reference import interpreter
 from qcompile.targets.cuda.emulate import Emulated
 from qcompile.targets.cuda.program import templates
