@@ -11,7 +11,9 @@ make cuda-cases ARGS="--models ic_resnet8 --precisions int8,w4a8,half,bf16,fp8_e
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -25,6 +27,7 @@ from rich.console import Console
 import qcompile as qc
 from benchmarks.cuda.sweep import write_sweep
 from benchmarks.models import BenchModel, bench_folder, find
+from qcompile.artifact import WEIGHTS
 from qcompile.model import Model
 from qcompile.runtime.driver import has_gpu
 from qcompile.targets.cuda.rows import ROWS
@@ -77,6 +80,8 @@ def main() -> None:
             except Exception as error:  # the others are worth having
                 failed.append(f"{model.name} in {precision}")
                 console.print(f"{given.out / model.name} FAILED: {type(error).__name__}: {error}", highlight=False)
+    sizes = {about.st_ino: about.st_size for about in (path.stat() for path in given.out.rglob("*") if path.is_file())}
+    console.print(f"{sum(sizes.values()) / (1 << 20):.0f} MiB in all (fewer with --models)", highlight=False)
     if failed:
         sys.exit(f"error: no cases of {', '.join(failed)}")
 
@@ -99,6 +104,8 @@ def _write(
         imported = single if batch == 1 else qc.import_onnx(with_batch(network, batch))
         name = f"{model.name}-{batch}" + f"-{precision}" * (precision != "int8")
         artifact = qc.build(imported, plan, target, out=out / name / "artifact")
+        if names:
+            share(out / names[0] / "artifact" / WEIGHTS, artifact.path / WEIGHTS)
         codes = _codes(single, model.calibration[0], batch)
         rows = [reference.run({k: v[i : i + 1] for k, v in inputs_of(codes).items()}) for i in range(batch)]
         results = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
@@ -112,6 +119,13 @@ def _write(
         if sweep is not None and (model.name, precision) == ("resnet50", "int8"):
             write_sweep(imported, plan, sweep / f"{batch}", arch)
     return names
+
+
+def share(file: Path, equal: Path) -> None:
+    """Makes two files of the same bytes one, which an archive then holds once."""
+    if filecmp.cmp(file, equal, shallow=False):
+        equal.unlink()
+        os.link(file, equal)
 
 
 def without_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
