@@ -135,3 +135,11 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(monkeypatch, capfd, tmp
     with pytest.raises(SystemExit):
         check.main()
     assert "random layers            FAILED: compute-sanitizer: No such file" in capfd.readouterr().out
+
+
+def test_equal_weights_are_stored_once(tmp_path):
+    for name, content in {"a": b"equal", "b": b"equal", "c": b"other"}.items():
+        (tmp_path / name).write_bytes(content)
+    for name in "bc":
+        cases.share(tmp_path / "a", tmp_path / name)
+    assert (tmp_path / "a").samefile(tmp_path / "b") and (tmp_path / "c").read_bytes() == b"other"
