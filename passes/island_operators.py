@@ -25,17 +25,9 @@ _REDUCTION = {"op_pattern": 3}
 
 def legalizations(target: Target) -> dict[str, Legalize]:
     """For ``relax.transform.LegalizeOps``. What is not float32 falls back to TVM's own legalization."""
-    functions = {
-        "exp": float_functions.exp_scalar,
-        "erf": float_functions.erf_scalar,
-        "tanh": float_functions.tanh_scalar,
-        "sigmoid": float_functions.sigmoid_scalar,
-        "nn.gelu": float_functions.gelu_scalar,
-        "nn.silu": float_functions.silu_scalar,
-    }
     table: dict[str, Legalize] = {
         name: _float32_only(_tensor_function(name.split(".")[-1], island_math.elementwise(scalar)))
-        for name, scalar in functions.items()
+        for name, scalar in float_functions.FUNCTIONS.items()
     }
     table["nn.softmax"] = _float32_only(_softmax)
     table["nn.layer_norm"] = _float32_only(_layer_norm)

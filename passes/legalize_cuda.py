@@ -31,14 +31,6 @@ Legalize = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 _CODES = ("uint8", "int8")
 _FOLLOWED = {"op_pattern": 4}  # TVM's pattern of what element-by-element operators may follow in one function
-_FUNCTIONS = {
-    "exp": float_functions.exp_scalar,
-    "erf": float_functions.erf_scalar,
-    "tanh": float_functions.tanh_scalar,
-    "sigmoid": float_functions.sigmoid_scalar,
-    "nn.gelu": float_functions.gelu_scalar,
-    "nn.silu": float_functions.silu_scalar,
-}
 
 
 def legalize_cuda(module: IRModule, names: Iterable[str], kept: Callable[[relax.Call], bool]) -> IRModule:
@@ -105,7 +97,8 @@ def _opened(module: IRModule, value: relax.Expr) -> tuple[relax.Expr, tuple[floa
 
 def _legalizations(names: Iterable[str], kept: Callable[[relax.Call], bool]) -> dict[str, Legalize]:
     table: dict[str, Legalize] = {
-        f"relax.{name}": _if_float(_function(name.rpartition(".")[2], scalar)) for name, scalar in _FUNCTIONS.items()
+        f"relax.{name}": _if_float(_function(name.rpartition(".")[2], scalar))
+        for name, scalar in float_functions.FUNCTIONS.items()
     }
     table["relax.nn.softmax"] = _if_float(_softmax)
     table["relax.nn.layer_norm"] = _if_float(_layer_norm)

@@ -116,3 +116,13 @@ def gelu_scalar(x: Expr) -> Expr:
 
 def silu_scalar(x: Expr) -> Expr:
     return x * sigmoid_scalar(x)
+
+
+FUNCTIONS = {  # by Relax's name of the operator
+    "exp": exp_scalar,
+    "erf": erf_scalar,
+    "tanh": tanh_scalar,
+    "sigmoid": sigmoid_scalar,
+    "nn.gelu": gelu_scalar,
+    "nn.silu": silu_scalar,
+}
