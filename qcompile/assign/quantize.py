@@ -44,7 +44,7 @@ class Steps:
     """
 
     equalize: bool = True
-    ranges: str = "minmax"
+    ranges: str = BY_ERROR
     rounding: bool = True
     bias_correction: bool = True
 

@@ -53,7 +53,7 @@ def analyze(
         ),
     ] = None,
     num_samples: Annotated[int | None, typer.Option("--num-samples", min=1, help="Measure on the first N.")] = None,
-    method: CalibMethod = Method.minmax,
+    method: CalibMethod = Method.error,
     percentile: Percentile = None,
     equalize: Equalize = True,
     rounding: LearnRounding = True,

@@ -62,7 +62,7 @@ def build(
     calib_data: Annotated[
         Path | None, typer.Option("--calib-data", help="Samples: .npz by input name, or a folder of .npy/.npz.")
     ] = None,
-    method: CalibMethod = Method.minmax,
+    method: CalibMethod = Method.error,
     percentile: Percentile = None,
     equalize: Equalize = True,
     rounding: LearnRounding = True,

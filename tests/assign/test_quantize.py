@@ -14,7 +14,7 @@ from tests.passes.quantized_modules import model_of
 
 op = relax.op
 CHANNELS = 16
-BARE = qc.Steps(equalize=False, rounding=False, bias_correction=False)
+BARE = qc.Steps(equalize=False, ranges="minmax", rounding=False, bias_correction=False)
 
 
 def uneven(b, x):

@@ -205,7 +205,7 @@ def test_ir_is_dumped_in_order(cli, tmp_path):
         (["--input-shapes", "x:[1,3,9,8]"], "input x: --input-shapes gives 1x3x9x8, the model has Nx3x8x8"),
         (["--calib-data", "calib.npz", "--num-samples", "0"], "0 calibration samples asked for"),
         (["--calib-method", "max"], "minmax"),
-        (["--percentile", "99"], "--percentile: ranges are chosen by minmax; give --calib-method percentile, too"),
+        (["--percentile", "99"], "--percentile: ranges are chosen by error; give --calib-method percentile, too"),
         (["--calib-method", "percentile", "--percentile", "101"], "--percentile: 101 percent"),
         (["--fp32", "--integer-io"], "--integer-io: layers in fp32 read and write floats"),
         (["--plan", "p.json", "--calib-data", "calib.npz"], "--plan and --calib-data contradict each other"),
@@ -288,7 +288,7 @@ def test_each_step_of_int8_can_be_switched(cli, tmp_path):
         return qc.QuantPlan.load(tmp_path / "out" / "plan.json")
 
     usual, bare = plan(), plan("--no-bias-correction", "--calib-method", "auto", "--no-learn-rounding", "--no-equalize")
-    assert (usual.method, bare.method) == ("minmax", "auto")
+    assert (usual.method, bare.method) == ("error", "auto")
     assert any(tensor.shift for tensor in usual.tensors.values())
     assert not any(tensor.shift or tensor.moves for tensor in bare.tensors.values())
     assert not usual.channel_scales  # one layer, nothing between layers
