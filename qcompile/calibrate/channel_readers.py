@@ -21,26 +21,20 @@ ROWS = 1024  # of a layer's inputs that errors are measured on
 WEIGHT_ROWS = 256  # of a layer's weights at most that errors are taken on by formula
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reading:
     """A layer that reads channels of a group. index: for each of them which number, -1 for none.
 
-    group: of int4 weights.
+    weight: by channel, see ``_by_input``. squares: (channels,) of the weights of each. group: of int4 weights.
     """
 
     layer: Chain
     index: np.ndarray
     known: ChannelStats
     inputs: LayerInputs | None
+    weight: np.ndarray | None
+    squares: np.ndarray
     group: int
-
-    @property
-    def squares(self) -> np.ndarray:
-        """(channels,): the squares of the weights of each."""
-        weight = by_input(self.layer)
-        if weight is None:
-            return np.square(array(self.layer.weight).astype(np.float64)).reshape(self.index.size, -1).sum(axis=1)
-        return np.square(weight).sum(axis=(0, 2))
 
 
 def find_readings(found: Group, stats: TensorStats, inputs: Mapping[str, LayerInputs], group: int) -> list[Reading]:
@@ -58,7 +52,9 @@ def find_readings(found: Group, stats: TensorStats, inputs: Mapping[str, LayerIn
             some = slice(None, None, -(-rows.rows.shape[1] // ROWS))
             rows = LayerInputs(rows.rows[:, some], rows.sample[some])
         part = fitting_group(layer, group) if group else 0
-        result.append(Reading(layer, index, known, rows, part if part and group_refusal(layer, part) is None else 0))
+        part = part if part and group_refusal(layer, part) is None else 0
+        weight = _by_input(layer)
+        result.append(Reading(layer, index, known, rows, weight, _squares(layer, weight, index.size), part))
     return result
 
 
@@ -95,7 +91,7 @@ def squares_by_number(found: Sequence[Reading], count: int) -> np.ndarray:
 
 def shared_steps(reading: Reading) -> Weights | None:
     """The weights of a layer that share steps; None where each input channel's have a step of their own."""
-    weight = by_input(reading.layer)
+    weight = reading.weight
     if weight is None:
         return None
     outputs, inputs, taps = np.abs(weight).shape
@@ -112,7 +108,13 @@ def shared_steps(reading: Reading) -> Weights | None:
     return Weights(magnitude, QMAX if reading.group else 127, mean_square * (rows / magnitude.shape[1]))
 
 
-def by_input(chain: Chain) -> np.ndarray | None:
+def _squares(layer: Chain, weight: np.ndarray | None, channels: int) -> np.ndarray:
+    if weight is None:
+        return np.square(array(layer.weight).astype(np.float64)).reshape(channels, -1).sum(axis=1)
+    return np.square(weight).sum(axis=(0, 2))
+
+
+def _by_input(chain: Chain) -> np.ndarray | None:
     """The weight as (outputs, inputs, taps) float64; None for a depthwise convolution.
 
     Of other groups, inputs that an output does not read have weights 0.

@@ -27,7 +27,6 @@ from qcompile import graph
 from qcompile.calibrate.channel_readers import (
     Passed,
     Reading,
-    by_input,
     find_passed,
     find_readings,
     shared_steps,
@@ -139,7 +138,8 @@ def _least_error(found: Sequence[Reading], passed: Sequence[Passed], start: np.n
 
 def _exponent(found: Sequence[Reading], passed: Sequence[Passed], wanted: np.ndarray) -> float:
     """Of ``wanted``: the one of the least error, 0 for no change."""
-    errors = np.log(np.stack([_errors(found, passed, wanted**exponent) for exponent in EXPONENTS]))
+    weight = squares_by_number(found, wanted.size)
+    errors = np.log(np.stack([_errors(found, passed, weight, wanted**exponent) for exponent in EXPONENTS]))
     change = (errors - errors[0]).mean(axis=1)
     best = 0
     for i in range(1, len(EXPONENTS)):  # each leaves less room for larger values, so it has to gain over the last
@@ -148,12 +148,11 @@ def _exponent(found: Sequence[Reading], passed: Sequence[Passed], wanted: np.nda
     return EXPONENTS[best]
 
 
-def _errors(found: Sequence[Reading], passed: Sequence[Passed], numbers: np.ndarray) -> np.ndarray:
+def _errors(found: Sequence[Reading], passed: Sequence[Passed], weight: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The errors of what each layer computes on each sample, and of what is on its way to the layers, which counts as
-    if they read it, all in one row.
+    if they read it (``weight``: see ``squares_by_number``), all in one row.
     """
     errors = [_error(reading, numbers) for reading in found]
-    weight = squares_by_number(found, numbers.size)
     for tensor in passed:
         scale, squares = np.append(numbers, 1.0)[tensor.index], weight[tensor.index]
         errors.append(np.array([_step(tensor.known, scale) ** 2 / 12 * float((squares / scale**2).sum())]))
@@ -167,7 +166,7 @@ def _error(reading: Reading, numbers: np.ndarray) -> np.ndarray:
         error = np.array([_step(known, scale) ** 2 / 12 * float((reading.squares / scale**2).sum())])
     else:
         error = _measured(reading, reading.inputs, scale)
-    weight = by_input(reading.layer)
+    weight = reading.weight
     if weight is None:  # each input channel has an output channel, hence a scale of weights, of its own
         return error
     weight = weight / scale[None, :, None]
