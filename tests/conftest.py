@@ -15,6 +15,18 @@ def own_data_home(tmp_path_factory, pytestconfig):
         yield
 
 
+@pytest.fixture(scope="session")
+def cuda_compiler():
+    """NVRTC or nvcc; a test that needs it is skipped, with the reason, where there is neither."""
+    from qcompile.errors import QCompileError
+    from qcompile.targets.cuda.compiler import find_compiler
+
+    try:
+        return find_compiler()
+    except QCompileError as error:
+        pytest.skip(str(error))
+
+
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("qcompile", deadline=None)
 hypothesis.settings.load_profile("qcompile")

@@ -17,21 +17,14 @@ from qcompile.artifact import files_of, open_artifact
 from qcompile.cli.app import app
 from qcompile.package import package
 from qcompile.runtime.emulate import Emulator
-from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.rows import ROWS
 from tests.building import cnn, files, plan_of
 from tests.disassembly import disassembled
 from tests.e2e.test_w4a8 import convolutions, planned
 
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
+
 (ROW,) = ROWS
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler():
-    try:
-        return find_compiler()
-    except qc.QCompileError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

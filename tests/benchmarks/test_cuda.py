@@ -18,20 +18,14 @@ from qcompile.passes.lower_cuda import lower_cuda
 from qcompile.passes.pipeline import form_passes, run_passes
 from qcompile.runtime import driver
 from qcompile.scaled import model_for
-from qcompile.targets.cuda.compiler import Cubin, find_compiler
+from qcompile.targets.cuda.compiler import Cubin
 from qcompile.targets.cuda.emulate import emulated_library
 from tests.building import cnn, plan_of
 from tests.frontend.onnx_models import model, node
 
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
+
 FAKE = Path(__file__).parents[1] / "runtime" / "fake_cuda.cc"
-
-
-@pytest.fixture(autouse=True)
-def compiler():
-    try:
-        return find_compiler()
-    except qc.QCompileError as error:
-        pytest.skip(str(error))
 
 
 def test_without_a_gpu_the_check_says_why(monkeypatch, capsys, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from qcompile.errors import QCompileError
 from qcompile.rpc.gpu import remote_driver
 from qcompile.rpc.places import Server
-from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.tune.gpu import GpuMeasurer, gpu_at
 from tests.rpc.farm import Farm
 from tests.tune.test_gpu import SM_90, conv, emulated, some
@@ -22,12 +21,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, cuda_compiler):
     """(workload, knobs, the library of a driver)."""
-    try:
-        find_compiler()
-    except QCompileError as error:
-        pytest.skip(str(error))
     library = tmp_path_factory.mktemp("fake") / "fake.so"
     workload, knobs = conv(2, residual=True), some(conv(2, residual=True), 3)
     emulated(workload, knobs, library, "sum, bias + 64, factor")

@@ -18,7 +18,6 @@ from qcompile.reference import interpreter
 from qcompile.runtime import CudaRunner, driver
 from qcompile.runtime.cuda import choose_image
 from qcompile.runtime.device_array import seen
-from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.emulate import emulated_library
 from tests.building import cnn, plan_of, samples
 
@@ -26,12 +25,8 @@ FAKE = Path(__file__).with_name("fake_cuda.cc")
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, cuda_compiler):
     """(imported model, integer form, artifact, the library of a driver for it)."""
-    try:
-        find_compiler()
-    except qc.QCompileError as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("cuda")
     imported = qc.import_onnx(cnn(2))
     plan = plan_of(imported)

@@ -10,7 +10,6 @@ import pytest
 from qcompile.errors import QCompileError
 from qcompile.ops import Affine, Conv2d, Dense, Epilogue
 from qcompile.runtime import driver
-from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.emulate import emulated_library
 from qcompile.targets.cuda.program import templates
 from qcompile.targets.cuda.rows import ROWS
@@ -30,6 +29,8 @@ from qcompile.tune.search import KnobSearch
 from qcompile.tune.session import Budget
 from qcompile.tune.tasks import TuningTask
 from qcompile.tune.timing import Job
+
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 FAKE = Path(__file__).parents[1] / "runtime" / "fake_cuda.cc"
 SM_90 = ROWS[0].narrowed("sm_90")
@@ -68,14 +69,6 @@ def some(workload: Workload, count: int) -> list:
     template = TEMPLATES[workload.operator]
     space = sorted(template.space(workload, SM_90), key=lambda knobs: template.cycles(workload, SM_90, knobs))
     return space[:: max(1, len(space) // count)][:count]
-
-
-@pytest.fixture(autouse=True)
-def compiler():
-    try:
-        find_compiler()
-    except QCompileError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("workload", [conv(2, residual=True), depthwise(), dense()], ids=lambda w: w.operator)

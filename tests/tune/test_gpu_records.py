@@ -13,7 +13,6 @@ import qcompile as qc
 from qcompile.cli.app import app
 from qcompile.report.tables import facts
 from qcompile.runtime import driver
-from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.rows import ROWS
 from qcompile.targets.kernels.template import DEFAULT, TRANSFERRED, TUNED
 from qcompile.targets.kernels.templates import TEMPLATES, instructions
@@ -91,12 +90,8 @@ def test_shapes_that_are_near_serve_each_other(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, cuda_compiler):
     """(model, plan, log with knobs for one layer on sm_90, artifact)."""
-    try:
-        find_compiler()
-    except qc.QCompileError as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("tuned")
     model = qc.import_onnx(cnn(2))
     plan = plan_of(model)

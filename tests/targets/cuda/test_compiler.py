@@ -15,36 +15,28 @@ from qcompile.targets.cuda.compiler import Compiler, find_compiler, kernel_uses
 SUM = 'extern "C" __global__ void sum(float* x, float* y) { y[threadIdx.x] += x[threadIdx.x] * 3.0f; }'
 
 
-@pytest.fixture(scope="module")
-def found() -> Compiler:
-    try:
-        return find_compiler()
-    except QCompileError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
-def test_a_cubin_is_machine_code_of_its_architecture(found, arch):
-    made = found.cubin(SUM, arch)
+def test_a_cubin_is_machine_code_of_its_architecture(cuda_compiler, arch):
+    made = cuda_compiler.cubin(SUM, arch)
     assert made.code.startswith(b"\x7fELF") and arch.encode() in made.code
     assert made.kernels["sum"].registers > 0 and made.kernels["sum"].spills == made.kernels["sum"].stack == 0
 
 
-def test_ptx_is_text(found):
-    assert b".target sm_90" in found.ptx(SUM, "compute_90")
+def test_ptx_is_text(cuda_compiler):
+    assert b".target sm_90" in cuda_compiler.ptx(SUM, "compute_90")
 
 
-def test_products_are_rounded_before_they_are_added(found):
-    assert not re.search(rb"\bfma\.", found.ptx(SUM, "compute_80"))
+def test_products_are_rounded_before_they_are_added(cuda_compiler):
+    assert not re.search(rb"\bfma\.", cuda_compiler.ptx(SUM, "compute_80"))
 
 
-def test_the_same_bytes_every_time(found):
-    assert found.cubin(SUM, "sm_80") == found.cubin(SUM, "sm_80")
+def test_the_same_bytes_every_time(cuda_compiler):
+    assert cuda_compiler.cubin(SUM, "sm_80") == cuda_compiler.cubin(SUM, "sm_80")
 
 
-def test_a_refusal_has_the_compilers_first_error(found):
+def test_a_refusal_has_the_compilers_first_error(cuda_compiler):
     with pytest.raises(QCompileError, match="the CUDA compiler refused a kernel: .*undefined"):
-        found.cubin('extern "C" __global__ void f() { undefined_name(); }', "sm_80")
+        cuda_compiler.cubin('extern "C" __global__ void f() { undefined_name(); }', "sm_80")
 
 
 def test_nvcc_serves_as_well():

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompile.errors import QCompileError
 from qcompile.ops import Affine, Conv2d, Epilogue
 from qcompile.targets.cuda.architectures import ARCHITECTURES
-from qcompile.targets.cuda.compiler import find_compiler
 from qcompile.targets.cuda.contract import contract, conv_shape, problem_of
 from qcompile.targets.cuda.depthwise import depthwise, strips
 from qcompile.targets.cuda.program import templates
@@ -29,11 +27,7 @@ LAYERS = {  # channels, pixels a side, outputs, window, residual
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda arch: arch.name)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_nothing_is_spilled(layer, arch):
-    try:
-        compiler = find_compiler()
-    except QCompileError as error:
-        pytest.skip(str(error))
+def test_nothing_is_spilled(layer, arch, cuda_compiler):
     channels, side, outputs, window, added = LAYERS[layer]
     spec = Conv2d((1, 1), (window // 2,) * 4, (1, 1), 1, CODES, Epilogue(CODES, None, CODES if added else None))
     x, y = (channels_last((8, c, side, side), "uint8") for c in (channels, outputs))
@@ -46,18 +40,14 @@ def test_nothing_is_spilled(layer, arch):
     for tile in dict.fromkeys((choose_tile(problem, arch), *legal[:: len(legal) // 8])):
         kernel, _ = contract(spec, shape, *numbers, x, y, y if added else None, tile, arch)
         texts.append(kernel.text.replace(NAME, f"tile_{len(texts)}"))
-    kernels = compiler.cubin(templates() + "\n".join(texts), arch.name).kernels
+    kernels = cuda_compiler.cubin(templates() + "\n".join(texts), arch.name).kernels
     assert len(kernels) == len(texts)
     assert not {name: use for name, use in kernels.items() if use.spills or use.stack}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda arch: arch.name)
-def test_no_strip_is_spilled(arch):
-    try:
-        compiler = find_compiler()
-    except QCompileError as error:
-        pytest.skip(str(error))
+def test_no_strip_is_spilled(arch, cuda_compiler):
     x, texts = channels_last((8, 96, 28, 28), "uint8"), []
     for window in (3, 5, 7, 9):
         spec = Conv2d((1, 1), (window // 2,) * 4, (1, 1), 96, CODES, Epilogue(CODES, None, CODES))
@@ -66,6 +56,6 @@ def test_no_strip_is_spilled(arch):
         for strip in strips(shape):
             kernel, _ = depthwise(spec, shape, *numbers, x, x, x, strip, arch)
             texts.append(kernel.text.replace(NAME, f"strip_{len(texts)}"))
-    kernels = compiler.cubin(templates() + "\n".join(texts), arch.name).kernels
+    kernels = cuda_compiler.cubin(templates() + "\n".join(texts), arch.name).kernels
     assert len(kernels) == len(texts)
     assert not {name: use for name, use in kernels.items() if use.spills or use.stack}
