@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,15 @@ Frame = Callable[[Sequence[Kernel], Storage, Storage, Storage | None], Harness]
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A library of candidates of one workload, and beside it the constants that they share (``Harness.constants``).
+class Candidates:
+    """A library of candidates of one workload, and beside it the constants that they share.
 
-    members: which of the candidates, in the library's order. packings: of the constants of each.
+    members: which of the candidates, in the library's order.
     """
 
     library: Path
     constants: Path
     members: tuple[int, ...]
-    packings: tuple[Packing, ...]
 
     def remove(self) -> None:
         self.library.unlink(missing_ok=True)
@@ -41,13 +41,17 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
+class Built(Candidates):
+    """For a CPU; constants: ``Harness.constants``. packings: of the constants of each."""
+
+    packings: tuple[Packing, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Build:
-    """What became of some candidates. libraries: each has ``members`` and ``remove()``.
+    """What became of some candidates. errors: index -> why it could not be built."""
 
-    errors: index -> why it could not be built.
-    """
-
-    libraries: tuple[Any, ...]
+    libraries: tuple[Any, ...]  # of ``Candidates``
     errors: dict[int, str]
 
 
@@ -82,21 +86,35 @@ def build(
     except Exception as error:
         if len(kernels) == 1:
             return Build((), errors | dict.fromkeys(kernels, reason(error)))
-        parts = [build(workload, knobs, [i], target, stem.with_name(f"{stem.name}-{i}"), frame) for i in kernels]
-        for part in parts:
-            errors |= part.errors
-        return Build(tuple(library for part in parts for library in part.libraries), errors)
+        return one_by_one(lambda i, path: build(workload, knobs, [i], target, path, frame), kernels, stem, errors)
     library, numbers = stem.with_suffix(".so"), stem.with_suffix(".npy")
-    try:
+    with written_beside(stem):
         write_library(module, library, target.triple)
         np.save(numbers, made.constants)
+    return Build((Built(library, numbers, tuple(kernels), made.packings),), errors)
+
+
+def one_by_one(
+    build_one: Callable[[int, Path], Build], members: Iterable[int], stem: Path, errors: dict[int, str]
+) -> Build:
+    """What becomes of candidates that do not compile together; errors: of the others."""
+    parts = [build_one(i, stem.with_name(f"{stem.name}-{i}")) for i in members]
+    for part in parts:
+        errors = errors | part.errors
+    return Build(tuple(library for part in parts for library in part.libraries), errors)
+
+
+@contextmanager
+def written_beside(stem: Path) -> Iterator[None]:
+    """Says what to do where files cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise QCompileError(
             f"candidates cannot be written: {error.strerror or error}",
             node=str(stem.parent),
             remedy="free some space there, or set TMPDIR",
         ) from None
-    return Build((Built(library, numbers, tuple(kernels), made.packings),), errors)
 
 
 def reason(error: BaseException) -> str:

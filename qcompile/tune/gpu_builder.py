@@ -17,7 +17,7 @@ from qcompile.targets.cuda.text import NAME
 from qcompile.targets.kernels.templates import TEMPLATES
 from qcompile.targets.kernels.workload import Workload
 from qcompile.tune.arrays import constants_of
-from qcompile.tune.builder import Build, reason
+from qcompile.tune.builder import Build, Candidates, one_by_one, reason, written_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,14 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltKernels:
-    """Machine code of candidates of one workload. constants: an npz file of arrays by number; equal ones are one.
+class BuiltKernels(Candidates):
+    """Machine code. constants: an npz file of arrays by number; equal ones are one. candidates: of ``members``."""
 
-    members: which of the candidates, in the order of ``candidates``.
-    """
-
-    library: Path
-    constants: Path
-    members: tuple[int, ...]
     candidates: tuple[Candidate, ...]
 
-    def remove(self) -> None:
-        self.library.unlink(missing_ok=True)
-        self.constants.unlink(missing_ok=True)
+    @property
+    def by_member(self) -> dict[int, Candidate]:
+        return dict(zip(self.members, self.candidates, strict=True))
 
 
 def build_kernels(
@@ -83,18 +77,9 @@ def build_kernels(
     except QCompileError as error:
         if len(found) == 1:
             return Build((), errors | dict.fromkeys(found, reason(error)))
-        parts = [build_kernels(workload, knobs, [i], target, stem.with_name(f"{stem.name}-{i}")) for i in found]
-        for part in parts:
-            errors |= part.errors
-        return Build(tuple(library for part in parts for library in part.libraries), errors)
+        return one_by_one(lambda i, path: build_kernels(workload, knobs, [i], target, path), found, stem, errors)
     library, constants_file = stem.with_suffix(".cubin"), stem.with_suffix(".npz")
-    try:
+    with written_beside(stem):
         library.write_bytes(code)
         np.savez(constants_file, *stored)
-    except OSError as error:
-        raise QCompileError(
-            f"candidates cannot be written: {error.strerror or error}",
-            node=str(stem.parent),
-            remedy="free some space there, or set TMPDIR",
-        ) from None
     return Build((BuiltKernels(library, constants_file, tuple(found), tuple(found.values())),), errors)

@@ -39,20 +39,19 @@ def measure(opened: Opened, place: Any, job: Job, only: Sequence[int]) -> dict[i
     Reports the member that runs alone, None while several do. Raises ``WorkerDied`` when the GPU is lost: after a
     kernel that failed, nothing works in this process any more.
     """
+    candidates = job.built.by_member
     with opened(place, job.limit) as driver, _bench(driver, job) as bench:
         errors: dict[int, str] = {}
         good: list[int] = []
         for member in only:
             report(member)
-            candidate = job.built.candidates[job.built.members.index(member)]
-            error = _alive(partial(bench.check, candidate), member)
+            error = _alive(partial(bench.check, candidates[member]), member)
             if error:
                 errors[member] = error
             else:
                 good.append(member)
         report(None)
-        chosen = {member: job.built.candidates[job.built.members.index(member)] for member in good}
-        times = _alive(partial(bench.time, chosen), None) if good else {}
+        times = _alive(partial(bench.time, {member: candidates[member] for member in good}), None) if good else {}
     measured = {member: Measurement(tuple(seconds)) for member, seconds in times.items()}
     return measured | {member: Measurement((), error) for member, error in errors.items()}
 

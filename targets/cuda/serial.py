@@ -6,7 +6,7 @@ done by one of them. It is slow, and right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -45,10 +45,7 @@ class _Text:
     def together(self, statement: Any, names: Mapping[Any, str]) -> str:
         """A statement that all threads of the block come to."""
         if isinstance(statement, tirx.SeqStmt):
-            text, names = "", dict(names)
-            for each in statement.seq:
-                text += self._bind(each, names) or self.together(each, names)
-            return text
+            return self._sequence(statement, names, self.together)
         if isinstance(statement, SBlock):
             return self.together(statement.body, names)
         if isinstance(statement, SBlockRealize) and not statement.block.iter_vars:
@@ -65,10 +62,7 @@ class _Text:
     def alone(self, statement: Any, names: Mapping[Any, str]) -> str:
         """A statement of one thread."""
         if isinstance(statement, tirx.SeqStmt):
-            text, names = "", dict(names)
-            for each in statement.seq:
-                text += self._bind(each, names) or self.alone(each, names)
-            return text
+            return self._sequence(statement, names, self.alone)
         if isinstance(statement, (SBlockRealize, SBlock)):
             return self._block(statement, names)
         if isinstance(statement, tirx.For):
@@ -86,6 +80,14 @@ class _Text:
             return self.alone(statement.body, names)
         kind = type(statement).__name__
         raise QCompileError(f"no CUDA text for a statement of kind {kind}", remedy="build the model for a CPU target")
+
+    def _sequence(
+        self, statements: tirx.SeqStmt, names: Mapping[Any, str], write: Callable[[Any, Mapping[Any, str]], str]
+    ) -> str:
+        text, names = "", dict(names)
+        for each in statements.seq:
+            text += self._bind(each, names) or write(each, names)
+        return text
 
     def _bind(self, statement: Any, names: dict[Any, str]) -> str:
         """Of a name for a value, which holds for the statements that follow."""
